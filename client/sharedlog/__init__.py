@@ -1,0 +1,1 @@
+"""Offline-first, multi-device sync for Peewee applications."""

@@ -1,0 +1,1 @@
+"""The GraphQL service that keeps one append-only shared log per user."""
