@@ -1,1 +1,62 @@
 """Offline-first, multi-device sync for Peewee applications."""
+
+from .apply import Applied, Conflict
+from .changes import Change, Entry
+from .clock import Version
+from .errors import (
+    AutoIncrementKey,
+    ConfigurationError,
+    ConnectionFailed,
+    DeviceRefused,
+    EntryUnreadable,
+    EpochChanged,
+    MissingToken,
+    NotASyncModel,
+    NotSetUp,
+    ProtocolError,
+    RemoteError,
+    ServiceFailed,
+    SharedLogError,
+    Unauthorized,
+    ValueRefused,
+)
+from .events import Event, SyncResult
+from .memory import MemorySharedLog
+from .models import SyncModel, uuid7
+from .remote import GraphQLSharedLog, HttpTransport, LocalTransport, SharedLog, Transport
+from .sync import Status, Sync
+
+__all__ = [
+    "Applied",
+    "AutoIncrementKey",
+    "Change",
+    "ConfigurationError",
+    "Conflict",
+    "ConnectionFailed",
+    "DeviceRefused",
+    "Entry",
+    "EntryUnreadable",
+    "EpochChanged",
+    "Event",
+    "GraphQLSharedLog",
+    "HttpTransport",
+    "LocalTransport",
+    "MemorySharedLog",
+    "MissingToken",
+    "NotASyncModel",
+    "NotSetUp",
+    "ProtocolError",
+    "RemoteError",
+    "ServiceFailed",
+    "SharedLog",
+    "SharedLogError",
+    "Status",
+    "Sync",
+    "SyncModel",
+    "SyncResult",
+    "Transport",
+    "Unauthorized",
+    "ValueRefused",
+    "Version",
+    "uuid7",
+]

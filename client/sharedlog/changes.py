@@ -1,0 +1,103 @@
+"""Changes and entries as values, and their JSON. No database, no network.
+
+A *change* is what happened to a row; an *entry* is a change on its way: who made it, when,
+in which local transaction, with the change as opaque text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import orjson
+
+from .clock import Version
+from .errors import EntryUnreadable
+
+CREATE, MODIFY, DELETE = "create", "modify", "delete"
+OPERATIONS = frozenset((CREATE, MODIFY, DELETE))
+
+Wire: TypeAlias = Any
+"""A JSON value: what a field's value becomes on its way (see `fields`)."""
+
+
+class Change(NamedTuple):
+    """One operation on one row. `value` has all fields for a creation, the changed ones for a
+    modification, and is None for a deletion. `pk` is a JSON scalar, or a list if composite."""
+
+    operation: str
+    collection: str
+    pk: Wire
+    value: Mapping[str, Wire] | None
+
+
+class Entry(NamedTuple):
+    """One immutable item of a log, identified by (device, ticks).
+
+    `offset` is the distance in ticks to the first entry of the same local transaction:
+    entries of one device with equal `ticks - offset` are one group.
+    """
+
+    device: str
+    ticks: int
+    offset: int
+    data: str
+
+    @property
+    def version(self) -> Version:
+        return Version(self.ticks, self.device)
+
+
+def dumps(value: Wire) -> str:
+    """Canonical JSON text. Raises TypeError for what JSON cannot hold (lone surrogates too)."""
+    return orjson.dumps(value).decode()
+
+
+def loads(text: str) -> Wire:
+    return orjson.loads(text)
+
+
+def assemble(operation: str, collection: str, pk_json: str, value_json: str | None) -> str:
+    """The data of an entry, from parts that are JSON already (the collection is not)."""
+    return (
+        f'{{"operation":"{operation}","collection":{dumps(collection)},"pk":{pk_json},'
+        f'"field":null,"value":{value_json or "null"}}}'
+    )
+
+
+def encode(change: Change) -> str:
+    """The change as JSON text."""
+    value = None if change.value is None else dumps(dict(change.value))
+    return assemble(change.operation, change.collection, dumps(change.pk), value)
+
+
+def decode(data: str) -> Change:
+    """The change in an entry's data. Raises `EntryUnreadable`, never anything else.
+
+    Members that this version does not know are ignored, so that later versions may add some.
+    """
+    try:
+        raw = orjson.loads(data)
+    except ValueError as error:
+        raise EntryUnreadable(f"The data is not JSON: {error}.") from None
+    if type(raw) is not dict:
+        raise EntryUnreadable("The data is not a JSON object.")
+    operation, collection = raw.get("operation"), raw.get("collection")
+    pk, value = raw.get("pk"), raw.get("value")
+    if type(operation) is not str or operation not in OPERATIONS:
+        raise EntryUnreadable(f"Unknown operation {operation!r}.")
+    if type(collection) is not str or not collection:
+        raise EntryUnreadable("The collection is not a name.")
+    if pk is None or type(pk) is dict:
+        raise EntryUnreadable("The pk is neither a scalar nor a list.")
+    if (type(value) is not dict) if operation != DELETE else (value is not None):
+        raise EntryUnreadable(f"A {operation} with value {type(value).__name__}.")
+    return Change(operation, collection, pk, _with_field(raw, value))
+
+
+def _with_field(raw: dict[str, Wire], value: dict[str, Wire] | None) -> dict[str, Wire] | None:
+    """The proof of concept could also send one field: {"field": name, "value": {name: …}}."""
+    field = raw.get("field")
+    if field is not None and (value is None or list(value) != [field]):
+        raise EntryUnreadable("A change of one field must hold exactly that field in its value.")
+    return value

@@ -1,0 +1,127 @@
+"""What can go wrong, as one tree. Catch `SharedLogError` for anything from this library.
+
+    SharedLogError
+    ├─ ConfigurationError      the program is wrong: the message says what to write instead
+    │  ├─ NotASyncModel        a model given to Sync does not derive from SyncModel
+    │  ├─ AutoIncrementKey     a model's key is made by the database, so devices would collide
+    │  ├─ NotSetUp             sync() or adopt() before setup()
+    │  └─ MissingToken         no token for a service that needs one
+    ├─ ValueRefused            a value cannot be carried exactly; nothing was written
+    ├─ EntryUnreadable         an entry's data is not a change; it is set aside, never lost
+    ├─ RemoteError             anything that came over the wire
+    │  ├─ ConnectionFailed     the service cannot be reached: local work goes on, retry later
+    │  ├─ Unauthorized         the token is missing, unknown, or for another user
+    │  ├─ DeviceRefused        this device is unknown to the service or was revoked
+    │  ├─ EpochChanged         the log was restored or wiped (handled by sync())
+    │  └─ ServiceFailed        the service answered with an error; `.code` says which
+    └─ ProtocolError           the answer is not what the protocol promises
+
+Every error has a `code` (stable, for programs), a message (for people) and, where there is
+something to do about it, a `hint`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SharedLogError(Exception):
+    """Something went wrong in sharedlog."""
+
+    code: ClassVar[str] = "SHAREDLOG_ERROR"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str = "", *, hint: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").splitlines()[0]
+        self.hint = hint
+        super().__init__(self.message if hint is None else f"{self.message}\n  {hint}")
+
+
+class ConfigurationError(SharedLogError):
+    """The program uses sharedlog in a way that cannot work."""
+
+    code = "CONFIGURATION"
+
+
+class NotASyncModel(ConfigurationError):
+    """A model given to Sync does not derive from SyncModel."""
+
+    code = "NOT_A_SYNC_MODEL"
+
+
+class AutoIncrementKey(ConfigurationError):
+    """A model's primary key is made by the database, so two devices would make the same one."""
+
+    code = "AUTO_INCREMENT_KEY"
+
+
+class NotSetUp(ConfigurationError):
+    """Call setup() first: it creates the tables of the client log and starts recording."""
+
+    code = "NOT_SET_UP"
+
+
+class MissingToken(ConfigurationError):
+    """The service needs a token."""
+
+    code = "MISSING_TOKEN"
+
+
+class ValueRefused(SharedLogError):
+    """A value cannot be carried exactly to other devices; nothing was written."""
+
+    code = "VALUE_REFUSED"
+
+
+class EntryUnreadable(SharedLogError):
+    """An entry's data is not a change that this version understands."""
+
+    code = "ENTRY_UNREADABLE"
+
+
+class RemoteError(SharedLogError):
+    """The exchange with the service failed."""
+
+    code = "REMOTE"
+
+
+class ConnectionFailed(RemoteError):
+    """The service cannot be reached. Local work goes on; the next sync sends what is pending."""
+
+    code = "CONNECTION_FAILED"
+    retryable = True
+
+
+class Unauthorized(RemoteError):
+    """The service does not accept this token for this user."""
+
+    code = "UNAUTHORIZED"
+
+
+class DeviceRefused(RemoteError):
+    """The service does not know this device, or it was revoked."""
+
+    code = "DEVICE_REFUSED"
+
+
+class EpochChanged(RemoteError):
+    """The log was restored or wiped since this device last saw it."""
+
+    code = "EPOCH_CHANGED"
+    retryable = True
+
+
+class ServiceFailed(RemoteError):
+    """The service answered with an error."""
+
+    code = "SERVICE_FAILED"
+
+    def __init__(self, message: str = "", *, service_code: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.service_code = service_code
+
+
+class ProtocolError(SharedLogError):
+    """The service's answer is not what the protocol promises."""
+
+    code = "PROTOCOL"

@@ -1,0 +1,116 @@
+"""What `sync()` tells while it works, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from .apply import Applied, Conflict
+from .changes import Entry
+from .remote import Outgoing, Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A batch is about to be sent."""
+
+    entries: Sequence[Outgoing]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The service answered: what it accepted is durable there."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Entries of other devices arrived; nothing of them is stored yet."""
+
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciling:
+    """Entries are about to be merged and applied."""
+
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """Merged, applied and committed, together with the checkpoint."""
+
+    applied: Applied
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Counts so far in this sync; `pending` is what is left to send."""
+
+    sent: int
+    received: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The service refused an entry; it is kept in the client log with the reason."""
+
+    ticks: int
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restamped:
+    """This device's clock is ahead: unsent entries got new timestamps, in order."""
+
+    entries: int
+    lead_ms: int
+
+
+Event: TypeAlias = (
+    Sending | Sent | Received | Reconciling | Reconciled | Progress | Refused | Restamped
+)
+Listener: TypeAlias = Callable[[Event], None]
+
+
+@dataclass(slots=True)
+class SyncResult:
+    """What one `sync()` did.
+
+    Attributes:
+        sent: Entries that the service accepted (or had already: `duplicates`).
+        duplicates: Of these, those it had already.
+        refused: Entries that it refused; they are kept, with the reason.
+        received: Entries of other devices.
+        created, modified, deleted: Rows changed in the application's tables.
+        unreadable: Received entries that were set aside because they are no changes.
+        parked: Rows that cannot stand in their table yet.
+        conflicts: What met a change of this device, and how each was decided.
+        exchanges: Round trips to the service.
+    """
+
+    sent: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    received: int = 0
+    created: int = 0
+    modified: int = 0
+    deleted: int = 0
+    unreadable: int = 0
+    parked: int = 0
+    exchanges: int = 0
+    conflicts: list[Conflict] = field(default_factory=list)
+
+    def add(self, applied: Applied) -> None:
+        self.received += applied.entries
+        self.created += applied.created
+        self.modified += applied.modified
+        self.deleted += applied.deleted
+        self.unreadable += applied.unreadable
+        self.parked = applied.parked
+        self.conflicts += applied.conflicts

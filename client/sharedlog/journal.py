@@ -1,0 +1,373 @@
+"""The client log: what this device wrote, what it received, and what is known of each row.
+
+It lives in the application's own database, in tables of its own, so that a change and its
+entry stand or fall in one transaction:
+
+- `sharedlog_entry`: local entries, in the order of their timestamps; unsent, sent or refused;
+- `sharedlog_inbox`: received entries that are not applied: not yet, or not readable;
+- `sharedlog_row`: versions and tombstones, one record a row; they outlive the entries;
+- `sharedlog_device`, `sharedlog_shape`: short numbers for device ids and lists of fields;
+- `sharedlog_clock`, `sharedlog_state`: the clock's floor; device id, checkpoint, and the like.
+
+Nothing here goes through `Model.create`, which alone would double the cost of every write.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+import peewee
+
+from .changes import CREATE, DELETE, MODIFY, Entry, assemble
+from .clock import TICKS_PER_MS, Now
+from .errors import NotSetUp
+
+UNSENT, SENT, REFUSED = 0, 1, 2
+OPERATION_NAMES = (CREATE, MODIFY, DELETE)
+OPERATION_CODES = {name: code for code, name in enumerate(OPERATION_NAMES)}
+CHUNK = 500
+"""Keys in one query; SQLite may be compiled to take no more than 999 parameters."""
+
+LAYOUT = 1
+"""The version of these tables, kept in `sharedlog_state`."""
+
+_TABLES = (
+    """CREATE TABLE IF NOT EXISTS sharedlog_entry (
+        ticks INTEGER PRIMARY KEY, offset_ticks INTEGER NOT NULL, collection TEXT NOT NULL,
+        pk TEXT NOT NULL, operation INTEGER NOT NULL, value TEXT, status INTEGER NOT NULL,
+        reason TEXT)""",
+    """CREATE TABLE IF NOT EXISTS sharedlog_inbox (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT NOT NULL, ticks INTEGER NOT NULL,
+        offset_ticks INTEGER NOT NULL, data TEXT NOT NULL, reason TEXT,
+        UNIQUE (device, ticks))""",
+    """CREATE TABLE IF NOT EXISTS sharedlog_row (
+        collection TEXT NOT NULL, pk TEXT NOT NULL, born INTEGER, born_device INTEGER,
+        shape INTEGER, died INTEGER, died_device INTEGER, fields TEXT, held TEXT, parked TEXT,
+        PRIMARY KEY (collection, pk)) WITHOUT ROWID""",
+    """CREATE INDEX IF NOT EXISTS sharedlog_row_parked ON sharedlog_row (collection)
+        WHERE parked IS NOT NULL""",
+    "CREATE TABLE IF NOT EXISTS sharedlog_device (number INTEGER PRIMARY KEY, id TEXT UNIQUE)",
+    "CREATE TABLE IF NOT EXISTS sharedlog_shape (number INTEGER PRIMARY KEY, fields TEXT UNIQUE)",
+    """CREATE TABLE IF NOT EXISTS sharedlog_clock (
+        one INTEGER PRIMARY KEY CHECK (one = 1), floor INTEGER NOT NULL, lead_ms INTEGER NOT NULL)""",
+    "INSERT OR IGNORE INTO sharedlog_clock VALUES (1, 0, 0)",
+    "CREATE TABLE IF NOT EXISTS sharedlog_state (key TEXT PRIMARY KEY, value TEXT)",
+)
+
+# The clock and the entry in one statement: wall time, but later than every timestamp that
+# was given out (the log's newest) or seen from others (the floor).
+_NEXT_TICKS = f"""SELECT max((? - lead_ms) * {TICKS_PER_MS}, floor + 1,
+    1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)) AS t FROM sharedlog_clock"""
+_APPEND_FIRST = f"""INSERT INTO sharedlog_entry
+    SELECT t, CASE WHEN ? IS NULL THEN 0 ELSE t - ? END, ?, ?, ?, ?, {UNSENT}, NULL
+    FROM ({_NEXT_TICKS})"""
+_APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, {UNSENT}, NULL)"
+
+T = TypeVar("T")
+
+
+class LocalEntry(NamedTuple):
+    """One local entry: `pk` and `value` are JSON text, `operation` a number."""
+
+    ticks: int
+    offset: int
+    collection: str
+    pk: str
+    operation: int
+    value: str | None
+
+    def data(self) -> str:
+        return assemble(OPERATION_NAMES[self.operation], self.collection, self.pk, self.value)
+
+
+class Record(NamedTuple):
+    """What a recorder hands over: one change, its parts as JSON text."""
+
+    collection: str
+    pk: str
+    operation: int
+    value: str | None
+
+
+class RefusedEntry(NamedTuple):
+    ticks: int
+    reason: str
+
+
+def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+class Journal:
+    """The client log of one database. Methods that write say whether they need a transaction."""
+
+    def __init__(self, database: peewee.Database, now: Now) -> None:
+        self.database = database
+        self._now = now
+        self._local = threading.local()
+
+    # -- foundations ---------------------------------------------------------------------
+
+    def create_tables(self) -> None:
+        """Create the tables where they are missing. Idempotent, one transaction."""
+        with self.transaction():
+            for statement in _TABLES:
+                self.run(statement)
+            if self.state("layout") is None:
+                self.set_state(layout=str(LAYOUT))
+            elif int(self.state("layout") or 0) > LAYOUT:
+                raise NotSetUp(
+                    "This database was used by a newer version of sharedlog.",
+                    hint="Upgrade sharedlog; nothing was changed.",
+                )
+
+    def run(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        return self.database.execute_sql(sql, parameters)
+
+    def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        with peewee.__exception_wrapper__:
+            self.database.cursor().executemany(sql, rows)
+
+    def in_transaction(self) -> bool:
+        """Whether the application opened a transaction, by Peewee or by hand."""
+        if self.database.transaction_depth() > 0:
+            return True
+        connection = self.database.connection()
+        return bool(getattr(connection, "in_transaction", False))
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """The application's transaction, or one of our own that takes the write lock at once.
+
+        IMMEDIATE, because a transaction that reads first and writes later fails at once,
+        whatever the busy timeout, when another connection wrote in between.
+        """
+        if self.in_transaction():
+            return nullcontext()
+        return self.database.atomic("IMMEDIATE")
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """All or nothing inside an open transaction. Its name is fixed, so SQLite can reuse
+        the prepared statement; savepoints of one name nest."""
+        self.run("SAVEPOINT sharedlog")
+        try:
+            yield
+        except BaseException:
+            self.run("ROLLBACK TO SAVEPOINT sharedlog")
+            self.run("RELEASE SAVEPOINT sharedlog")
+            raise
+        self.run("RELEASE SAVEPOINT sharedlog")
+
+    # -- state ---------------------------------------------------------------------------
+
+    def state(self, key: str) -> str | None:
+        row = self.run("SELECT value FROM sharedlog_state WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def set_state(self, **values: str | None) -> None:
+        self.run_many("INSERT OR REPLACE INTO sharedlog_state VALUES (?, ?)", values.items())
+
+    # -- local entries -------------------------------------------------------------------
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Add unsent entries, in order, inside the open transaction; return the first's ticks.
+
+        Takes the write lock, so nobody gets the same timestamps.
+        """
+        start = self._group_start()
+        first = records[0]
+        cursor = self.run(_APPEND_FIRST, (start, start, *first, self._now()))
+        ticks: int = cursor.lastrowid
+        if start is None:
+            start = ticks
+            self._local.start = start
+        if len(records) > 1:
+            offset = ticks - start
+            self.run_many(
+                _APPEND,
+                ((ticks + i, offset + i, *record) for i, record in enumerate(records) if i),
+            )
+        return ticks
+
+    def take_back(self, first_ticks: int) -> None:
+        """Remove what `append` just added, because the change did not happen."""
+        self.run("DELETE FROM sharedlog_entry WHERE ticks >= ?", (first_ticks,))
+
+    def _group_start(self) -> int | None:
+        """The first timestamp of the open transaction; None for its first entry."""
+        transactions = self.database._state.transactions
+        outermost = transactions[0] if transactions else None
+        if outermost is None or getattr(self._local, "outermost", None) is not outermost:
+            self._local.outermost = outermost
+            return None
+        start: int | None = self._local.start
+        return start
+
+    def unsent(self, limit: int, byte_limit: int) -> list[LocalEntry]:
+        """The next unsent entries, oldest first: at least one, whole groups, within limits.
+
+        A group that exceeds the limits by itself is returned whole.
+        """
+        batch: list[LocalEntry] = []
+        group: list[LocalEntry] = []
+        size = 0
+        cursor = self.run(
+            "SELECT ticks, offset_ticks, collection, pk, operation, value FROM sharedlog_entry "
+            f"WHERE ticks > ? AND status = {UNSENT} ORDER BY ticks",
+            (int(self.state("all_sent_until") or 0),),
+        )
+        for row in cursor:
+            entry = LocalEntry(*row)
+            if group and entry.ticks - entry.offset != group[0].ticks - group[0].offset:
+                batch += group
+                group = []
+            if batch and (len(batch) + len(group) >= limit or size > byte_limit):
+                break
+            group.append(entry)
+            size += len(entry.pk) + len(entry.value or "") + 120
+        else:
+            batch += group
+        cursor.close()
+        return batch
+
+    def count_unsent(self) -> int:
+        row = self.run(
+            f"SELECT count(*) FROM sharedlog_entry WHERE ticks > ? AND status = {UNSENT}",
+            (int(self.state("all_sent_until") or 0),),
+        ).fetchone()
+        return int(row[0])
+
+    def mark_sent(self, ticks: Iterable[int], refused: Iterable[RefusedEntry]) -> None:
+        """Mark exactly these entries, inside the open transaction."""
+        self.run_many(
+            f"UPDATE sharedlog_entry SET status = {SENT} WHERE ticks = ?", ((t,) for t in ticks)
+        )
+        self.run_many(
+            f"UPDATE sharedlog_entry SET status = {REFUSED}, reason = ? WHERE ticks = ?",
+            ((entry.reason, entry.ticks) for entry in refused),
+        )
+        # Only a bound for the search above: everything up to it is sent or refused.
+        self.run(
+            "INSERT OR REPLACE INTO sharedlog_state SELECT 'all_sent_until', ifnull("
+            f"(SELECT min(ticks) - 1 FROM sharedlog_entry WHERE ticks > ? AND status = {UNSENT}),"
+            " (SELECT max(ticks) FROM sharedlog_entry))",
+            (int(self.state("all_sent_until") or 0),),
+        )
+
+    def unsent_rows(self) -> set[tuple[str, str]]:
+        """The (collection, pk) of rows with unsent entries."""
+        cursor = self.run(
+            f"SELECT DISTINCT collection, pk FROM sharedlog_entry WHERE status = {UNSENT}"
+        )
+        return set(cursor.fetchall())
+
+    def unsend_everything(self) -> None:
+        """Make every sent entry that is still here unsent again."""
+        self.run(f"UPDATE sharedlog_entry SET status = {UNSENT} WHERE status = {SENT}")
+        self.set_state(all_sent_until="0")
+
+    def unfolded(self, limit: int) -> list[LocalEntry]:
+        """Local entries whose versions are not in `sharedlog_row` yet, oldest first."""
+        cursor = self.run(
+            "SELECT ticks, offset_ticks, collection, pk, operation, value FROM sharedlog_entry "
+            "WHERE ticks > ? ORDER BY ticks LIMIT ?",
+            (int(self.state("folded_until") or 0), limit),
+        )
+        return [LocalEntry(*row) for row in cursor.fetchall()]
+
+    def prune(self, older_than_ticks: int) -> int:
+        """Delete entries that are sent and folded; return how many. Changes no outcome."""
+        self._raise_floor_over_log()
+        bound = min(older_than_ticks, int(self.state("folded_until") or 0))
+        cursor = self.run(
+            f"DELETE FROM sharedlog_entry WHERE ticks <= ? AND status = {SENT}", (bound,)
+        )
+        return int(cursor.rowcount)
+
+    # -- the clock -----------------------------------------------------------------------
+
+    def _raise_floor_over_log(self) -> None:
+        self.run(
+            "UPDATE sharedlog_clock SET floor = max(floor, "
+            "ifnull((SELECT max(ticks) FROM sharedlog_entry), 0))"
+        )
+
+    def lift_clock(self, ticks: int) -> None:
+        """Make every later local timestamp greater than `ticks`."""
+        self.run("UPDATE sharedlog_clock SET floor = max(floor, ?)", (ticks,))
+
+    def next_ticks(self) -> int:
+        """The timestamp that a local change would get now."""
+        row = self.run(_NEXT_TICKS, (self._now(),)).fetchone()
+        return int(row[0])
+
+    def restamp_unsent(self, lead_ms: int) -> dict[int, int]:
+        """Give unsent entries new timestamps, from a clock that is `lead_ms` slower.
+
+        In order, groups kept; later local changes use the corrected clock too. Inside the
+        open transaction. Returns the new timestamps by the old ones.
+        """
+        rows = self.run(
+            "SELECT ticks, offset_ticks FROM sharedlog_entry "
+            f"WHERE status = {UNSENT} ORDER BY ticks"
+        ).fetchall()
+        self.run("UPDATE sharedlog_clock SET lead_ms = ?", (lead_ms,))
+        settled = self.run(
+            "SELECT max(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry "
+            f"WHERE status <> {UNSENT}), 0)) FROM sharedlog_clock"
+        ).fetchone()[0]
+        first = max((self._now() - lead_ms) * TICKS_PER_MS, settled + 1)
+        renamed = {ticks: first + i for i, (ticks, _) in enumerate(rows)}
+        starts: dict[int, int] = {}
+        moves = []
+        for ticks, offset in rows:
+            start = starts.setdefault(ticks - offset, renamed[ticks])
+            moves.append((-renamed[ticks], renamed[ticks] - start, ticks))
+        # By way of negative numbers, so that no new timestamp meets an old one.
+        self.run_many(
+            "UPDATE sharedlog_entry SET ticks = ?, offset_ticks = ? WHERE ticks = ?", moves
+        )
+        self.run("UPDATE sharedlog_entry SET ticks = -ticks WHERE ticks < 0")
+        self.set_state(all_sent_until="0")
+        self._local.outermost = None
+        return renamed
+
+    def device_id(self) -> str:
+        """This device's id, or "" before the service gave it one."""
+        return self.state("device") or ""
+
+    # -- the inbox -----------------------------------------------------------------------
+
+    def receive(self, entries: Iterable[Entry], reason: str | None = None) -> None:
+        """Keep received entries unapplied. The same entry twice is kept once."""
+        self.run_many(
+            "INSERT INTO sharedlog_inbox (device, ticks, offset_ticks, data, reason) "
+            "VALUES (?, ?, ?, ?, ?) ON CONFLICT (device, ticks) DO UPDATE SET reason = excluded.reason",
+            ((*entry, reason) for entry in entries),
+        )
+
+    def received(self, limit: int) -> list[tuple[int, Entry]]:
+        """Received entries that nobody tried to apply yet, in order of arrival."""
+        cursor = self.run(
+            "SELECT number, device, ticks, offset_ticks, data FROM sharedlog_inbox "
+            "WHERE reason IS NULL ORDER BY number LIMIT ?",
+            (limit,),
+        )
+        return [(row[0], Entry(*row[1:])) for row in cursor.fetchall()]
+
+    def drop_received(self, numbers: Iterable[int]) -> None:
+        self.run_many("DELETE FROM sharedlog_inbox WHERE number = ?", ((n,) for n in numbers))
+
+    def unreadable(self) -> list[tuple[Entry, str]]:
+        cursor = self.run(
+            "SELECT device, ticks, offset_ticks, data, reason FROM sharedlog_inbox "
+            "WHERE reason IS NOT NULL ORDER BY number"
+        )
+        return [(Entry(*row[:4]), row[4]) for row in cursor.fetchall()]
+

@@ -1,0 +1,130 @@
+"""Merging: the state of a row is a function of the *set* of its changes. Pure.
+
+The rules (docs/protocol.md states them for other languages):
+
+- a row is alive iff it has a creation later than its latest deletion;
+- a field has the value of its latest write after the latest deletion;
+- a modification never revives a row; a later creation does;
+- two creations of one row merge field by field.
+
+Later means a larger `Version`: ticks, then device id. Merging is therefore commutative,
+associative and idempotent, and any order, duplication or batching gives the same row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .changes import CREATE, DELETE, Change, Wire
+from .clock import Version
+
+NO_FIELDS: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class RowState:
+    """What is remembered of a row beside the application's own table.
+
+    Attributes:
+        born: The latest creation after `died`; None while the row is not alive.
+        shape: The fields that have the version `born`, unless `fields` says otherwise.
+        died: The latest deletion.
+        fields: Versions of fields that differ from `born`: exceptions, so usually empty.
+        held: Values that stand in no table: of rows that are not alive or parked, and of
+            fields that the application does not know (yet).
+        parked: Why an alive row is not in its table, or None.
+    """
+
+    born: Version | None = None
+    shape: frozenset[str] = NO_FIELDS
+    died: Version | None = None
+    fields: dict[str, Version] = field(default_factory=dict)
+    held: dict[str, Wire] = field(default_factory=dict)
+    parked: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.born is not None
+
+    def version_of(self, name: str) -> Version | None:
+        """The latest write of the field after the latest deletion, or None."""
+        explicit = self.fields.get(name)
+        if explicit is None and name in self.shape:
+            return self.born
+        return explicit
+
+    def written_fields(self) -> list[str]:
+        """Every field that has a version, in no particular order."""
+        return list(self.shape | self.fields.keys())
+
+
+def merge(
+    state: RowState,
+    changes: Iterable[tuple[Version, Change]],
+    *,
+    known: Mapping[str, Wire] | None = None,
+) -> dict[str, Wire]:
+    """Merge changes into `state`, in place; return the values that the merge wrote.
+
+    The returned values are those that the application's table lacks: every field whose
+    current version came with these changes. `known` are the values in the table now; it is
+    needed only where a deletion may be older than a field's version, because those values
+    must be held (a later creation would bring them back).
+    """
+    written: dict[str, Wire] = {}
+    for version, change in changes:
+        if change.operation == DELETE:
+            _delete(state, version, written, known or {})
+        elif state.died is None or version > state.died:
+            values = change.value or {}
+            if change.operation == CREATE:
+                _create(state, version, values, written)
+            else:
+                _modify(state, version, values, written)
+    return written
+
+
+def _modify(
+    state: RowState, version: Version, values: Mapping[str, Wire], written: dict[str, Wire]
+) -> None:
+    for name, value in values.items():
+        current = state.version_of(name)
+        if current is None or version > current:
+            state.fields[name] = version
+            written[name] = value
+
+
+def _create(
+    state: RowState, version: Version, values: Mapping[str, Wire], written: dict[str, Wire]
+) -> None:
+    if state.born is not None and version <= state.born:
+        _modify(state, version, values, written)  # an older creation: its fields compete
+        return
+    newer = {name: v for name, v in state.fields.items() if v > version}
+    for name in state.shape.union(state.fields).difference(values):
+        current = state.version_of(name)
+        if current is not None:
+            newer[name] = current
+    for name, value in values.items():
+        if name not in newer:
+            written[name] = value
+    state.born, state.shape, state.fields = version, frozenset(values), newer
+
+
+def _delete(
+    state: RowState, version: Version, written: dict[str, Wire], known: Mapping[str, Wire]
+) -> None:
+    if state.died is not None and version <= state.died:
+        return
+    state.died = version
+    if state.born is not None and version > state.born:
+        # What survives the deletion is held: the row is about to leave its table.
+        for name, written_at in state.fields.items():
+            if written_at > version and name not in written and name in known:
+                state.held.setdefault(name, known[name])
+        state.born, state.shape = None, NO_FIELDS
+    state.fields = {name: v for name, v in state.fields.items() if v > version}
+    for values in (state.held, written):
+        for name in [n for n in values if not (state.version_of(n) or version) > version]:
+            del values[name]

@@ -1,0 +1,181 @@
+"""What is known of each row beside its table: versions, tombstones, held values.
+
+One record a row in `sharedlog_row`; device ids and lists of field names are numbers there.
+The records outlive the entries they came from, so the log can be pruned without changing
+who wins later.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .changes import Change, dumps, loads
+from .clock import BEFORE_TRACKING, Version
+from .journal import OPERATION_NAMES, Journal, LocalEntry, chunks
+from .reconcile import NO_FIELDS, RowState, merge
+
+ME = 0
+"""The number of this device; its id is in the journal's state once it is registered."""
+
+FOLD_LIMIT = 5_000
+"""Local entries folded at a time: bounds memory, not the transaction."""
+
+_COLUMNS = "pk, born, born_device, shape, died, died_device, fields, held, parked"
+
+
+class Versions:
+    """The states of rows. Everything that writes needs an open transaction."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._run = journal.run
+        self._devices: dict[str, int] = {}
+        self._shapes: dict[frozenset[str], int] = {}
+
+    def fold_local(self) -> None:
+        """Merge local entries that are not in the row states yet.
+
+        Their values stand in the tables already, so only versions are kept. Local timestamps
+        are later than everything received, so this can wait until somebody looks.
+        """
+        while entries := self._journal.unfolded(FOLD_LIMIT):
+            by_collection: dict[str, list[LocalEntry]] = defaultdict(list)
+            for entry in entries:
+                by_collection[entry.collection].append(entry)
+            for collection, some in by_collection.items():
+                self._fold(collection, some)
+            self._journal.set_state(folded_until=str(entries[-1].ticks))
+
+    def _fold(self, collection: str, entries: list[LocalEntry]) -> None:
+        me = self._journal.device_id()
+        states = self.load(collection, list({entry.pk for entry in entries}))
+        for entry in entries:
+            operation = OPERATION_NAMES[entry.operation]
+            state = states.get(entry.pk)
+            if state is None:
+                existed = operation == "modify"
+                state = states[entry.pk] = RowState(BEFORE_TRACKING if existed else None)
+            value = loads(entry.value) if entry.value is not None else None
+            change = Change(operation, collection, None, value)
+            for name in merge(state, [(Version(entry.ticks, me), change)]):
+                state.held.pop(name, None)
+            state.parked = None
+        self.store(collection, states.items())
+
+    def rename_local(self, renamed: dict[int, int], keys: Iterable[tuple[str, str]]) -> None:
+        """Replace timestamps of this device in the states of these (collection, pk)."""
+        me = self._journal.device_id()
+        by_collection: dict[str, set[str]] = defaultdict(set)
+        for collection, pk in keys:
+            by_collection[collection].add(pk)
+
+        def new(version: Version) -> Version:
+            if version.device != me:
+                return version
+            return Version(renamed.get(version.ticks, version.ticks), me)
+
+        for collection, pks in by_collection.items():
+            states = self.load(collection, list(pks))
+            for state in states.values():
+                state.born = state.born and new(state.born)
+                state.died = state.died and new(state.died)
+                state.fields = {name: new(version) for name, version in state.fields.items()}
+            self.store(collection, states.items())
+
+    # -- devices and shapes --------------------------------------------------------------
+
+    def device_number(self, device: str) -> int:
+        if not self._devices:
+            self._devices[self._journal.device_id()] = ME
+        number = self._devices.get(device)
+        if number is None:
+            number = self._devices[device] = self._number("device", "id", device)
+        return number
+
+    def shape_number(self, shape: frozenset[str]) -> int:
+        number = self._shapes.get(shape)
+        if number is None:
+            number = self._shapes[shape] = self._number("shape", "fields", dumps(sorted(shape)))
+        return number
+
+    def _number(self, table: str, column: str, value: str) -> int:
+        self._run(f"INSERT OR IGNORE INTO sharedlog_{table} ({column}) VALUES (?)", (value,))
+        cursor = self._run(f"SELECT number FROM sharedlog_{table} WHERE {column} = ?", (value,))
+        return int(cursor.fetchone()[0])
+
+    def forget_numbers(self) -> None:
+        """Drop cached numbers: after a rollback, or a new device id, they may be wrong."""
+        self._devices.clear()
+        self._shapes.clear()
+
+    # -- rows ----------------------------------------------------------------------------
+
+    def load(self, collection: str, pks: Sequence[str]) -> dict[str, RowState]:
+        """The states of these rows, as far as there are any. One query a chunk."""
+        found: list[tuple[Any, ...]] = []
+        for chunk in chunks(pks):
+            marks = ",".join("?" * len(chunk))
+            found += self._run(
+                f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND pk IN ({marks})",
+                (collection, *chunk),
+            ).fetchall()
+        return self._read(found)
+
+    def parked(self, collection: str) -> dict[str, RowState]:
+        """The alive rows of a collection that are not in its table."""
+        cursor = self._run(
+            f"SELECT {_COLUMNS} FROM sharedlog_row "
+            "WHERE collection = ? AND parked IS NOT NULL ORDER BY pk",
+            (collection,),
+        )
+        return self._read(cursor.fetchall())
+
+    def parked_collections(self) -> set[str]:
+        cursor = self._run("SELECT DISTINCT collection FROM sharedlog_row WHERE parked IS NOT NULL")
+        return {row[0] for row in cursor.fetchall()}
+
+    def _read(self, found: list[tuple[Any, ...]]) -> dict[str, RowState]:
+        if not found:
+            return {}
+        devices = dict(self._run("SELECT number, id FROM sharedlog_device").fetchall())
+        devices[ME] = self._journal.device_id()
+        shapes = {
+            number: frozenset(loads(text))
+            for number, text in self._run("SELECT number, fields FROM sharedlog_shape").fetchall()
+        }
+        states = {}
+        for pk, born, born_by, shape, died, died_by, fields, held, parked in found:
+            states[pk] = RowState(
+                None if born is None else Version(born, devices[born_by] if born else ""),
+                shapes.get(shape, NO_FIELDS),
+                None if died is None else Version(died, devices[died_by]),
+                {n: Version(t, devices[d]) for n, (t, d) in loads(fields).items()}
+                if fields
+                else {},
+                loads(held) if held else {},
+                parked,
+            )
+        return states
+
+    def store(self, collection: str, states: Iterable[tuple[str, RowState]]) -> None:
+        """Write the states of these rows."""
+        self._journal.run_many(
+            "INSERT OR REPLACE INTO sharedlog_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(collection, pk, *self._record(state)) for pk, state in states],
+        )
+
+    def _record(self, state: RowState) -> tuple[Any, ...]:
+        born, died, number = state.born, state.died, self.device_number
+        fields = {name: [v.ticks, number(v.device)] for name, v in state.fields.items()}
+        return (
+            None if born is None else born.ticks,
+            None if born is None else number(born.device) if born.ticks else ME,
+            self.shape_number(state.shape) if state.shape else None,
+            None if died is None else died.ticks,
+            None if died is None else number(died.device),
+            dumps(fields) if fields else None,
+            dumps(state.held) if state.held else None,
+            state.parked,
+        )
