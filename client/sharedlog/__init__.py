@@ -1,5 +1,6 @@
 """Offline-first, multi-device sync for Peewee applications."""
 
+from .adopt import Adopted
 from .apply import Applied, Conflict
 from .changes import Change, Entry
 from .clock import Version
@@ -27,6 +28,7 @@ from .remote import GraphQLSharedLog, HttpTransport, LocalTransport, SharedLog, 
 from .sync import Status, Sync
 
 __all__ = [
+    "Adopted",
     "Applied",
     "AutoIncrementKey",
     "Change",

@@ -65,10 +65,14 @@ class Work:
 
     tracked: Tracked
     pk: str
+    key: Wire
     state: RowState
     written: dict[str, Wire]
     in_table: bool
     values: dict[str, Wire] | None = None
+
+    def key_parameters(self) -> list[Any]:
+        return self.tracked.key_parameters(self.key)
 
     def parked(self, reason: str) -> None:
         self.state.parked = reason
@@ -100,10 +104,10 @@ class Applier:
         that the authors of these entries may not have seen: what meets it is a conflict.
         """
         applied = Applied(entries=len(entries))
-        self._versions.fold_local()
         waiting = self._versions.parked_collections()
         if not entries and not waiting:
             return applied
+        self._versions.fold_local()
         changes = self._decode(entries, applied)
         works: dict[str, list[Work]] = {}
         for name in [*changes, *(n for n in waiting if n not in changes)]:
@@ -115,9 +119,9 @@ class Applier:
                 works[name] = self._merge(tracked, rows, local_since, applied)
                 if name in waiting:
                     works[name] += self._waiting(tracked, rows)
-        _Placement(
-            self._database, self._registry, self._journal, self._versions, applied
-        ).place(works)
+        _Placement(self._database, self._registry, self._journal, self._versions, applied).place(
+            works
+        )
         for name, some in works.items():
             self._versions.store(name, ((work.pk, work.state) for work in some))
         return applied
@@ -156,7 +160,9 @@ class Applier:
     def _waiting(self, tracked: Tracked, rows: Iterable[str]) -> list[Work]:
         parked = self._versions.parked(tracked.collection)
         fresh = set(parked).difference(rows)
-        return [_to_insert(Work(tracked, pk, parked[pk], {}, False)) for pk in sorted(fresh)]
+        return [
+            _to_insert(Work(tracked, pk, loads(pk), parked[pk], {}, False)) for pk in sorted(fresh)
+        ]
 
     def _merge(
         self,
@@ -174,7 +180,8 @@ class Applier:
         for pk in self._read(tracked, unknown):
             states[pk] = RowState(BEFORE_TRACKING)
         tables = self._read(
-            tracked, [pk for pk, state in states.items() if _needs_table(state, rows[pk], local_since)]
+            tracked,
+            [pk for pk, state in states.items() if _needs_table(state, rows[pk], local_since)],
         )
         works = []
         for pk, changes in rows.items():
@@ -183,7 +190,8 @@ class Applier:
                 works.append(self._new_row(tracked, pk, *changes[0]))
                 continue
             state = state or RowState()
-            work = Work(tracked, pk, state, {}, state.alive and state.parked is None)
+            in_table = state.alive and state.parked is None
+            work = Work(tracked, pk, changes[0][1].pk, state, {}, in_table)
             died, known = state.died, tables.get(pk)
             conflicts = _Conflicts(work, changes, known, local_since)
             work.written = merge(state, changes, known=known)
@@ -200,8 +208,8 @@ class Applier:
             shape = self._shapes[names] = frozenset(names)
         state = RowState(version, shape)
         if shape == tracked.names:
-            return Work(tracked, pk, state, values, False, values)
-        return _to_insert(Work(tracked, pk, state, values, False))
+            return Work(tracked, pk, change.pk, state, values, False, values)
+        return _to_insert(Work(tracked, pk, change.pk, state, values, False))
 
     def _read(self, tracked: Tracked, pks: Sequence[str]) -> dict[str, dict[str, Wire]]:
         """The values in the table, by row, of those rows that are there."""
@@ -235,10 +243,13 @@ def _wire_rows(tracked: Tracked, rows: Iterable[Any]) -> Iterable[tuple[str, dic
     for row in rows:
         values = [c.field.python_value(value) for c, value in zip(every, row, strict=True)]
         pk = tracked.pk_json(tracked.pk_wire(values[:width]))
-        yield pk, {
-            c.name: c.to_wire(value)
-            for c, value in zip(tracked.columns, values[width:], strict=True)
-        }
+        yield (
+            pk,
+            {
+                c.name: c.to_wire(value)
+                for c, value in zip(tracked.columns, values[width:], strict=True)
+            },
+        )
 
 
 def _needs_table(
@@ -304,7 +315,9 @@ class _Conflicts:
         state = work.state
         for version, change in changes:
             if change.operation == DELETE:
-                self._note(None, max(state.fields.values(), default=None), version, None, local_since)
+                self._note(
+                    None, max(state.fields.values(), default=None), version, None, local_since
+                )
             elif not state.alive and state.died is not None:
                 self._note(None, state.died, version, dict(change.value or {}), local_since)
             else:
@@ -321,7 +334,7 @@ class _Conflicts:
             self._rivals[name] = (mine, theirs, value)
 
     def decided(self) -> list[Conflict]:
-        collection, pk = self._work.tracked.collection, loads(self._work.pk)
+        collection, pk = self._work.tracked.collection, self._work.key
         result = []
         for name, (mine, theirs, value) in self._rivals.items():
             kept = None if name is None else self._known.get(name)
@@ -364,19 +377,21 @@ class _Placement:
             some = works.get(tracked.collection)
             if some:
                 self._insert(tracked, [work for work in some if work.values is not None])
-                self._update(tracked, [w for w in some if w.in_table and w.state.alive and w.written])
+                self._update(
+                    tracked, [w for w in some if w.in_table and w.state.alive and w.written]
+                )
 
     # -- deletions -----------------------------------------------------------------------
 
     def _remove(self, works: dict[str, list[Work]]) -> None:
         """Delete rows, children before parents; children that stay alive become candidates."""
-        removals: list[tuple[Tracked, list[Sequence[Any]]]] = []
-        for name, some in list(works.items()):
+        removals: list[tuple[Tracked, list[list[Any]]]] = []
+        for some in list(works.values()):
             gone = [work for work in some if work.in_table and not work.state.alive]
             if not gone:
                 continue
             tracked = gone[0].tracked
-            keys = [tracked.key_parameters(loads(work.pk)) for work in gone]
+            keys = [work.key_parameters() for work in gone]
             self._applied.deleted += len(gone)
             removals.append((tracked, keys))
             if self._checks:
@@ -387,9 +402,9 @@ class _Placement:
     def _move_out_children(
         self,
         parent: Tracked,
-        keys: list[Sequence[Any]],
+        keys: list[list[Any]],
         works: dict[str, list[Work]],
-        removals: list[tuple[Tracked, list[Sequence[Any]]]],
+        removals: list[tuple[Tracked, list[list[Any]]]],
     ) -> None:
         for child, column in self._registry.children(parent):
             rows = self._referring(parent, keys, child, column)
@@ -402,18 +417,19 @@ class _Placement:
             for pk, values in rows.items():
                 work = at_work.get(pk)
                 if work is None:
-                    work = Work(child, pk, states.get(pk, RowState(BEFORE_TRACKING)), {}, True)
+                    state = states.get(pk, RowState(BEFORE_TRACKING))
+                    work = Work(child, pk, loads(pk), state, {}, True)
                     some.append(work)
                 if work.in_table and work.state.alive:
                     work.values = {**values, **work.written}
                     work.in_table = False
-                    moved.append(child.key_parameters(loads(pk)))
+                    moved.append(work.key_parameters())
             if moved:
                 removals.append((child, moved))
                 self._move_out_children(child, moved, works, removals)
 
     def _referring(
-        self, parent: Tracked, keys: list[Sequence[Any]], child: Tracked, column: TrackedColumn
+        self, parent: Tracked, keys: list[list[Any]], child: Tracked, column: TrackedColumn
     ) -> dict[str, dict[str, Wire]]:
         """The rows of `child` that refer to these rows of `parent`."""
         referred = parent.by_field[column.field.rel_field].quoted
@@ -488,7 +504,8 @@ class _Placement:
                 if target not in arriving:
                     arriving[target] = self._arriving(target, works)
                 if text not in arriving[target]:
-                    reason = f"parent missing: {column.name} {text} is not in {target.model._meta.table_name}"
+                    table = target.model._meta.table_name
+                    reason = f"parent missing: {column.name} {text} is not in {table}"
                     orphans.append((work, reason))
                     break
         return orphans
@@ -508,7 +525,7 @@ class _Placement:
         """Take a row out of its table, if it is there, and hold its values."""
         tracked = work.tracked
         if work.in_table:
-            key = tracked.key_parameters(loads(work.pk))
+            key = work.key_parameters()
             for values in read_rows(self._database, tracked, [key]).values():
                 work.values = {**values, **work.written}
             self._run_many(tracked.delete_sql, [key])
@@ -525,7 +542,7 @@ class _Placement:
         for work in works:
             values = work.values or {}
             try:
-                key = tracked.key_parameters(loads(work.pk))
+                key = work.key_parameters()
                 rows.append([*key, *[convert(values[name]) for name, convert in columns]])
                 fit.append(work)
             except (ValueError, TypeError, KeyError, OverflowError) as error:
@@ -541,7 +558,7 @@ class _Placement:
             names = tuple(sorted(work.written))
             try:
                 parameters = [tracked.by_name[n].to_parameter(work.written[n]) for n in names]
-                parameters += tracked.key_parameters(loads(work.pk))
+                parameters += work.key_parameters()
             except (ValueError, TypeError, KeyError, OverflowError) as error:
                 self._park(work, f"value does not fit: {error}")
                 continue
@@ -581,8 +598,7 @@ def _wire_of(work: Work, name: str) -> Wire:
     """A row's value by field name, of its key or of what is about to be written."""
     for index, column in enumerate(work.tracked.key):
         if column.name == name:
-            pk = loads(work.pk)
-            return pk[index] if len(work.tracked.key) > 1 else pk
+            return work.key[index] if len(work.tracked.key) > 1 else work.key
     source = work.written if work.values is None else work.values
     return source.get(name)
 

@@ -133,7 +133,10 @@ class Recorder:
         before = self._keys(tracked, _same_rows(tracked, query))
         every = list(tracked.by_name)
         cursor, records = self._run(
-            tracked, query, options, lambda key: (MODIFY, every) if key in before else (CREATE, None)
+            tracked,
+            query,
+            options,
+            lambda key: (MODIFY, every) if key in before else (CREATE, None),
         )
         self._append([*self._vanished(tracked, before, records), *records])
         return cursor
@@ -264,7 +267,9 @@ class Recorder:
 
     def _rivals(self, tracked: Tracked, query: Any) -> dict[str, Sequence[Any]]:
         """Rows in the table that share the key or another unique value with a row to insert."""
-        fields = [tracked.model._meta.combined.get(getattr(c, "name", c), c) for c in query._columns]
+        fields = [
+            tracked.model._meta.combined.get(getattr(c, "name", c), c) for c in query._columns
+        ]
         uniques = _unique_sets(tracked.model)
         found: dict[str, Sequence[Any]] = {}
         for unique in uniques or []:

@@ -92,12 +92,8 @@ def decode(data: str) -> Change:
         raise EntryUnreadable("The pk is neither a scalar nor a list.")
     if (type(value) is not dict) if operation != DELETE else (value is not None):
         raise EntryUnreadable(f"A {operation} with value {type(value).__name__}.")
-    return Change(operation, collection, pk, _with_field(raw, value))
-
-
-def _with_field(raw: dict[str, Wire], value: dict[str, Wire] | None) -> dict[str, Wire] | None:
-    """The proof of concept could also send one field: {"field": name, "value": {name: …}}."""
     field = raw.get("field")
     if field is not None and (value is None or list(value) != [field]):
+        # The proof of concept could name the one field that changed.
         raise EntryUnreadable("A change of one field must hold exactly that field in its value.")
-    return value
+    return Change(operation, collection, pk, value)

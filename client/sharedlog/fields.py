@@ -72,8 +72,10 @@ def _with_escape(field: peewee.Field, codec: Codec) -> Codec:
             return untag(value["raw"])
         return codec.from_wire(value)
 
-    return codec if isinstance(field, peewee.JSONField) else Codec(
-        codec.to_wire, from_wire, codec.plain
+    return (
+        codec
+        if isinstance(field, peewee.JSONField)
+        else Codec(codec.to_wire, from_wire, codec.plain)
     )
 
 
@@ -278,12 +280,8 @@ _FLOAT = Codec(_float_to_wire, _float_from_wire)
 _BYTES = Codec(_bytes_to_wire, base64.b64decode)
 _UUID = Codec(_uuid_to_wire, uuid.UUID)
 _DATETIME = Codec(_datetime_to_wire, datetime.datetime.fromisoformat)
-_DATE = Codec(
-    _of_type(datetime.date, datetime.date.isoformat), datetime.date.fromisoformat
-)
-_TIME = Codec(
-    _of_type(datetime.time, datetime.time.isoformat), datetime.time.fromisoformat
-)
+_DATE = Codec(_of_type(datetime.date, datetime.date.isoformat), datetime.date.fromisoformat)
+_TIME = Codec(_of_type(datetime.time, datetime.time.isoformat), datetime.time.fromisoformat)
 _JSON = Codec(_json_to_wire, _same)
 
 # The first match decides, so subclasses stand before their bases.

@@ -53,7 +53,8 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS sharedlog_device (number INTEGER PRIMARY KEY, id TEXT UNIQUE)",
     "CREATE TABLE IF NOT EXISTS sharedlog_shape (number INTEGER PRIMARY KEY, fields TEXT UNIQUE)",
     """CREATE TABLE IF NOT EXISTS sharedlog_clock (
-        one INTEGER PRIMARY KEY CHECK (one = 1), floor INTEGER NOT NULL, lead_ms INTEGER NOT NULL)""",
+        one INTEGER PRIMARY KEY CHECK (one = 1), floor INTEGER NOT NULL,
+        lead_ms INTEGER NOT NULL)""",
     "INSERT OR IGNORE INTO sharedlog_clock VALUES (1, 0, 0)",
     "CREATE TABLE IF NOT EXISTS sharedlog_state (key TEXT PRIMARY KEY, value TEXT)",
 )
@@ -131,7 +132,7 @@ class Journal:
         return self.database.execute_sql(sql, parameters)
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        with peewee.__exception_wrapper__:
+        with peewee.__exception_wrapper__:  # type: ignore[attr-defined]
             self.database.cursor().executemany(sql, rows)
 
     def in_transaction(self) -> bool:
@@ -201,7 +202,7 @@ class Journal:
 
     def _group_start(self) -> int | None:
         """The first timestamp of the open transaction; None for its first entry."""
-        transactions = self.database._state.transactions
+        transactions = self.database._state.transactions  # type: ignore[attr-defined]
         outermost = transactions[0] if transactions else None
         if outermost is None or getattr(self._local, "outermost", None) is not outermost:
             self._local.outermost = outermost
@@ -235,6 +236,15 @@ class Journal:
             batch += group
         cursor.close()
         return batch
+
+    def oldest_unsent(self) -> int | None:
+        """The timestamp of the oldest unsent entry."""
+        row = self.run(
+            f"SELECT min(ticks) FROM sharedlog_entry WHERE ticks > ? AND status = {UNSENT}",
+            (int(self.state("all_sent_until") or 0),),
+        ).fetchone()
+        oldest: int | None = row[0]
+        return oldest
 
     def count_unsent(self) -> int:
         row = self.run(
@@ -348,7 +358,8 @@ class Journal:
         """Keep received entries unapplied. The same entry twice is kept once."""
         self.run_many(
             "INSERT INTO sharedlog_inbox (device, ticks, offset_ticks, data, reason) "
-            "VALUES (?, ?, ?, ?, ?) ON CONFLICT (device, ticks) DO UPDATE SET reason = excluded.reason",
+            "VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (device, ticks) DO UPDATE SET reason = excluded.reason",
             ((*entry, reason) for entry in entries),
         )
 
@@ -370,4 +381,3 @@ class Journal:
             "WHERE reason IS NOT NULL ORDER BY number"
         )
         return [(Entry(*row[:4]), row[4]) for row in cursor.fetchall()]
-

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 
@@ -25,6 +25,8 @@ from .errors import (
     SharedLogError,
     Unauthorized,
 )
+
+T = TypeVar("T")
 
 
 class Outgoing(NamedTuple):
@@ -171,7 +173,7 @@ class GraphQLSharedLog:
             {
                 "userId": self._user_id(),
                 "deviceId": device,
-                "packed": entries,
+                "packed": [tuple(entry) for entry in entries],
                 "now": float(now_ms),
                 "after": after,
                 "batchSize": limit,
@@ -200,7 +202,13 @@ class GraphQLSharedLog:
 
     def _user_id(self) -> str:
         if self._user is None:
-            self._user = str(self._call(WHO_AM_I, {}, "viewer"))
+            viewer = self._call(WHO_AM_I, {}, "viewer")
+            if viewer is None:
+                raise MissingToken(
+                    "This service runs without access control and needs to be told whose log.",
+                    hint='Pass user="NAME".',
+                )
+            self._user = str(viewer)
         return self._user
 
     def _call(self, document: str, variables: Mapping[str, Any], field: str) -> Any:
@@ -229,12 +237,10 @@ def _page(answer: dict[str, Any]) -> Page:
         Entry(devices[device], ticks, offset, data)
         for device, ticks, offset, data in packed["entries"]
     ]
-    return Page(
-        entries, answer["cursor"], answer["hasMore"], answer["epoch"], answer["serverTime"]
-    )
+    return Page(entries, answer["cursor"], answer["hasMore"], answer["epoch"], answer["serverTime"])
 
 
-def _reading(read: Callable[[dict[str, Any]], Any], answer: Any) -> Any:
+def _reading(read: Callable[[dict[str, Any]], T], answer: Any) -> T:
     try:
         return read(answer)
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -305,7 +311,9 @@ class HttpTransport:
             ) from error
         except exceptions.TransportError as error:
             self.close()
-            raise ProtocolError(f"{self._url} did not answer as a sharedlog service: {error}.") from error
+            raise ProtocolError(
+                f"{self._url} did not answer as a sharedlog service: {error}."
+            ) from error
         return dict(result)
 
     def _open(self) -> Any:
@@ -361,5 +369,3 @@ def error_from(errors: Sequence[Any]) -> SharedLogError:
     if code in ("EPOCH_CHANGED", "CURSOR_AHEAD"):
         return EpochChanged(message)
     return ServiceFailed(message, service_code=code)
-
-

@@ -18,9 +18,10 @@ from typing import Any, Protocol
 import peewee
 
 from . import changes
+from .adopt import Adopted, Adoption
 from .apply import Applied, Applier
 from .capture import Recorder
-from .changes import Change, Entry
+from .changes import Change
 from .clock import TICKS_PER_MS, Now, system_now
 from .errors import (
     ConfigurationError,
@@ -106,7 +107,7 @@ class Sync:
 
     def __init__(
         self,
-        database: peewee.Database,
+        database: peewee.Database | peewee.Proxy,
         models: Iterable[type[peewee.Model]],
         *,
         url: str | None = None,
@@ -231,6 +232,21 @@ class Sync:
             self.journal.state("checkpoint"),
         )
 
+    def adopt(self, progress: Callable[[Adopted], None] | None = None) -> Adopted:
+        """Record rows that stand in the tables but not in the log, and rows that are gone.
+
+        For data from before tracking, and for changes made behind the recorder's back: raw
+        SQL, other programs. (A value that was changed in a row that stays is not noticed.)
+        Idempotent and resumable; commits every few hundred rows. Needs no service: the next
+        `sync()` sends what was recorded. `progress` is called after each chunk.
+        """
+        with self._exclusively():
+            with self._writing():
+                pass  # refuses to run inside a transaction
+            return Adoption(
+                self.registry, self.journal, self.versions, progress or (lambda _: None)
+            ).run()
+
     def prune(self, keep_ms: int = 30 * 24 * 3600 * 1000) -> int:
         """Delete sent entries older than `keep_ms` from the client log; return how many.
 
@@ -249,7 +265,8 @@ class Sync:
         `apply`: True applies pages at once, False stores them, None does not look at them.
         """
         device = self._registered()
-        since = self._oldest_unsent()
+        since = self.journal.oldest_unsent()
+        pending = self.journal.count_unsent()
         more = True
         while True:
             after = self.journal.state("checkpoint")
@@ -258,7 +275,7 @@ class Sync:
                 return
             try:
                 if batch:
-                    more = self._push(device, batch, after, apply, since, result) and apply is not None
+                    more = self._push(device, batch, after, apply, since, result)
                 elif apply is None:
                     return
                 else:
@@ -271,7 +288,8 @@ class Sync:
                 self._start_over()
                 more = True
                 continue
-            self._emit(Progress(result.sent, result.received, self.journal.count_unsent()))
+            left = max(0, pending - result.sent - result.refused)
+            self._emit(Progress(result.sent, result.received, left))
 
     def _push(
         self,
@@ -300,7 +318,7 @@ class Sync:
             if ahead:
                 self._restamp(receipt)
         if receipt.page is None or apply is None:
-            return True
+            return apply is not None
         return self._take(receipt.page, after, apply, since, result)
 
     def _settle(self, outgoing: Sequence[Outgoing], receipt: Receipt, result: SyncResult) -> None:
@@ -382,10 +400,6 @@ class Sync:
             self.journal.set_state(checkpoint=None)
             self.journal.unsend_everything()
 
-    def _oldest_unsent(self) -> int | None:
-        batch = self.journal.unsent(1, 1)
-        return batch[0].ticks if batch else None
-
     def _next_batch(self) -> list[tuple[LocalEntry, Outgoing]]:
         """The next entries to send. What `pre_send` drops is marked, and not sent."""
         while True:
@@ -464,14 +478,15 @@ class _Writing:
         self._transaction.__exit__(kind, error, traceback)
 
 
-def _resolved(database: Any) -> peewee.Database:
+def _resolved(database: peewee.Database | peewee.Proxy) -> peewee.Database:
     if isinstance(database, peewee.Proxy):
         if database.obj is None:
             raise ConfigurationError(
                 "The database proxy is not initialized.",
                 hint="Call proxy.initialize(SqliteDatabase(…)) before making the Sync.",
             )
-        return database.obj
+        resolved: peewee.Database = database.obj
+        return resolved
     return database
 
 

@@ -20,7 +20,7 @@ class TrackedColumn:
     """One field of a tracked model, with its conversions."""
 
     def __init__(self, database: peewee.Database, field: peewee.Field) -> None:
-        self.field = field
+        self.field: Any = field
         self.name: str = field.name
         self.codec: Codec = codec_for(field)
         self.quoted = quote(field.column_name)
@@ -177,7 +177,8 @@ class Registry:
                     f"{tracked.collection!r}; a collection is one table."
                 )
         self._by_model = {tracked.model: tracked for tracked in self._by_collection.values()}
-        order = peewee.sort_models([tracked.model for tracked in self])
+        models = [tracked.model for tracked in self]
+        order = peewee.sort_models(models)  # type: ignore[attr-defined]
         self.in_order = [self._by_model[model] for model in order if model in self._by_model]
 
     def __iter__(self) -> Iterator[Tracked]:
@@ -248,7 +249,7 @@ def _key_of(model: type[peewee.Model]) -> list[peewee.Field]:
     return fields
 
 
-def _target(field: peewee.Field) -> peewee.Field:
+def _target(field: Any) -> Any:
     while isinstance(field, peewee.ForeignKeyField):
         field = field.rel_field
     return field

@@ -168,6 +168,10 @@ class Versions:
 
     def _record(self, state: RowState) -> tuple[Any, ...]:
         born, died, number = state.born, state.died, self.device_number
+        if born is not None and died is None and not (state.fields or state.held or state.parked):
+            device = number(born.device) if born.ticks else ME
+            shape = self.shape_number(state.shape) if state.shape else None
+            return born.ticks, device, shape, None, None, None, None, None
         fields = {name: [v.ticks, number(v.device)] for name, v in state.fields.items()}
         return (
             None if born is None else born.ticks,

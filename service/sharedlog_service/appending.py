@@ -1,0 +1,197 @@
+"""Appending a batch to a log: what is sound, what is new, and which seq it gets.
+
+Runs inside the caller's transaction. Exactly once: an entry is identified by (device, createdOn);
+the same again is a duplicate, another content under the same identity is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import orjson
+import peewee
+
+from sharedlog_service.database import Row, connection, rows, scalar
+from sharedlog_service.entries import (
+    TICKS_PER_MS,
+    Rejection,
+    fingerprint,
+    key,
+    read_change,
+    row_hash,
+    row_identity,
+)
+from sharedlog_service.errors import Code, Refused
+from sharedlog_service.settings import Limits
+
+INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+IDENTITIES = """
+    SELECT created_on, data FROM entries
+    WHERE device = ? AND created_on IN (SELECT value FROM json_each(?))
+"""
+
+COUNT = """
+    UPDATE collections SET creates = creates + ?, modifies = modifies + ?, deletes = deletes + ?,
+        last_shared_on = ? WHERE id = ?
+"""
+
+SEALED = (None, None, None)
+
+Fault = tuple[Code, str]
+
+
+class Appended(NamedTuple):
+    """What became of a batch; everything that is in neither list was written, in order."""
+
+    written: int
+    bytes: int
+    duplicates: frozenset[int]
+    rejections: Sequence[Rejection]
+
+
+class Batch:
+    """One device's entries on their way into the log. Used once.
+
+    An offered entry is anything shaped (createdOn, group, data): a `NewEntry`, or the raw list
+    that came over the wire, whose shape nobody has checked yet.
+    """
+
+    def __init__(self, db: peewee.Database, log: int, device: int, limits: Limits) -> None:
+        self._db = db
+        self._log = log
+        self._device = device
+        self._limits = limits
+        self._collections: dict[str, int] = {}
+        self._stored: dict[int, bytes] = {}
+        self._fresh: dict[int, str] = {}
+        self._duplicates: set[int] = set()
+        self._rejections: list[Rejection] = []
+        self._bytes = 0
+
+    def append(self, offered: Sequence[Any], *, head: int, shared_on: int, now: int) -> Appended:
+        """Write what is sound and new behind `head`. A bad entry never blocks the others."""
+        self._check_size(offered)
+        self._find_stored(offered)
+        new = self._sift(offered, key(self._log, head), shared_on, now)
+        connection(self._db).executemany(INSERT, new)
+        self._count(new, shared_on)
+        duplicates = frozenset(self._duplicates)
+        return Appended(len(new), self._bytes, duplicates, self._rejections)
+
+    def _check_size(self, offered: Sequence[Any]) -> None:
+        limits = self._limits
+        if len(offered) > limits.batch_entries or _characters(offered) > limits.batch_bytes:
+            raise Refused(
+                Code.BATCH_TOO_LARGE,
+                batchEntries=limits.batch_entries,
+                batchBytes=limits.batch_bytes,
+            )
+
+    def _find_stored(self, offered: Sequence[Any]) -> None:
+        """Look up, all at once, which identities the log has. A device that only moves forward
+        pays one probe of the index."""
+        top = scalar(self._db, "SELECT max(created_on) FROM entries WHERE device = ?", self._device)
+        if top is None:
+            return
+        old = [ticks for ticks in map(_ticks, offered) if ticks is not None and 0 < ticks <= top]
+        if old:
+            found = connection(self._db).execute(
+                IDENTITIES, (self._device, orjson.dumps(old).decode())
+            )
+            # One by one and as fingerprints: the stored texts may be larger than the batch.
+            self._stored = {ticks: fingerprint(data) for ticks, data in found}
+
+    def _sift(self, offered: Sequence[Any], base: int, shared_on: int, now: int) -> list[Row]:
+        ceiling = now + self._limits.clock_ahead_ms
+        new: list[Row] = []
+        for index, entry in enumerate(offered):
+            try:
+                created_on, group, data = entry
+                content = data.encode()
+            except (TypeError, ValueError, AttributeError):
+                self._reject(index, entry, (Code.ENTRY_INVALID, SHAPE))
+                continue
+            if fault := self._fault(created_on, group, content, ceiling):
+                self._reject(index, entry, fault)
+            elif created_on in self._stored or created_on in self._fresh:
+                self._meet_again(index, created_on, data)
+            else:
+                self._fresh[created_on] = data
+                self._bytes += len(content)
+                position = base + len(new) + 1
+                index_columns = self._describe(content)
+                new.append(
+                    (position, self._device, created_on, group, shared_on, *index_columns, data)
+                )
+        return new
+
+    def _fault(self, created_on: Any, group: Any, content: bytes, ceiling: int) -> Fault | None:
+        if type(created_on) is not int or type(group) is not int or not 0 <= group < created_on:
+            return Code.ENTRY_INVALID, "createdOn must be a positive integer, not before its group"
+        if created_on // TICKS_PER_MS > ceiling:
+            return Code.CLOCK_AHEAD, Code.CLOCK_AHEAD.value
+        if len(content) > self._limits.entry_bytes:
+            return Code.ENTRY_TOO_LARGE, f"data is over {self._limits.entry_bytes} bytes"
+        if not content or b"\0" in content:
+            # PostgreSQL stores no NUL in a text: such an entry could never move there.
+            return Code.ENTRY_INVALID, "data must be a text that is not empty and has no NUL"
+        return None
+
+    def _meet_again(self, index: int, created_on: int, data: str) -> None:
+        stored = self._stored.get(created_on)
+        same = stored == fingerprint(data) if stored else self._fresh[created_on] == data
+        if same:
+            self._duplicates.add(index)
+        else:
+            self._reject(index, (created_on,), (Code.DEVICE_CLONED, Code.DEVICE_CLONED.value))
+
+    def _reject(self, index: int, entry: Any, fault: Fault) -> None:
+        self._rejections.append(Rejection(index, _ticks(entry), *fault))
+
+    def _describe(self, content: bytes) -> tuple[int | None, int | None, int | None]:
+        change = read_change(content)
+        if change is None:
+            return SEALED
+        operation, collection, pk = change
+        number = self._collections.get(collection) or self._collection(collection)
+        return operation, number, row_hash(row_identity(collection, pk))
+
+    def _collection(self, name: str) -> int:
+        insert = "INSERT INTO collections (log, name) VALUES (?, ?) ON CONFLICT DO NOTHING"
+        rows(self._db, insert, self._log, name)
+        select = "SELECT id FROM collections WHERE log = ? AND name = ?"
+        number: int = scalar(self._db, select, self._log, name)
+        self._collections[name] = number
+        return number
+
+    def _count(self, new: Sequence[Row], shared_on: int) -> None:
+        counts = Counter(map(itemgetter(6, 5), new))
+        for number in self._collections.values():
+            creates, modifies, deletes = (counts[number, operation] for operation in range(3))
+            rows(self._db, COUNT, creates, modifies, deletes, shared_on, number)
+
+
+SHAPE = "an entry is [createdOn, group, data], data a text without lone surrogates"
+
+
+def _ticks(entry: Any) -> int | None:
+    """Return an offered entry's createdOn, whatever else is wrong with it."""
+    try:
+        ticks = entry[0]
+    except (TypeError, LookupError):
+        return None
+    return ticks if type(ticks) is int else None
+
+
+def _characters(offered: Sequence[Any]) -> int:
+    """Count the data's characters: never more than its bytes, and free."""
+    try:
+        return sum([len(data) for _, _, data in offered])
+    except (TypeError, ValueError):
+        return sum(
+            len(e[2]) for e in offered if type(e) is list and len(e) == 3 and type(e[2]) is str
+        )

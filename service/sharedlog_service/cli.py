@@ -1,0 +1,213 @@
+"""The service's commands: serve, token, schema. Imports nothing heavy until one of them runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sharedlog_service.serving import Announcement
+    from sharedlog_service.store import Store
+
+Handler = Callable[[argparse.Namespace], int]
+
+SERVE_EXAMPLES = """\
+examples:
+  sharedlog serve                             sharedlog.db in this folder, port 8000
+  sharedlog serve --db /srv/log.db --host 0.0.0.0 --port 9000
+  sharedlog serve --no-auth                   no tokens; this machine only
+
+The first start on an empty database makes a user and prints its token, once.
+"""
+
+TOKEN_EXAMPLES = """\
+examples:
+  sharedlog token create --user ada --name laptop
+  sharedlog token list
+  sharedlog token revoke 3f9ac01b22d4          the id that list shows
+"""
+
+SCHEMA_EXAMPLES = """\
+examples:
+  sharedlog schema                             print the GraphQL schema
+  sharedlog schema --output schema.graphql     write it
+  sharedlog schema --check schema.graphql      exit 1 when the file is out of date
+"""
+
+
+def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the commands; each sets `handler`, to be called with the parsed arguments."""
+    _add_serve(_parser(subparsers, "serve", "run the service", SERVE_EXAMPLES))
+    _add_token(_parser(subparsers, "token", "make, list and revoke tokens", TOKEN_EXAMPLES))
+    _add_schema(_parser(subparsers, "schema", "print the GraphQL schema", SCHEMA_EXAMPLES))
+
+
+def _parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    help: str,
+    epilog: str | None = None,
+) -> argparse.ArgumentParser:
+    return subparsers.add_parser(
+        name,
+        help=help,
+        description=help[0].upper() + help[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_database(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--db",
+        type=Path,
+        default=Path("sharedlog.db"),
+        metavar="FILE",
+        help="the database (default: sharedlog.db in this folder)",
+    )
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    _add_database(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port, 0 for any free one (default: 8000)"
+    )
+    parser.add_argument(
+        "--user", default="me", help="the user made on an empty database (default: me)"
+    )
+    parser.add_argument(
+        "--no-auth", action="store_true", help="ask for no tokens; on loopback addresses only"
+    )
+    parser.add_argument(
+        "--ready-file",
+        type=Path,
+        metavar="FILE",
+        help="write {url, graphiql, user, token} as JSON here once the service answers",
+    )
+    parser.set_defaults(handler=_handler(_serve))
+
+
+def _add_token(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = _parser(actions, "create", "make a token and print it, once")
+    create.add_argument("--user", required=True, help="whose log it opens; made if new")
+    create.add_argument("--name", default="", help="what to call it, for the list")
+    create.set_defaults(handler=_handler(_token_create))
+    listing = _parser(actions, "list", "show the tokens, but not their secrets")
+    listing.set_defaults(handler=_handler(_token_list))
+    revoke = _parser(actions, "revoke", "make a token stop working at once")
+    revoke.add_argument("id", help="as `token list` shows it")
+    revoke.set_defaults(handler=_handler(_token_revoke))
+    for action in (create, listing, revoke):
+        _add_database(action)
+
+
+def _add_schema(parser: argparse.ArgumentParser) -> None:
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--check", type=Path, metavar="FILE", help="compare instead of printing")
+    choice.add_argument("--output", type=Path, metavar="FILE", help="write instead of printing")
+    parser.set_defaults(handler=_handler(_schema))
+
+
+def _handler(run: Handler) -> Handler:
+    """Turn what the user can mend into a sentence and an exit code."""
+
+    def handle(args: argparse.Namespace) -> int:
+        try:
+            from sharedlog_service.errors import ConfigurationError, Refused
+
+            return run(args)
+        except ModuleNotFoundError as error:
+            print(
+                f"The service needs {error.name}. Run: pip install 'sharedlog[service]'",
+                file=sys.stderr,
+            )
+            return 1
+        except (ConfigurationError, Refused) as error:
+            print(error, file=sys.stderr)
+            return 2
+
+    return handle
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from sharedlog_service.serving import serve
+    from sharedlog_service.settings import Settings
+
+    settings = Settings(db=args.db, host=args.host, no_auth=args.no_auth)
+
+    def announce(found: Announcement) -> None:
+        print(found.for_people(), flush=True)
+        if args.ready_file:
+            # Renamed into place, so that who waits for the file never reads half of it.
+            part = args.ready_file.with_suffix(args.ready_file.suffix + ".part")
+            part.write_text(json.dumps(found.for_machines()))
+            part.replace(args.ready_file)
+
+    return serve(settings, port=args.port, user=args.user, announce=announce)
+
+
+def _open(args: argparse.Namespace) -> Store:
+    from sharedlog_service.store import Store
+
+    return Store.open(args.db)
+
+
+def _token_create(args: argparse.Namespace) -> int:
+    from sharedlog_service.auth import issue_token
+
+    store = _open(args)
+    try:
+        print(issue_token(store, args.user, args.name))
+    finally:
+        store.close()
+    return 0
+
+
+def _token_list(args: argparse.Namespace) -> int:
+    from sharedlog_service.auth import TOKEN_ID_CHARS
+
+    store = _open(args)
+    try:
+        tokens = store.tokens()
+    finally:
+        store.close()
+    for token in tokens:
+        state = "revoked" if token.revoked_at else "valid"
+        print(f"{token.hash[:TOKEN_ID_CHARS]}  {state:7}  {token.user}  {token.name}")
+    return 0
+
+
+def _token_revoke(args: argparse.Namespace) -> int:
+    from sharedlog_service.auth import revoke_token
+
+    store = _open(args)
+    try:
+        revoke_token(store, args.id)
+    finally:
+        store.close()
+    print(f"{args.id} is revoked.")
+    return 0
+
+
+def _schema(args: argparse.Namespace) -> int:
+    from sharedlog_service.schema import build_schema
+
+    text = build_schema().as_str() + "\n"
+    if args.output:
+        args.output.write_text(text, encoding="utf-8")
+    elif args.check:
+        if not args.check.exists() or args.check.read_text(encoding="utf-8") != text:
+            print(
+                f"{args.check} is out of date. Run: sharedlog schema --output {args.check}",
+                file=sys.stderr,
+            )
+            return 1
+    else:
+        sys.stdout.write(text)
+    return 0

@@ -1,0 +1,197 @@
+"""The SQLite file: one writing connection, a pool of reading ones, durable and up to date.
+
+Knows how to open, migrate and begin; not what the tables mean. Free of threads: the pool only has
+to survive being used from several, and whoever writes has to write from one at a time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+import peewee
+from playhouse.apsw_ext import APSWDatabase
+
+from sharedlog_service.errors import Code, ConfigurationError, Refused
+from sharedlog_service.tables import MIGRATIONS
+
+SQLITE_MIN = (3, 51, 3)
+"""From 3.7.0 to 3.51.2 several connections at one WAL could corrupt it: sqlite.org/wal.html."""
+
+BUSY_TIMEOUT_S = 5
+
+# Trouble of the machine, not of the request: whole or absent, and worth another try.
+TRANSIENT = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.CantOpenError,
+    apsw.ReadOnlyError,
+    apsw.NoMemError,
+    apsw.InterruptError,
+)
+
+Row = tuple[Any, ...]
+
+
+class Database:
+    """Hands out connections inside transactions, and nothing else."""
+
+    def __init__(self, path: Path | str) -> None:
+        check_sqlite(apsw.sqlitelibversion())
+        self._path = str(path)
+        self._idle: deque[peewee.Database] = deque()
+        self._closed = False
+        self._writer = self._connect(
+            # Before the file exists: larger pages keep entries of up to 8 kB in one piece.
+            ("page_size", 8192),
+            ("journal_mode", "wal"),
+            ("synchronous", "full"),
+            ("foreign_keys", 1),
+            ("cache_size", -32 * 1024),
+            ("journal_size_limit", 64 * 1024 * 1024),
+        )
+        try:
+            self._check_durability()
+            with self.transaction() as db:
+                migrate(db)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[peewee.Database]:
+        """Write: all or nothing, durable on return. Inside another one, a savepoint of it."""
+        db = self._writer
+        scope = savepoint(db) if db.in_transaction() else db.transaction("IMMEDIATE")
+        with translated_errors(), scope:
+            yield db
+            check_alive(db)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[peewee.Database]:
+        """Read: everything inside sees one and the same committed state."""
+        db = self._idle.pop() if self._idle else self._reader()
+        try:
+            with translated_errors(), db.atomic():
+                yield db
+        finally:
+            if self._closed:
+                db.close()
+            else:
+                self._idle.append(db)
+
+    def close(self) -> None:
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+        # Last, so that SQLite folds the write-ahead log into the file and removes it.
+        self._writer.close()
+
+    def _reader(self) -> peewee.Database:
+        return self._connect(("query_only", 1), ("cache_size", -8 * 1024))
+
+    def _connect(self, *pragmas: tuple[str, str | int]) -> peewee.Database:
+        with translated_errors():
+            db: peewee.Database = APSWDatabase(
+                self._path, pragmas=pragmas, timeout=BUSY_TIMEOUT_S, thread_safe=False
+            )
+            db.connect()
+            return db
+
+    def _check_durability(self) -> None:
+        """Read back what was set: SQLite ignores a pragma it cannot honour, without a word."""
+        expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+        for name, value in expected.items():
+            found = scalar(self._writer, f"PRAGMA {name}")
+            if found != value:
+                raise ConfigurationError(
+                    f"{self._path}: SQLite answers {name}={found!r} where {value!r} is needed to "
+                    "keep what is acknowledged. Is the file on a network or read-only drive?"
+                )
+
+
+@contextmanager
+def savepoint(db: peewee.Database) -> Iterator[None]:
+    """Undo only what happens inside when it fails. Of one fixed name, so that its statements stay
+    prepared; the innermost is meant."""
+    check_alive(db)
+    rows(db, "SAVEPOINT nested")
+    try:
+        yield
+    except BaseException:
+        if not connection(db).getautocommit():
+            rows(db, "ROLLBACK TO nested")
+            rows(db, "RELEASE nested")
+        raise
+    rows(db, "RELEASE nested")
+
+
+def check_alive(db: peewee.Database) -> None:
+    """After a full disk or an I/O error SQLite may have rolled back everything by itself. Going on
+    would commit what follows alone, and acknowledge what is gone."""
+    if connection(db).getautocommit():
+        raise Refused(Code.UNAVAILABLE)
+
+
+def connection(db: peewee.Database) -> Any:
+    """Return the driver's own connection, for statements that run many times."""
+    untyped: Any = db
+    return untyped.connection()
+
+
+def rows(db: peewee.Database, sql: str, *parameters: object) -> list[Row]:
+    """Run one statement, prepared once a connection, and return all its rows."""
+    return list(connection(db).execute(sql, parameters))
+
+
+def scalar(db: peewee.Database, sql: str, *parameters: object) -> Any:
+    """Return the first column of the first row, None where there is none."""
+    found = rows(db, sql, *parameters)
+    return found[0][0] if found else None
+
+
+def check_sqlite(version: str) -> None:
+    """Refuse an SQLite that can corrupt the file."""
+    if tuple(map(int, version.split("."))) < SQLITE_MIN:
+        raise ConfigurationError(
+            f"SQLite {version} can corrupt a database that several connections use; "
+            f"{'.'.join(map(str, SQLITE_MIN))} or newer is needed. Run: pip install -U apsw"
+        )
+
+
+def migrate(db: peewee.Database) -> None:
+    """Bring the file to this version's tables, in the caller's transaction. Forward only."""
+    rows(db, "CREATE TABLE IF NOT EXISTS meta (schema_version INTEGER NOT NULL)")
+    version = scalar(db, "SELECT schema_version FROM meta")
+    if version is None:
+        version = 0
+        rows(db, "INSERT INTO meta VALUES (0)")
+    if version > len(MIGRATIONS):
+        raise ConfigurationError(
+            f"The database has schema version {version}, this service knows {len(MIGRATIONS)}: "
+            "it was written by a newer sharedlog. Upgrade this one."
+        )
+    for step in MIGRATIONS[version:]:
+        for statement in step:
+            rows(db, statement)
+    rows(db, "UPDATE meta SET schema_version = ?", len(MIGRATIONS))
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn the driver's words for "not now" into ours, in one place."""
+    try:
+        yield
+    except TRANSIENT as error:
+        raise Refused(Code.UNAVAILABLE) from error
+    except peewee.PeeweeException as error:
+        # Peewee wraps what it runs itself; the driver's own error comes first inside.
+        if error.args and isinstance(error.args[0], TRANSIENT):
+            raise Refused(Code.UNAVAILABLE) from error
+        raise

@@ -1,0 +1,57 @@
+"""From any failure to an answer: a code and a sentence if it is ours, a mask if it is not."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+from graphql import GraphQLError, GraphQLSyntaxError
+
+from sharedlog_service.errors import Code, Refused
+
+logger = logging.getLogger("sharedlog.service")
+
+
+def explain(error: GraphQLError, *, running: bool, request_id: str) -> GraphQLError:
+    """Give an error its code; whatever is unexpected is logged, once, and masked.
+
+    `running`: whether the document had passed validation. Safe to repeat on its own result.
+    """
+    if (error.extensions or {}).get("code"):
+        return error
+    cause = error.original_error
+    if isinstance(cause, GraphQLError):
+        # graphql-core locates an error of its own by wrapping it.
+        cause = cause.original_error
+    if isinstance(cause, Refused):
+        return _coded(error, str(cause), cause.extensions)
+    if isinstance(error, GraphQLSyntaxError):
+        return _coded(error, error.message, {"code": Code.GRAPHQL_PARSE_FAILED.name})
+    if cause is None and not running:
+        return _coded(error, error.message, {"code": Code.GRAPHQL_VALIDATION_FAILED.name})
+    if cause is None and error.path is None:
+        return _coded(error, error.message, {"code": Code.INVALID_ARGUMENT.name})
+    log_fault(cause or error, request_id)
+    return _coded(error, Code.INTERNAL.value, internal_extensions(request_id))
+
+
+def internal_extensions(request_id: str) -> dict[str, object]:
+    return {"code": Code.INTERNAL.name, "requestId": request_id}
+
+
+def log_fault(error: BaseException, request_id: str) -> None:
+    """Log where it failed, but not what about: a message may quote somebody's data."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
+    logger.error("request %s failed: %s at %s", request_id, type(error).__name__, where)
+
+
+def _coded(error: GraphQLError, message: str, extensions: dict[str, object]) -> GraphQLError:
+    return GraphQLError(
+        message,
+        nodes=error.nodes,
+        source=error.source,
+        positions=error.positions,
+        path=error.path,
+        extensions=extensions,
+    )

@@ -1,0 +1,100 @@
+"""Reading a stretch of a log for one device, and finding a place in it by time.
+
+Runs inside the caller's snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import orjson
+import peewee
+
+from sharedlog_service.database import Row, connection, rows, scalar
+from sharedlog_service.entries import key
+from sharedlog_service.errors import Code, Refused
+from sharedlog_service.settings import Limits
+
+OTHERS = """
+    SELECT id, device, created_on, group_offset, shared_on, data FROM entries
+    WHERE id > ? AND id <= ? AND device <> ?
+"""
+
+# Sealed entries may belong to any collection, so nobody can be spared them.
+AMONG = """
+    AND (collection IS NULL OR collection IN (
+        SELECT id FROM collections WHERE log = ? AND name IN (SELECT value FROM json_each(?))))
+"""
+
+
+class Stretch:
+    """Collects rows up to the bounds, at least one, and never half a transaction group."""
+
+    def __init__(self, limit: int, byte_limit: int, limits: Limits) -> None:
+        if limit < 1 or byte_limit < 1:
+            raise Refused(Code.INVALID_ARGUMENT, "batchSize and byteLimit must be at least 1.")
+        self.rows: list[Row] = []
+        self.has_more = False
+        self._limit = min(limit, limits.page_entries)
+        self._byte_limit = min(byte_limit, limits.page_bytes)
+        # A group comes in one batch. One that does not is no group any more, and must not
+        # make the page as large as the log.
+        self._limit_max = self._limit + limits.batch_entries
+        self._byte_limit_max = self._byte_limit + limits.batch_bytes
+
+    def fill(self, found: Iterable[Row]) -> None:
+        size = 0
+        for row in found:
+            size += len(row[5]) if row[5].isascii() else len(row[5].encode())
+            full = len(self.rows) >= self._limit or size > self._byte_limit
+            if full and self.rows and not self._continues(row, size):
+                self.has_more = True
+                return
+            self.rows.append(row)
+
+    def _continues(self, row: Row, size: int) -> bool:
+        last = self.rows[-1]
+        same_group = row[1] == last[1] and row[2] - row[3] == last[2] - last[3]
+        return same_group and len(self.rows) < self._limit_max and size <= self._byte_limit_max
+
+
+def read_others(
+    db: peewee.Database,
+    log: int,
+    device: int,
+    after: int,
+    head: int,
+    stretch: Stretch,
+    collections: Sequence[str] | None,
+) -> None:
+    """Fill the stretch with what other devices wrote in `after < seq <= head`, in seq order."""
+    sql = OTHERS
+    parameters: list[object] = [key(log, after), key(log, head), device]
+    if collections is not None:
+        sql += AMONG
+        parameters += [log, orjson.dumps(list(collections)).decode()]
+    cursor = connection(db).execute(sql + "ORDER BY id", parameters)
+    try:
+        stretch.fill(cursor)
+    finally:
+        cursor.close(True)
+
+
+def device_ids(db: peewee.Database, found: Iterable[Row]) -> dict[int, str]:
+    """Name the devices of some rows, in the order of their numbers."""
+    numbers = orjson.dumps(list({row[1] for row in found})).decode()
+    sql = "SELECT no, id FROM devices WHERE no IN (SELECT value FROM json_each(?)) ORDER BY no"
+    return dict(rows(db, sql, numbers))
+
+
+def seq_before(db: peewee.Database, log: int, head: int, shared_until: float) -> int:
+    """Return the last seq whose `shared_on <= shared_until`: it never decreases along a log."""
+    low, high = 0, head
+    while low < high:
+        middle = (low + high + 1) // 2
+        shared_on = scalar(db, "SELECT shared_on FROM entries WHERE id = ?", key(log, middle))
+        if shared_on <= shared_until:
+            low = middle
+        else:
+            high = middle - 1
+    return low

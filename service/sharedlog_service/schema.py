@@ -1,0 +1,368 @@
+"""The contract: every query and mutation, each a check, a call of the store, and a wrapping."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import strawberry
+from strawberry import ID, Info
+from strawberry.scalars import JSON
+from strawberry.schema.config import StrawberryConfig
+
+from sharedlog_service.auth import Access
+from sharedlog_service.documents import CheckedDocuments, document_check
+from sharedlog_service.entries import Cursor as Place
+from sharedlog_service.errors import Code, Refused
+from sharedlog_service.faults import explain
+from sharedlog_service.overview import (
+    EntryConnection,
+    EntryFilter,
+    SharedSyncLogLimits,
+    SharedSyncLogStats,
+)
+from sharedlog_service.store import Store
+from sharedlog_service.wire import (
+    SCALARS,
+    Cursor,
+    PackedEntries,
+    SharedSyncLogDevice,
+    SharedSyncLogEntry,
+    SharedSyncLogEntryInput,
+    SharedSyncLogReceipt,
+    SharedSyncLogUpdate,
+    field,
+    typed_entries,
+)
+from sharedlog_service.writer import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a resolver needs: where the store's work runs, who asks, and the request's name."""
+
+    run: Runner
+    access: Access
+    request_id: str
+
+
+def said(description: str, name: str | None = None) -> Any:
+    return strawberry.argument(description=description, name=name)
+
+
+Asker = Info[Context, None]
+User = Annotated[ID, said("Whose log. Must be the user the token belongs to.")]
+DeviceId = Annotated[ID, said("The device, as createDeviceId answered.")]
+BatchSize = Annotated[
+    int, said("Entries in a page, about: a page never ends inside a transaction group.")
+]
+ByteLimit = Annotated[int, said("Bytes of data in a page, about; at least one entry comes.")]
+
+
+@strawberry.type(description="Reading the shared log.")
+class SharedSyncLogQuery:
+    @field(
+        ID | None,
+        "The user that the token belongs to, whose id the other fields want as userId. "
+        "Null on a service without access control.",
+    )
+    def viewer(self, info: Asker) -> Awaitable[str | None] | str | None:
+        return info.context.run.read(info.context.access.viewer)
+
+    @field(SharedSyncLogDevice | None, "One device of the log, null if there is none with this id.")
+    def get_device_info(
+        self, info: Asker, user_id: User, device_id: DeviceId
+    ) -> Awaitable[SharedSyncLogDevice | None] | SharedSyncLogDevice | None:
+        def work(store: Store) -> SharedSyncLogDevice | None:
+            device = store.device(info.context.access.user(store, user_id), device_id)
+            return None if device is None else SharedSyncLogDevice.of(device)
+
+        return info.context.run.read(work)
+
+    @field(list[SharedSyncLogDevice], "All devices of the log, oldest first, the revoked ones too.")
+    def devices(
+        self, info: Asker, user_id: User
+    ) -> Awaitable[list[SharedSyncLogDevice]] | list[SharedSyncLogDevice]:
+        def work(store: Store) -> list[SharedSyncLogDevice]:
+            user = info.context.access.user(store, user_id)
+            return [SharedSyncLogDevice.of(device) for device in store.devices(user)]
+
+        return info.context.run.read(work)
+
+    @field(SharedSyncLogUpdate, "What other devices wrote after a cursor, in the order of the log.")
+    def get_unsynced_entries(
+        self,
+        info: Asker,
+        user_id: User,
+        device_id: DeviceId,
+        after: Annotated[
+            Cursor | None,
+            said("Where the last page ended; null for the beginning. The device's own truth."),
+        ] = None,
+        batch_size: BatchSize = 1000,
+        byte_limit: ByteLimit = 1_000_000,
+        collections: Annotated[
+            list[str] | None,
+            said("Only entries of these collections, and sealed ones; null for all."),
+        ] = None,
+    ) -> Awaitable[SharedSyncLogUpdate] | SharedSyncLogUpdate:
+        context = info.context
+
+        def work(store: Store) -> SharedSyncLogUpdate:
+            user = context.access.user(store, user_id)
+            return read_update(
+                context, store, user, device_id, place(after), batch_size, byte_limit, collections
+            )
+
+        return context.run.read(work)
+
+    @field(
+        EntryConnection,
+        "Entries for people, as a Relay connection in the order of the log. "
+        "Without `first` and `last`: the first 100.",
+    )
+    def entries(
+        self,
+        info: Asker,
+        user_id: User,
+        filter: Annotated[EntryFilter | None, said("Which entries; null for all.")] = None,
+        first: Annotated[int | None, said("The first so many, 1000 at most.")] = None,
+        after: Annotated[str | None, said("Only what comes after this cursor.")] = None,
+        last: Annotated[int | None, said("The newest so many, 1000 at most.")] = None,
+        before: Annotated[str | None, said("Only what comes before this cursor.")] = None,
+    ) -> Awaitable[EntryConnection] | EntryConnection:
+        def work(store: Store) -> EntryConnection:
+            user = info.context.access.user(store, user_id)
+            newest = last is not None
+            page = store.find(
+                user,
+                (filter or EntryFilter()).value(),
+                after=place(after),
+                before=place(before),
+                count=people_count(store, first, last),
+                newest=newest,
+            )
+            bounded = (before if newest else after) is not None
+            return EntryConnection.of(page, user, newest=newest, bounded=bounded)
+
+        return info.context.run.read(work)
+
+    @field(
+        list[SharedSyncLogEntry],
+        "What happened to one row, oldest first. Knows only what was not sealed.",
+    )
+    def history(
+        self,
+        info: Asker,
+        user_id: User,
+        collection: Annotated[str, said("The row's collection.")],
+        pk: Annotated[JSON, said("The row's primary key, a list if composite.")],
+        first: Annotated[int, said("So many at most, 1000 at most.")] = 100,
+    ) -> Awaitable[list[SharedSyncLogEntry]] | list[SharedSyncLogEntry]:
+        def work(store: Store) -> list[SharedSyncLogEntry]:
+            user = info.context.access.user(store, user_id)
+            count = people_count(store, first, None)
+            return typed_entries(store.history(user, collection, pk, count), user)
+
+        return info.context.run.read(work)
+
+    @field(SharedSyncLogStats, "The log in numbers.")
+    def stats(
+        self, info: Asker, user_id: User
+    ) -> Awaitable[SharedSyncLogStats] | SharedSyncLogStats:
+        def work(store: Store) -> SharedSyncLogStats:
+            user = info.context.access.user(store, user_id)
+            return SharedSyncLogStats.of(store.stats(user), user)
+
+        return info.context.run.read(work)
+
+    @field(SharedSyncLogLimits, "What one request may carry. Asks for no user.")
+    def limits(self, info: Asker) -> Awaitable[SharedSyncLogLimits] | SharedSyncLogLimits:
+        return info.context.run.read(lambda store: SharedSyncLogLimits.of(store.limits))
+
+
+@strawberry.type(description="Writing to the shared log. Every mutation can be repeated safely.")
+class SharedSyncLogMutation:
+    @field(ID, "Register a device and answer its id.")
+    def create_device_id(
+        self,
+        info: Asker,
+        user_id: User,
+        shared_until: Annotated[
+            float | None,
+            said("Start after what was shared by this time, in milliseconds; null for everything."),
+        ] = None,
+        name: Annotated[str | None, said("What people call it.")] = None,
+        request_id: Annotated[
+            ID | None,
+            said("Chosen by the client: a repeated request with it gets the same device."),
+        ] = None,
+    ) -> Awaitable[str] | str:
+        def work(store: Store) -> str:
+            user = info.context.access.user(store, user_id, create=True)
+            return store.create_device(
+                user, name=name, request_id=request_id, shared_until=shared_until
+            )
+
+        return info.context.run.write(work)
+
+    @field(
+        SharedSyncLogReceipt,
+        "Append a device's entries, exactly once each. A bad entry does not block the "
+        "others; an entry that is sent again is a duplicate and no error.",
+    )
+    def write_entries(
+        self,
+        info: Asker,
+        user_id: User,
+        device_id: DeviceId,
+        entries: Annotated[
+            list[SharedSyncLogEntryInput] | None, said("The entries spelled out; or use `packed`.")
+        ] = None,
+        packed: Annotated[
+            PackedEntries | None,
+            said("The entries as `[[createdOnTicks, groupTicks, data], ...]`; or use `entries`."),
+        ] = None,
+        now: Annotated[
+            float | None,
+            said("The device's own time in milliseconds; only shown as the device's clockSkew."),
+        ] = None,
+        after: Annotated[
+            Cursor | None, said("Up to where the device durably holds the log already.")
+        ] = None,
+        with_update: Annotated[
+            bool, said("Answer, in `update`, also what other devices wrote after `after`.")
+        ] = False,
+        batch_size: BatchSize = 1000,
+        byte_limit: ByteLimit = 1_000_000,
+    ) -> Awaitable[SharedSyncLogReceipt] | SharedSyncLogReceipt:
+        context = info.context
+
+        def write(store: Store) -> Any:
+            user = context.access.user(store, user_id)
+            offered = batch(entries, packed)
+            return store.write(user, device_id, offered, after=place(after), device_now=now)
+
+        def wrap(store: Store, receipt: Any) -> SharedSyncLogReceipt:
+            update = None
+            if with_update:
+                update = read_update(
+                    context, store, user_id, device_id, place(after), batch_size, byte_limit
+                )
+            return SharedSyncLogReceipt.of(receipt, update)
+
+        return context.run.write_then_read(write, wrap)
+
+    @field(
+        SharedSyncLogDevice,
+        "Tell up to where the device durably holds the log. Never moves backwards.",
+    )
+    def mark_as_seen(
+        self,
+        info: Asker,
+        user_id: User,
+        device_id: DeviceId,
+        cursor: Annotated[Cursor, said("Everything up to here is stored on the device.")],
+    ) -> Awaitable[SharedSyncLogDevice] | SharedSyncLogDevice:
+        def work(store: Store) -> SharedSyncLogDevice:
+            user = info.context.access.user(store, user_id)
+            return SharedSyncLogDevice.of(store.mark_seen(user, device_id, place(cursor)))
+
+        return info.context.run.write(work)
+
+    @field(SharedSyncLogDevice, "Lock a device out. What it wrote stays in the log.")
+    def revoke_device(
+        self, info: Asker, user_id: User, device_id: DeviceId
+    ) -> Awaitable[SharedSyncLogDevice] | SharedSyncLogDevice:
+        def work(store: Store) -> SharedSyncLogDevice:
+            user = info.context.access.user(store, user_id)
+            return SharedSyncLogDevice.of(store.revoke_device(user, device_id))
+
+        return info.context.run.write(work)
+
+
+@strawberry.type(description="Where all reading starts.")
+class Query:
+    @field(SharedSyncLogQuery, "The shared log.")
+    def shared_sync_log(self) -> SharedSyncLogQuery:
+        return SharedSyncLogQuery()
+
+
+@strawberry.type(description="Where all writing starts.")
+class Mutation:
+    @field(SharedSyncLogMutation, "The shared log.")
+    def shared_sync_log(self) -> SharedSyncLogMutation:
+        return SharedSyncLogMutation()
+
+
+class ServiceSchema(strawberry.Schema):
+    """The schema, with errors that have codes and tell nothing else."""
+
+    def process_errors(self, errors: list[Any], execution_context: Any = None) -> None:
+        context = execution_context.context if execution_context else None
+        running = bool(execution_context and execution_context.result)
+        request_id = context.request_id if isinstance(context, Context) else ""
+        errors[:] = [explain(error, running=running, request_id=request_id) for error in errors]
+
+
+def build_schema() -> ServiceSchema:
+    """Build the schema; it owns the cache of the documents it has checked."""
+    schema = ServiceSchema(
+        query=Query,
+        mutation=Mutation,
+        config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
+        extensions=[lambda: CheckedDocuments(check)],
+    )
+    check = document_check(schema._schema)
+    return schema
+
+
+def read_update(
+    context: Context,
+    store: Store,
+    user: str,
+    device_id: str,
+    after: Place | None,
+    batch_size: int,
+    byte_limit: int,
+    collections: Sequence[str] | None = None,
+) -> SharedSyncLogUpdate:
+    page = store.read(
+        user,
+        device_id,
+        after,
+        limit=batch_size,
+        byte_limit=byte_limit,
+        collections=collections,
+    )
+    if (mark := page.mark) is not None:
+        context.run.later(lambda store: store.mark_seen(user, device_id, mark))
+    return SharedSyncLogUpdate.of(page, user)
+
+
+def place(cursor: str | None) -> Place | None:
+    return None if cursor is None else Place.parse(cursor)
+
+
+def batch(entries: list[SharedSyncLogEntryInput] | None, packed: object | None) -> list[Any]:
+    """Return what was sent, in whichever of the two forms."""
+    if (entries is None) == (packed is None):
+        raise Refused(
+            Code.INVALID_ARGUMENT, "Send either entries or packed; an empty list is fine."
+        )
+    if entries is not None:
+        return [entry.offered() for entry in entries]
+    if not isinstance(packed, list):
+        raise Refused(Code.INVALID_ARGUMENT, "packed must be a list of [ticks, groupTicks, data].")
+    return packed
+
+
+def people_count(store: Store, first: int | None, last: int | None) -> int:
+    if first is not None and last is not None:
+        raise Refused(Code.INVALID_ARGUMENT, "Give first or last, not both.")
+    count = last if last is not None else 100 if first is None else first
+    if not 0 < count <= store.limits.people_entries:
+        limit = store.limits.people_entries
+        raise Refused(Code.INVALID_ARGUMENT, f"first and last must be from 1 to {limit}.")
+    return count

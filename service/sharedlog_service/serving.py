@@ -1,0 +1,129 @@
+"""Running the application on a socket, and saying where it can be found."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import uvicorn
+
+from sharedlog_service.app import create_app
+from sharedlog_service.auth import check_user_name, issue_token
+from sharedlog_service.errors import ConfigurationError
+from sharedlog_service.graphiql import ready_address
+from sharedlog_service.settings import Settings
+from sharedlog_service.store import Store
+
+SHUTDOWN_S = 8
+"""uvicorn's own default waits for ever for a client that keeps a stream open."""
+
+CONNECTIONS_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Where the service answers. `token` is there only when it was made just now."""
+
+    settings: Settings
+    url: str
+    user: str | None
+    token: str | None
+
+    @property
+    def graphiql(self) -> str:
+        if self.token is None or self.user is None:
+            return self.url
+        return ready_address(self.url, token=self.token, user=self.user)
+
+    def for_machines(self) -> dict[str, str | None]:
+        return {
+            "url": self.url,
+            "graphiql": self.graphiql,
+            "user": self.user,
+            "token": self.token,
+        }
+
+    def for_people(self) -> str:
+        lines = [
+            f"sharedlog answers at {self.url}",
+            f"  database  {self.settings.db.absolute()}",
+        ]
+        if self.token is not None:
+            lines += [
+                f"  user      {self.user}",
+                f"  token     {self.token}",
+                "            shown only now; another: sharedlog token create --user NAME",
+            ]
+        if self.settings.no_auth:
+            lines.append("  access    anybody on this machine, to every log (--no-auth)")
+        lines += [f"  GraphiQL  {self.graphiql}", "Stop it with Ctrl-C."]
+        return "\n".join(lines)
+
+
+def serve(
+    settings: Settings, *, port: int, user: str, announce: Callable[[Announcement], None]
+) -> int:
+    """Serve until stopped; `announce` is called once requests are answered."""
+    token = prepare(settings, user)
+    listener = listen(settings.host, port)
+    url = f"http://{bracketed(settings.host)}:{listener.getsockname()[1]}/graphql"
+    known = user if token or settings.no_auth else None
+    config = uvicorn.Config(
+        create_app(settings),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        limit_concurrency=CONNECTIONS_MAX,
+        ws_max_size=1024 * 1024,
+        ws_per_message_deflate=False,
+    )
+    server = AnnouncingServer(config, lambda: announce(Announcement(settings, url, known, token)))
+    server.run(sockets=[listener])
+    return 0 if server.started else 3
+
+
+def prepare(settings: Settings, user: str) -> str | None:
+    """Make the first user of an empty database; returns a token if one was made."""
+    check_user_name(user)
+    store = Store.open(settings.db, now=settings.now, new_id=settings.new_id)
+    try:
+        if store.users():
+            return None
+        if settings.no_auth:
+            store.create_user(user)
+            return None
+        return issue_token(store, user, "first")
+    finally:
+        store.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the listening socket here: its port is known before the server runs, also for port 0."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host.strip("[]"), port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+    return listener
+
+
+def bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+class AnnouncingServer(uvicorn.Server):
+    """Says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()

@@ -1,0 +1,72 @@
+"""What an operator may choose, and the limits the service keeps and publishes."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sharedlog_service.errors import ConfigurationError
+
+Clock = Callable[[], int]
+"""Tells the time in whole milliseconds since 1970."""
+
+IdSource = Callable[[], str]
+"""Makes an id that nobody had before."""
+
+
+def system_clock() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def random_id() -> str:
+    return secrets.token_hex(12)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what one request may carry, published by the `limits` query."""
+
+    entry_bytes: int = 512 * 1024
+    batch_entries: int = 10_000
+    batch_bytes: int = 8 * 1024 * 1024
+    page_entries: int = 10_000
+    page_bytes: int = 8 * 1024 * 1024
+    clock_ahead_ms: int = 5 * 60 * 1000
+    # Twice the data: JSON inside JSON doubles its quotes and backslashes.
+    request_bytes: int = 17 * 1024 * 1024
+    people_entries: int = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything `create_app` needs; the clock and the ids are parts of it, so tests own them."""
+
+    db: Path = Path("sharedlog.db")
+    host: str = "127.0.0.1"
+    no_auth: bool = False
+    readers: int = 4
+    limits: Limits = field(default_factory=Limits)
+    now: Clock = system_clock
+    new_id: IdSource = random_id
+
+    def __post_init__(self) -> None:
+        if self.no_auth and not is_loopback(self.host):
+            raise ConfigurationError(
+                f"--no-auth lets everybody who reaches {self.host} read and write every log, so it "
+                "works on loopback addresses only. Use --host 127.0.0.1, or leave --no-auth out "
+                "and make a token with: sharedlog token create --user NAME"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only mean this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

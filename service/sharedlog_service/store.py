@@ -1,0 +1,361 @@
+"""The store: everything the service knows, in one SQLite file. The only one who queries it.
+
+Synchronous, without threads and without a clock of its own: whoever uses it decides where it runs
+and what time it is. Methods that change something are whole or absent and durable on return;
+inside `transaction()` several share one commit and each can fail alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import peewee
+
+from sharedlog_service.appending import Batch
+from sharedlog_service.browsing import collection_stats, find_entries
+from sharedlog_service.database import Database, Row, rows, scalar
+from sharedlog_service.entries import (
+    Cursor,
+    Device,
+    EntryFilter,
+    NewEntry,
+    Page,
+    Receipt,
+    Stats,
+    key,
+    seq_of,
+)
+from sharedlog_service.errors import Code, Refused
+from sharedlog_service.paging import Stretch, device_ids, read_others, seq_before
+from sharedlog_service.settings import Clock, IdSource, Limits, random_id, system_clock
+from sharedlog_service.tables import DeviceRow, Log, Token, User
+
+SEEN_EVERY_MS = 60_000
+"""How stale a device's `lastSeen` may get before a mere read refreshes it."""
+
+
+class LogState(NamedTuple):
+    """A log as one transaction sees it."""
+
+    id: int
+    epoch: str
+    head: int
+    bytes: int
+    shared_on: int
+
+    def cursor(self, seq: int) -> Cursor:
+        return Cursor(self.epoch, seq)
+
+    def seq(self, cursor: Cursor | None) -> int:
+        """Return a cursor's seq, after making sure that it is one of this log's life."""
+        if cursor is None:
+            return 0
+        if cursor.epoch != self.epoch:
+            raise Refused(Code.EPOCH_CHANGED, epoch=self.epoch)
+        if cursor.seq > self.head:
+            raise Refused(Code.CURSOR_AHEAD, epoch=self.epoch, head=str(self.cursor(self.head)))
+        return cursor.seq
+
+
+class DeviceState(NamedTuple):
+    """A device that may read and write."""
+
+    no: int
+    cursor: int
+    last_seen: int | None
+
+
+class Store:
+    """Users, their logs, the logs' devices and entries, and tokens."""
+
+    def __init__(self, database: Database, *, now: Clock, new_id: IdSource, limits: Limits) -> None:
+        self._database = database
+        self._now = now
+        self._new_id = new_id
+        self.limits = limits
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        now: Clock = system_clock,
+        new_id: IdSource = random_id,
+        limits: Limits | None = None,
+    ) -> Store:
+        """Open the file, make or migrate its tables, and check that it is durable."""
+        return cls(Database(path), now=now, new_id=new_id, limits=limits or Limits())
+
+    def close(self) -> None:
+        self._database.close()
+
+    def now(self) -> int:
+        return self._now()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Let several changes share one commit."""
+        with self._database.transaction():
+            yield
+
+    def check(self) -> None:
+        """Raise unless the database answers."""
+        with self._database.snapshot() as db:
+            scalar(db, "SELECT schema_version FROM meta")
+
+    # Users and tokens
+
+    def create_user(self, user: str) -> bool:
+        """Make a user with an empty log. Returns False if there was one already."""
+        with self._database.transaction() as db:
+            if User.select().where(User.id == user).first(db):
+                return False
+            User.insert(id=user, created_at=self._now()).execute(db)
+            Log.insert(user=user, epoch=self._new_id()).execute(db)
+            return True
+
+    def users(self) -> list[str]:
+        with self._database.snapshot() as db:
+            return [user.id for user in User.select().order_by(User.created_at).execute(db)]
+
+    def renew_epoch(self, user: str) -> str:
+        """Begin a new life of a log, as after restoring a backup: every device offers all of its
+        own entries again, so that whatever the backup lacked comes back."""
+        with self._database.transaction() as db:
+            log, epoch = self._log(db, user), self._new_id()
+            Log.update(epoch=epoch).where(Log.id == log.id).execute(db)
+            return epoch
+
+    def add_token(self, user: str, name: str, digest: str) -> None:
+        with self._database.transaction() as db:
+            Token.insert(hash=digest, user=user, name=name, created_at=self._now()).execute(db)
+
+    def token_user(self, digest: str) -> str | None:
+        """Return whose token this is, None if it is nobody's or revoked."""
+        with self._database.snapshot() as db:
+            sql = 'SELECT "user" FROM tokens WHERE hash = ? AND revoked_at IS NULL'
+            found: str | None = scalar(db, sql, digest)
+            return found
+
+    def tokens(self) -> list[Token]:
+        with self._database.snapshot() as db:
+            return list(Token.select().order_by(Token.created_at, Token.hash).execute(db))
+
+    def revoke_tokens(self, digest_prefix: str) -> int:
+        """Revoke the tokens whose digest begins so; returns how many there were."""
+        with self._database.transaction() as db:
+            alive = Token.revoked_at.is_null() & Token.hash.startswith(digest_prefix)
+            count: int = Token.update(revoked_at=self._now()).where(alive).execute(db)
+            return count
+
+    # Devices
+
+    def create_device(
+        self,
+        user: str,
+        *,
+        name: str | None = None,
+        request_id: str | None = None,
+        shared_until: float | None = None,
+    ) -> str:
+        """Register a device and return its id; the same `request_id` gets the same id again.
+
+        The device starts behind the entries shared up to `shared_until`, or at the beginning.
+        """
+        with self._database.transaction() as db:
+            log = self._log(db, user)
+            if request_id is not None:
+                same = (DeviceRow.log == log.id) & (DeviceRow.request_id == request_id)
+                if known := DeviceRow.select().where(same).first(db):
+                    return str(known.id)
+            device_id = self._new_id()
+            until = None if shared_until is None else _whole_ms(shared_until)
+            start = 0 if until is None else seq_before(db, log.id, log.head, until)
+            DeviceRow.insert(
+                log=log.id,
+                id=device_id,
+                name=name,
+                request_id=request_id,
+                created_at=self._now(),
+                cursor=start,
+                shared_until=until,
+            ).execute(db)
+            return device_id
+
+    def device(self, user: str, device_id: str) -> Device | None:
+        with self._database.snapshot() as db:
+            log = self._log(db, user)
+            return next(self._devices(db, log, DeviceRow.id == device_id), None)
+
+    def devices(self, user: str) -> list[Device]:
+        """Return the devices of a log, oldest first, the revoked ones too."""
+        with self._database.snapshot() as db:
+            return list(self._devices(db, self._log(db, user)))
+
+    def revoke_device(self, user: str, device_id: str) -> Device:
+        """Lock a device out. What it wrote stays."""
+        with self._database.transaction() as db:
+            log = self._log(db, user)
+            this = (DeviceRow.log == log.id) & (DeviceRow.id == device_id)
+            alive = this & DeviceRow.revoked_at.is_null()
+            DeviceRow.update(revoked_at=self._now()).where(alive).execute(db)
+            for device in self._devices(db, log, DeviceRow.id == device_id):
+                return device
+            raise Refused(Code.DEVICE_UNKNOWN)
+
+    def mark_seen(self, user: str, device_id: str, cursor: Cursor | None) -> Device:
+        """Note that the device durably has everything up to the cursor. Never moves backwards."""
+        with self._database.transaction() as db:
+            log = self._log(db, user)
+            device = self._device(db, log, device_id)
+            self._touch(db, device, log.seq(cursor), None)
+            return next(self._devices(db, log, DeviceRow.id == device_id))
+
+    # The log
+
+    def write(
+        self,
+        user: str,
+        device_id: str,
+        entries: Sequence[NewEntry] | Sequence[Any],
+        *,
+        after: Cursor | None = None,
+        device_now: float | None = None,
+    ) -> Receipt:
+        """Append a batch, exactly once. `after` is what the device durably has; `device_now` the
+        time it believes it is."""
+        with self._database.transaction() as db:
+            log = self._log(db, user)
+            device = self._device(db, log, device_id)
+            seen, now = log.seq(after), self._now()
+            shared_on = max(now, log.shared_on)
+            batch = Batch(db, log.id, device.no, self.limits)
+            done = batch.append(entries, head=log.head, shared_on=shared_on, now=now)
+            skew = None if device_now is None else _whole_ms(device_now) - now
+            self._touch(db, device, seen, skew)
+            head = log.head + done.written
+            if done.written:
+                # The numbers given become the log's only here, in the same commit as the entries.
+                sql = "UPDATE logs SET head = ?, bytes = bytes + ?, shared_on = ? WHERE id = ?"
+                rows(db, sql, head, done.bytes, shared_on, log.id)
+        return Receipt(entries, done.duplicates, done.rejections, log.cursor(head), now)
+
+    def read(
+        self,
+        user: str,
+        device_id: str,
+        after: Cursor | None,
+        *,
+        limit: int = 1000,
+        byte_limit: int = 1_000_000,
+        collections: Sequence[str] | None = None,
+    ) -> Page:
+        """Return what other devices wrote after a cursor, head and epoch in the same snapshot."""
+        stretch = Stretch(limit, byte_limit, self.limits)
+        with self._database.snapshot() as db:
+            log = self._log(db, user)
+            device = self._device(db, log, device_id)
+            seen = log.seq(after)
+            read_others(db, log.id, device.no, seen, log.head, stretch, collections)
+            page = self._page(db, log, stretch.rows, stretch.has_more)
+            return replace(page, mark=self._mark(log, device, seen))
+
+    def find(
+        self,
+        user: str,
+        wanted: EntryFilter,
+        *,
+        after: Cursor | None = None,
+        before: Cursor | None = None,
+        count: int,
+        newest: bool = False,
+    ) -> Page:
+        """Return up to `count` entries for people, in seq order: the first ones or the newest."""
+        with self._database.snapshot() as db:
+            log = self._log(db, user)
+            low, high = log.seq(after), log.head + 1 if before is None else log.seq(before)
+            found = find_entries(db, log.id, log.head, wanted, low, high, count + 1, newest)
+            chosen = found[:count][::-1] if newest else found[:count]
+            return self._page(db, log, chosen, len(found) > count)
+
+    def history(self, user: str, collection: str, pk: object, count: int) -> Page:
+        """Return the entries of one row, oldest first."""
+        return self.find(user, EntryFilter(collection=collection, pk=pk), count=count)
+
+    def stats(self, user: str) -> Stats:
+        """Return a log in numbers; costs the same at any length."""
+        with self._database.snapshot() as db:
+            log = self._log(db, user)
+            count = DeviceRow.select().where(DeviceRow.log == log.id).count(db)
+            first = scalar(db, "SELECT shared_on FROM entries WHERE id = ?", key(log.id, 1))
+            last = log.shared_on if log.head else None
+            collections = collection_stats(db, log.id)
+            return Stats(log.cursor(log.head), log.bytes, count, first, last, collections)
+
+    # Parts
+
+    def _log(self, db: peewee.Database, user: str) -> LogState:
+        sql = 'SELECT id, epoch, head, bytes, shared_on FROM logs WHERE "user" = ?'
+        for row in rows(db, sql, user):
+            return LogState(*row)
+        raise Refused(Code.USER_UNKNOWN)
+
+    def _device(self, db: peewee.Database, log: LogState, device_id: str) -> DeviceState:
+        sql = "SELECT no, cursor, last_seen, revoked_at FROM devices WHERE id = ? AND log = ?"
+        for no, cursor, last_seen, revoked_at in rows(db, sql, device_id, log.id):
+            if revoked_at is not None:
+                raise Refused(Code.DEVICE_REVOKED)
+            return DeviceState(no, cursor, last_seen)
+        raise Refused(Code.DEVICE_UNKNOWN)
+
+    def _devices(
+        self, db: peewee.Database, log: LogState, *conditions: peewee.Expression
+    ) -> Iterator[Device]:
+        query = DeviceRow.select().where(DeviceRow.log == log.id, *conditions)
+        for row in query.order_by(DeviceRow.no).execute(db):
+            yield Device(
+                id=row.id,
+                name=row.name,
+                created_at=row.created_at,
+                last_seen=row.last_seen,
+                cursor=log.cursor(row.cursor),
+                shared_until=row.shared_until,
+                revoked_at=row.revoked_at,
+                clock_skew=row.clock_skew,
+            )
+
+    def _touch(self, db: peewee.Database, device: DeviceState, seen: int, skew: int | None) -> None:
+        sql = """
+            UPDATE devices SET cursor = max(cursor, ?), last_seen = ?,
+                clock_skew = coalesce(?, clock_skew) WHERE no = ?
+        """
+        rows(db, sql, seen, self._now(), skew, device.no)
+
+    def _mark(self, log: LogState, device: DeviceState, seen: int) -> Cursor | None:
+        stale = self._now() - (device.last_seen or 0) > SEEN_EVERY_MS
+        return log.cursor(seen) if stale or seen > device.cursor else None
+
+    def _page(
+        self, db: peewee.Database, log: LogState, found: Sequence[Row], has_more: bool
+    ) -> Page:
+        head = log.cursor(log.head)
+        return Page(
+            rows=found,
+            devices=device_ids(db, found),
+            cursor=log.cursor(seq_of(found[-1][0])) if has_more and found else head,
+            head=head,
+            has_more=has_more,
+            server_time=self._now(),
+        )
+
+
+def _whole_ms(ms: float) -> int:
+    """Round down, refusing what is no time at all and would not fit the database."""
+    if not abs(ms) <= 1e15:
+        raise Refused(Code.INVALID_ARGUMENT, "A time is in milliseconds since 1970.")
+    return math.floor(ms)
