@@ -32,6 +32,11 @@ OPERATION_CODES = {name: code for code, name in enumerate(OPERATION_NAMES)}
 CHUNK = 500
 """Keys in one query; SQLite may be compiled to take no more than 999 parameters."""
 
+GROUP_ENTRIES = 5_000
+GROUP_BYTES = 4_000_000
+"""Bounds of a group: well below what the service takes in one request, so that one large
+transaction can always be sent. What exceeds them travels as several groups."""
+
 LAYOUT = 1
 """The version of these tables, kept in `sharedlog_state`."""
 
@@ -64,7 +69,7 @@ _TABLES = (
 _NEXT_TICKS = f"""SELECT max((? - lead_ms) * {TICKS_PER_MS}, floor + 1,
     1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)) AS t FROM sharedlog_clock"""
 _APPEND_FIRST = f"""INSERT INTO sharedlog_entry
-    SELECT t, CASE WHEN ? IS NULL THEN 0 ELSE t - ? END, ?, ?, ?, ?, {UNSENT}, NULL
+    SELECT t, CASE WHEN ? IS NULL THEN 0 ELSE max(0, t - ?) END, ?, ?, ?, ?, {UNSENT}, NULL
     FROM ({_NEXT_TICKS})"""
 _APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, {UNSENT}, NULL)"
 
@@ -103,6 +108,26 @@ def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+class _Group:
+    """The entries of one transaction so far, in this thread."""
+
+    __slots__ = ("entries", "size", "start", "transaction")
+
+    def __init__(self, transaction: Any) -> None:
+        self.transaction = transaction
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        self.start: int | None = None
+        self.entries = 0
+        self.size = 0
+
+    def is_full(self, size: int) -> bool:
+        return self.entries > 0 and (
+            self.entries >= GROUP_ENTRIES or self.size + size > GROUP_BYTES
+        )
 
 
 class Journal:
@@ -179,15 +204,33 @@ class Journal:
     def append(self, records: Sequence[Record]) -> int:
         """Add unsent entries, in order, inside the open transaction; return the first's ticks.
 
-        Takes the write lock, so nobody gets the same timestamps.
+        Takes the write lock, so nobody gets the same timestamps. A transaction is one group
+        of entries; one that outgrows a group's bounds becomes several.
         """
-        start = self._group_start()
-        first = records[0]
-        cursor = self.run(_APPEND_FIRST, (start, start, *first, self._now()))
+        group, first, begin = self._group(), None, 0
+        try:
+            for index, record in enumerate(records):
+                size = len(record.pk) + len(record.value or "")
+                if group.is_full(size):
+                    if index > begin:
+                        first = first or self._insert(group, records[begin:index])
+                    group.begin_anew()
+                    begin = index
+                group.entries += 1
+                group.size += size
+            ticks = self._insert(group, records[begin:] if begin else records)
+        except BaseException:
+            if first is not None:
+                self.take_back(first)
+            raise
+        return first or ticks
+
+    def _insert(self, group: _Group, records: Sequence[Record]) -> int:
+        start = group.start
+        cursor = self.run(_APPEND_FIRST, (start, start, *records[0], self._now()))
         ticks: int = cursor.lastrowid
-        if start is None:
-            start = ticks
-            self._local.start = start
+        if start is None or start > ticks:  # a savepoint was rolled back, and time with it
+            start = group.start = ticks
         if len(records) > 1:
             offset = ticks - start
             self.run_many(
@@ -200,15 +243,14 @@ class Journal:
         """Remove what `append` just added, because the change did not happen."""
         self.run("DELETE FROM sharedlog_entry WHERE ticks >= ?", (first_ticks,))
 
-    def _group_start(self) -> int | None:
-        """The first timestamp of the open transaction; None for its first entry."""
+    def _group(self) -> _Group:
+        """The group of the open transaction."""
         transactions = self.database._state.transactions  # type: ignore[attr-defined]
         outermost = transactions[0] if transactions else None
-        if outermost is None or getattr(self._local, "outermost", None) is not outermost:
-            self._local.outermost = outermost
-            return None
-        start: int | None = self._local.start
-        return start
+        group: _Group | None = getattr(self._local, "group", None)
+        if group is None or outermost is None or group.transaction is not outermost:
+            group = self._local.group = _Group(outermost)
+        return group
 
     def unsent(self, limit: int, byte_limit: int) -> list[LocalEntry]:
         """The next unsent entries, oldest first: at least one, whole groups, within limits.
@@ -345,7 +387,7 @@ class Journal:
         )
         self.run("UPDATE sharedlog_entry SET ticks = -ticks WHERE ticks < 0")
         self.set_state(all_sent_until="0")
-        self._local.outermost = None
+        self._local.group = None
         return renamed
 
     def device_id(self) -> str:

@@ -73,15 +73,19 @@ def merge(
     must be held (a later creation would bring them back).
     """
     written: dict[str, Wire] = {}
+    rescued: set[str] = set()
     for version, change in changes:
         if change.operation == DELETE:
-            _delete(state, version, written, known or {})
+            rescued |= _delete(state, version, written, known or {})
         elif state.died is None or version > state.died:
             values = change.value or {}
             if change.operation == CREATE:
                 _create(state, version, values, written)
             else:
                 _modify(state, version, values, written)
+    if state.alive:
+        for name in rescued:  # it died and came back at once: the table has them still
+            state.held.pop(name, None)
     return written
 
 
@@ -114,17 +118,21 @@ def _create(
 
 def _delete(
     state: RowState, version: Version, written: dict[str, Wire], known: Mapping[str, Wire]
-) -> None:
+) -> set[str]:
+    """Returns the fields whose values were taken from the table to be held."""
+    rescued: set[str] = set()
     if state.died is not None and version <= state.died:
-        return
+        return rescued
     state.died = version
     if state.born is not None and version > state.born:
         # What survives the deletion is held: the row is about to leave its table.
         for name, written_at in state.fields.items():
             if written_at > version and name not in written and name in known:
-                state.held.setdefault(name, known[name])
+                state.held[name] = known[name]
+                rescued.add(name)
         state.born, state.shape = None, NO_FIELDS
     state.fields = {name: v for name, v in state.fields.items() if v > version}
     for values in (state.held, written):
         for name in [n for n in values if not (state.version_of(n) or version) > version]:
             del values[name]
+    return rescued

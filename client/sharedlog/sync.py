@@ -29,6 +29,7 @@ from .errors import (
     EpochChanged,
     MissingToken,
     NotSetUp,
+    ServiceFailed,
 )
 from .events import (
     Event,
@@ -44,7 +45,15 @@ from .events import (
     SyncResult,
 )
 from .journal import Journal, LocalEntry, RefusedEntry
-from .remote import GraphQLSharedLog, HttpTransport, Outgoing, Page, Receipt, SharedLog
+from .remote import (
+    GraphQLSharedLog,
+    HttpTransport,
+    Outgoing,
+    Page,
+    Receipt,
+    Rejection,
+    SharedLog,
+)
 from .tracked import Registry
 from .versions import Versions
 
@@ -56,6 +65,9 @@ BYTE_LIMIT = 1_000_000
 
 MAX_LEAD_MS = 5 * 60 * 1000
 """A clock this far ahead is corrected; the service refuses entries from beyond it."""
+
+TOO_LARGE = frozenset(("BATCH_TOO_LARGE", "BODY_TOO_LARGE", "HTTP_413"))
+"""What the service says when a whole request is over its limits."""
 
 Processor = Callable[[Change], Change | None]
 """Sees a change on its way out or in; may answer another one, or None to drop it. Must be
@@ -180,7 +192,10 @@ class Sync:
         self.close()
 
     def on_event(self, listener: Listener) -> Listener:
-        """Call `listener` with each event of `events`; usable as a decorator."""
+        """Call `listener` with each event of `events`; usable as a decorator.
+
+        Listeners run in the thread of `sync()`, between its transactions.
+        """
         self._listeners.append(listener)
         return listener
 
@@ -279,12 +294,10 @@ class Sync:
                 elif apply is None:
                     return
                 else:
-                    page = self._shared_log.read(
-                        device, after=after, limit=self._batch_size, byte_limit=self._byte_limit
-                    )
-                    result.exchanges += 1
-                    more = self._take(page, after, apply, since, result)
+                    more = self._pull(device, after, apply, since, result)
             except EpochChanged:
+                if after is None:
+                    raise  # a log that refuses its own beginning is broken
                 self._start_over()
                 more = True
                 continue
@@ -294,66 +307,109 @@ class Sync:
     def _push(
         self,
         device: str,
-        batch: list[tuple[LocalEntry, Outgoing]],
+        outgoing: list[Outgoing],
         after: str | None,
         apply: bool | None,
         since: int | None,
         result: SyncResult,
     ) -> bool:
-        outgoing = [entry for _, entry in batch]
+        """Send a batch; settle it and take the page that came with it in one transaction."""
         self._emit(Sending(outgoing))
-        receipt = self._shared_log.write(
-            device,
-            outgoing,
-            after=after,
-            now_ms=self._now(),
-            limit=self._batch_size,
-            byte_limit=self._byte_limit,
-        )
+        try:
+            receipt = self._shared_log.write(
+                device,
+                outgoing,
+                after=after,
+                now_ms=self._now(),
+                limit=self._batch_size,
+                byte_limit=self._byte_limit,
+            )
+        except ServiceFailed as error:
+            if error.service_code not in TOO_LARGE:
+                raise
+            if len(outgoing) > 1:  # better a group in two parts than a device that is stuck
+                half = outgoing[: len(outgoing) // 2]
+                return self._push(device, half, after, apply, since, result)
+            receipt = _refusing(error)
         result.exchanges += 1
         self._emit(Sent(receipt))
-        ahead = any(rejection.code == "CLOCK_AHEAD" for rejection in receipt.rejected)
+        if receipt.page is not None and apply is not None:
+            self._announce(receipt.page, apply)
         with self._writing():
-            self._settle(outgoing, receipt, result)
-            if ahead:
-                self._restamp(receipt)
-        if receipt.page is None or apply is None:
-            return apply is not None
-        return self._take(receipt.page, after, apply, since, result)
-
-    def _settle(self, outgoing: Sequence[Outgoing], receipt: Receipt, result: SyncResult) -> None:
-        """Mark exactly the entries that the receipt speaks of."""
-        rejected = {rejection.index: rejection for rejection in receipt.rejected}
-        final = [r for r in receipt.rejected if r.code != "CLOCK_AHEAD"]
-        self.journal.mark_sent(
-            [entry.ticks for index, entry in enumerate(outgoing) if index not in rejected],
-            [RefusedEntry(outgoing[r.index].ticks, f"{r.code}: {r.reason}") for r in final],
-        )
+            refused = self._settle(outgoing, receipt)
+            applied = None
+            if receipt.page is not None and apply is not None:
+                applied = self._store_page(receipt.page, after, apply, since)
         result.sent += receipt.accepted + receipt.duplicates
         result.duplicates += receipt.duplicates
-        result.refused += len(final)
-        for r in final:
-            self._emit(Refused(outgoing[r.index].ticks, r.code, r.reason))
+        result.refused += len(refused)
+        for entry in refused:
+            self._emit(entry)
+        return self._took(receipt.page, applied, result) if apply is not None else False
 
-    def _take(
-        self, page: Page, after: str | None, apply: bool, since: int | None, result: SyncResult
+    def _pull(
+        self,
+        device: str,
+        after: str | None,
+        apply: bool,
+        since: int | None,
+        result: SyncResult,
     ) -> bool:
-        """Store or apply a page and move the checkpoint, in one transaction."""
-        self._emit(Received(page.entries))
-        applied = Applied(entries=len(page.entries))
+        page = self._shared_log.read(
+            device, after=after, limit=self._batch_size, byte_limit=self._byte_limit
+        )
+        result.exchanges += 1
+        self._announce(page, apply)
         with self._writing():
-            if self.journal.state("checkpoint") != after:
-                return True  # another thread or process was faster: read on from its place
-            if apply:
-                self._emit(Reconciling(len(page.entries)))
-                applied = self._applier.apply(page.entries, since)
-            else:
-                self.journal.receive(page.entries)
-            if page.cursor != after:
-                self.journal.set_state(checkpoint=page.cursor, epoch=page.epoch)
-        result.add(applied)
+            applied = self._store_page(page, after, apply, since)
+        return self._took(page, applied, result)
+
+    def _settle(self, outgoing: Sequence[Outgoing], receipt: Receipt) -> list[Refused]:
+        """Mark exactly the entries that the receipt speaks of; return the refused ones."""
+        rejected = {rejection.index: rejection for rejection in receipt.rejected}
+        refused = [
+            Refused(outgoing[r.index].ticks, r.code, r.reason)
+            for r in receipt.rejected
+            if r.code != "CLOCK_AHEAD"
+        ]
+        self.journal.mark_sent(
+            [entry.ticks for index, entry in enumerate(outgoing) if index not in rejected],
+            [RefusedEntry(entry.ticks, f"{entry.code}: {entry.reason}") for entry in refused],
+        )
+        if len(refused) < len(rejected):
+            self._restamp(receipt)
+        return refused
+
+    def _store_page(
+        self, page: Page, after: str | None, apply: bool, since: int | None
+    ) -> Applied | None:
+        """Apply a page, or keep it for `reconcile()`, and move the checkpoint with it.
+
+        None if the checkpoint is not where this page begins: another thread or process was
+        faster, and its work stands.
+        """
+        if self.journal.state("checkpoint") != after:
+            return None
+        applied = Applied(entries=len(page.entries))
         if apply:
-            self._emit(Reconciled(applied))
+            applied = self._applier.apply(page.entries, since)
+        else:
+            self.journal.receive(page.entries)
+        if page.cursor != after:
+            self.journal.set_state(checkpoint=page.cursor, epoch=page.epoch)
+        return applied
+
+    def _announce(self, page: Page, apply: bool) -> None:
+        self._emit(Received(page.entries))
+        if apply:
+            self._emit(Reconciling(len(page.entries)))
+
+    def _took(self, page: Page | None, applied: Applied | None, result: SyncResult) -> bool:
+        """Account for a page that is stored; return whether there is more to read."""
+        if page is None or applied is None:
+            return True
+        result.add(applied)
+        self._emit(Reconciled(applied))
         return page.has_more
 
     def _reconcile_received(self, result: SyncResult) -> None:
@@ -400,12 +456,12 @@ class Sync:
             self.journal.set_state(checkpoint=None)
             self.journal.unsend_everything()
 
-    def _next_batch(self) -> list[tuple[LocalEntry, Outgoing]]:
+    def _next_batch(self) -> list[Outgoing]:
         """The next entries to send. What `pre_send` drops is marked, and not sent."""
         while True:
             local = self.journal.unsent(self._batch_size, self._byte_limit)
             if self._pre_send is None and self._serializer is None:
-                return [(e, Outgoing(e.ticks, e.offset, e.data())) for e in local]
+                return [Outgoing(entry.ticks, entry.offset, entry.data()) for entry in local]
             batch, dropped = self._processed(local)
             if dropped:
                 with self._writing():
@@ -413,9 +469,7 @@ class Sync:
             if batch or not local:
                 return batch
 
-    def _processed(
-        self, local: list[LocalEntry]
-    ) -> tuple[list[tuple[LocalEntry, Outgoing]], list[RefusedEntry]]:
+    def _processed(self, local: list[LocalEntry]) -> tuple[list[Outgoing], list[RefusedEntry]]:
         batch, dropped = [], []
         for entry in local:
             change: Change | None = changes.decode(entry.data())
@@ -425,7 +479,7 @@ class Sync:
                 dropped.append(RefusedEntry(entry.ticks, "dropped by pre_send"))
                 continue
             encode = self._serializer.encode if self._serializer else changes.encode
-            batch.append((entry, Outgoing(entry.ticks, entry.offset, encode(change))))
+            batch.append(Outgoing(entry.ticks, entry.offset, encode(change)))
         return batch, dropped
 
     def _decode(self, data: str) -> Change | None:
@@ -460,6 +514,12 @@ class Sync:
     def _emit(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)
+
+
+def _refusing(error: ServiceFailed) -> Receipt:
+    """A receipt for an entry that is too large for the service to even look at."""
+    rejection = Rejection(0, error.service_code, error.message)
+    return Receipt(0, 0, [rejection], "", 0.0, None)
 
 
 class _Writing:

@@ -144,12 +144,18 @@ def _serve(args: argparse.Namespace) -> int:
     def announce(found: Announcement) -> None:
         print(found.for_people(), flush=True)
         if args.ready_file:
-            # Renamed into place, so that who waits for the file never reads half of it.
-            part = args.ready_file.with_suffix(args.ready_file.suffix + ".part")
-            part.write_text(json.dumps(found.for_machines()))
-            part.replace(args.ready_file)
+            _write_private(args.ready_file, json.dumps(found.for_machines()))
 
     return serve(settings, port=args.port, user=args.user, announce=announce)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, and that is there whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    part.touch(mode=0o600)
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def _open(args: argparse.Namespace) -> Store:

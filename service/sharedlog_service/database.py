@@ -44,6 +44,7 @@ class Database:
 
     def __init__(self, path: Path | str) -> None:
         check_sqlite(apsw.sqlitelibversion())
+        check_folder(Path(path))
         self._path = str(path)
         self._idle: deque[peewee.Database] = deque()
         self._closed = False
@@ -165,13 +166,23 @@ def check_sqlite(version: str) -> None:
         )
 
 
+def check_folder(path: Path) -> None:
+    """Say plainly what SQLite would only call "unable to open database file"."""
+    if not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"The folder of {path} does not exist.")
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder; a database file is needed.")
+
+
 def migrate(db: peewee.Database) -> None:
     """Bring the file to this version's tables, in the caller's transaction. Forward only."""
-    rows(db, "CREATE TABLE IF NOT EXISTS meta (schema_version INTEGER NOT NULL)")
-    version = scalar(db, "SELECT schema_version FROM meta")
-    if version is None:
-        version = 0
+    tables = [name for (name,) in rows(db, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    if not tables:
+        rows(db, "CREATE TABLE meta (schema_version INTEGER NOT NULL)")
         rows(db, "INSERT INTO meta VALUES (0)")
+    elif "meta" not in tables or "logs" not in tables:
+        raise ConfigurationError("This database belongs to another program; choose another file.")
+    version = scalar(db, "SELECT schema_version FROM meta")
     if version > len(MIGRATIONS):
         raise ConfigurationError(
             f"The database has schema version {version}, this service knows {len(MIGRATIONS)}: "
@@ -188,10 +199,15 @@ def translated_errors() -> Iterator[None]:
     """Turn the driver's words for "not now" into ours, in one place."""
     try:
         yield
+    except apsw.NotADBError as error:
+        raise ConfigurationError("This file is not an SQLite database.") from error
     except TRANSIENT as error:
         raise Refused(Code.UNAVAILABLE) from error
     except peewee.PeeweeException as error:
         # Peewee wraps what it runs itself; the driver's own error comes first inside.
-        if error.args and isinstance(error.args[0], TRANSIENT):
+        inner = error.args[0] if error.args else None
+        if isinstance(inner, apsw.NotADBError):
+            raise ConfigurationError("This file is not an SQLite database.") from error
+        if isinstance(inner, TRANSIENT):
             raise Refused(Code.UNAVAILABLE) from error
         raise

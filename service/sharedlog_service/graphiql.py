@@ -187,13 +187,14 @@ class GraphiQL:
         return f'{attribute}="{address}" integrity="{self.assets[name].integrity}"'
 
 
-def ready_address(base: str, *, token: str, user: str) -> str:
-    """Return the address that opens the page with this token.
+def ready_address(base: str, *, user: str, token: str | None = None) -> str:
+    """Return the address that opens the page for this user, with the token where one is needed.
 
     A fragment stays in the browser: no server, proxy or log file on the way sees it, and the page
     removes it from the address bar.
     """
-    return f"{base}#{urlencode({'token': token, 'user': user})}"
+    given = {"user": user} if token is None else {"token": token, "user": user}
+    return f"{base}#{urlencode(given)}"
 
 
 def _folder() -> Traversable:
@@ -215,8 +216,11 @@ def _read_queries() -> dict[str, object]:
         for entry in (_folder() / "queries").iterdir()
         if entry.name.endswith(".graphql")
     }
-    connect = found.pop("connect.graphql")
-    return {"connect": connect, "examples": [found[name] for name in sorted(found)]}
+    return {
+        "viewer": found.pop("viewer.graphql"),
+        "connect": found.pop("connect.graphql"),
+        "examples": [found[name] for name in sorted(found)],
+    }
 
 
 def _takes_gzip(headers: Headers) -> bool:

@@ -65,8 +65,9 @@ def serve(
     settings: Settings, *, port: int, user: str, announce: Callable[[Announcement], None]
 ) -> int:
     """Serve until stopped; `announce` is called once requests are answered."""
-    token = prepare(settings, user)
+    # First of all: a token that nobody gets to see must not be made.
     listener = listen(settings.host, port)
+    token = prepare(settings, user)
     url = f"http://{bracketed(settings.host)}:{listener.getsockname()[1]}/graphql"
     known = user if token or settings.no_auth else None
     config = uvicorn.Config(
@@ -102,7 +103,9 @@ def prepare(settings: Settings, user: str) -> str | None:
 def listen(host: str, port: int) -> socket.socket:
     """Open the listening socket here: its port is known before the server runs, also for port 0."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named so that asyncio knows it for TCP and switches Nagle's delay off:
+    # with proto 0 each small answer took 40 ms longer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), port))

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -22,8 +21,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
+import httpx2
 import pytest
-import uvicorn
 from graphql import parse, validate
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 from starlette.applications import Starlette
@@ -31,8 +30,6 @@ from starlette.routing import Route as StarletteRoute
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from sharedlog_service.app import InProcess, create_app
-from sharedlog_service.auth import issue_token
 from sharedlog_service.graphiql import (
     CONTENT_SECURITY_POLICY,
     OWN,
@@ -41,8 +38,6 @@ from sharedlog_service.graphiql import (
     ready_address,
 )
 from sharedlog_service.schema import build_schema
-from sharedlog_service.settings import Settings
-from sharedlog_service.store import Store
 
 ROOT = Path(__file__).parents[2]
 FOLDER = files("sharedlog_service") / "assets" / "graphiql"
@@ -286,7 +281,7 @@ def test_queries_fit_the_schema_and_say_what_they_show(graphiql: GraphiQL) -> No
     examples = graphiql.queries["examples"]
     assert isinstance(examples, list)
     assert len(examples) >= 4
-    for query in (graphiql.queries["connect"], *examples):
+    for query in (graphiql.queries["viewer"], graphiql.queries["connect"], *examples):
         assert validate(schema, parse(query)) == []
     for query in examples:
         assert query.startswith("# ")
@@ -298,6 +293,7 @@ def test_ready_address_keeps_the_token_out_of_requests() -> None:
     parts = urlsplit(address)
     assert (parts.path, parts.query) == ("/graphql", "")
     assert parts.fragment == "token=slog_a-b%2Bc%26d&user=Ann+%C3%96l"
+    assert ready_address("http://[::1]/graphql", user="ann") == "http://[::1]/graphql#user=ann"
 
 
 # -------------------------------------------------------------------------------- the browser
@@ -327,14 +323,12 @@ class Service:
     origin: str
     user: str
     token: str
+    ready: str
+    """The address it announces for GraphiQL."""
 
     @property
     def page(self) -> str:
         return f"{self.origin}/graphql"
-
-    @property
-    def ready(self) -> str:
-        return ready_address(self.page, token=self.token, user=self.user)
 
 
 @dataclass
@@ -362,42 +356,59 @@ mutation Write($userId: ID!, $deviceId: ID!, $entries: [SharedSyncLogEntryInput!
 """
 
 
-def fill(db: Path, user: str) -> str:
-    """Make a log with a few rows in it, and return a token for it."""
-    store = Store.open(db)
-    token = issue_token(store, user, "test")
-    log = InProcess(store, user)
-    registered = log.execute(REGISTER, {"userId": user})
-    device_id = registered["data"]["sharedSyncLog"]["createDeviceId"]
+def fill(service: Service) -> None:
+    """Share a few rows, as a device would."""
+
+    def ask(query: str, **variables: object) -> Any:
+        answer = httpx2.post(
+            service.page,
+            json={"query": query, "variables": {"userId": service.user, **variables}},
+            headers={"authorization": f"Bearer {service.token}"} if service.token else {},
+        )
+        return log_of(answer.json())
+
+    device_id = ask(REGISTER)["createDeviceId"]
     changes = [{"operation": "create", "pk": pk, "value": {"text": f"{pk} <b>"}} for pk in NOTES]
     changes.append({"operation": "modify", "pk": NOTES[0], "value": {"text": "changed"}})
     entries = [
         {"createdOn": 1_700_000_000_000 + ms, "data": json.dumps({"collection": "note", **change})}
         for ms, change in enumerate(changes)
     ]
-    written = log.execute(WRITE, {"userId": user, "deviceId": device_id, "entries": entries})
-    assert written["data"]["sharedSyncLog"]["writeEntries"]["accepted"] == len(entries)
-    store.close()
-    return token
+    written = ask(WRITE, deviceId=device_id, entries=entries)
+    assert written["writeEntries"]["accepted"] == len(entries)
+
+
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[Service]:
+    """Run `sharedlog serve` on an empty database, and fill it."""
+    command = Path(sys.executable).with_name("sharedlog")
+    ready = folder / "ready.json"
+    process = subprocess.Popen(
+        [command, "serve", "--db", folder / "log.db", "--port", "0", "--ready-file", ready]
+        + list(options),
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        while not ready.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        said = json.loads(ready.read_text(encoding="utf-8"))
+        parts = urlsplit(said["url"])
+        service = Service(
+            f"{parts.scheme}://{parts.netloc}", said["user"], said["token"], said["graphiql"]
+        )
+        fill(service)
+        yield service
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The real service, in a thread of its own, with a user's log in it."""
-    db = tmp_path_factory.mktemp("graphiql") / "log.db"
-    token = fill(db, "Ann Öl")
-    app = create_app(Settings(db=db))
-    config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield Service(f"http://127.0.0.1:{port}", "Ann Öl", token)
-    server.should_exit = True
-    thread.join()
+    """The real service with a user's log in it."""
+    with serving(tmp_path_factory.mktemp("graphiql"), "--user", "Ann Öl") as service:
+        yield service
 
 
 @pytest.fixture(scope="module")
@@ -494,7 +505,7 @@ def test_every_example_answers_about_the_log(at: Page, service: Service) -> None
     at.goto(service.ready)
     titles = at.locator("button.graphiql-tab-button")
     expect(titles).to_have_text(["Newest", "History", "Devices", "Stats"])
-    answers = {}
+    answers: dict[str, Any] = {}
     for title in titles.all_inner_texts():
         titles.get_by_text(title).click()
         answers |= log_of(run(at))
@@ -533,9 +544,8 @@ def test_token_stays_in_this_browser_tab(at: Page, service: Service) -> None:
 def test_without_token_there_is_a_hint_and_one_can_be_typed(at: Page, service: Service) -> None:
     at.goto(service.page)
     expect(at.locator("#state")).to_have_text("no token")
-    expect(at.locator("#hint")).to_be_hidden()
-    assert "UNAUTHENTICATED" in json.dumps(run(at))
     expect(at.locator("#hint")).to_contain_text("sharedlog token create --user NAME")
+    assert "UNAUTHENTICATED" in json.dumps(run(at))
 
     at.get_by_label("User").fill(service.user)
     at.get_by_label("Token").fill("slog_wrong")
@@ -545,9 +555,11 @@ def test_without_token_there_is_a_hint_and_one_can_be_typed(at: Page, service: S
     expect(at.locator("#hint")).to_contain_text("--user NAME")
 
     assert at.get_by_label("Token").get_attribute("type") == "password"
+    at.get_by_label("User").fill("")  # The token knows.
     at.get_by_label("Token").fill(f" {service.token} ")
     at.get_by_role("button", name="Connect").click()
     expect(at.locator("#state")).to_contain_text(f"connected as {service.user}")
+    expect(at.get_by_label("User")).to_have_value(service.user)
     expect(at.locator("#hint")).to_be_hidden()
     assert at.url == service.page
     assert log_of(run(at))["entries"]
@@ -563,6 +575,24 @@ def test_other_users_log_is_refused_with_the_services_words(at: Page, service: S
     at.evaluate("address => { location.href = address }", service.ready)
     expect(at.locator("#state")).to_contain_text(f"connected as {service.user}")
     assert at.url == service.page
+
+
+@browser_test
+@needs_chromium
+def test_service_without_tokens_asks_for_none(browser: Browser, tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, "--no-auth", "--user", "ann") as service,
+        watched(browser, service.origin) as watch,
+    ):
+        page = watch.page
+        page.goto(service.page)
+        expect(page.locator("#state")).to_have_text("whose log?")
+        expect(page.locator("#hint")).to_contain_text("asks for no token")
+        page.get_by_label("User").fill("ann")
+        page.get_by_label("User").press("Enter")
+        expect(page.locator("#state")).to_have_text("connected as ann4 entries, 1 device")
+        assert log_of(run(page))["entries"]
+    assert watch.foreign == watch.complaints == []
 
 
 @browser_test

@@ -150,29 +150,40 @@
   /** Ask the service who we are, say so in the bar, and show GraphiQL for it. */
   async function connect() {
     const turn = ++turns;
+    showWho();
+    showHint("");
+    showState("none", "connecting …");
+    let answer = await answerTo(queries.viewer, {});
+    if (turn !== turns) return; // Somebody else has begun to connect meanwhile.
+    if (answer.data?.sharedSyncLog) {
+      // The token knows its user. A service without tokens does not, and takes our word.
+      if (!who.user) become(answer.data.sharedSyncLog.viewer ?? "", who.token);
+      if (!who.user) return show(showWhose());
+      showWho();
+      answer = await answerTo(queries.connect, { userId: who.user });
+      if (turn !== turns) return;
+    }
+    show(showAnswer(answer));
+  }
+
+  async function answerTo(query, variables) {
+    try {
+      return await ask(query, variables);
+    } catch (error) {
+      return { errors: [{ message: `nothing (${error.message})` }] };
+    }
+  }
+
+  function showWho() {
     $("user").value = who.user;
     $("token").value = who.token;
     $("forget").hidden = !who.token;
-    showHint("");
-    if (!who.user) {
-      if (who.token) showWhose();
-      else showState("none", "no token");
-      return show(null);
-    }
-    showState("none", "connecting …");
-    let answer;
-    try {
-      answer = await ask(queries.connect, { userId: who.user });
-    } catch (error) {
-      answer = { errors: [{ message: `nothing (${error.message})` }] };
-    }
-    if (turn === turns) show(showAnswer(answer)); // Otherwise somebody else has connected meanwhile.
   }
 
   function showWhose() {
-    showState("warn", "whose token?");
-    showHint("Write beside the token which user it was made for.");
-    $("user").focus();
+    showState("warn", "whose log?");
+    showHint("This service asks for no token. Write above whose log you want to see.");
+    return null;
   }
 
   /** Say in the bar what the service answered, and return the row that changed last, if there is one. */
@@ -186,6 +197,7 @@
       showState("good", `connected as ${who.user}`, size);
       return log.entries.edges[0]?.node ?? null;
     }
+    // Refusing to answer anybody without a token has been said already.
     if (!codesOf(answer).includes("UNAUTHENTICATED")) {
       showState("bad", "not connected");
       showHint(`The service says: ${answer.errors?.[0]?.message ?? "nothing"}`);
@@ -195,7 +207,7 @@
 
   // ---------------------------------------------------------------- the tabs
 
-  let queries = { connect: "", examples: [] };
+  let queries = { viewer: "", connect: "", examples: [] };
   let tabs = null; // GraphiQL's own state of its tabs, as it last told
   let tabsUser = "";
 
@@ -332,9 +344,11 @@
         },
       },
     });
-    // GraphiQL notices an operation's new name a moment after the text has changed: better none than an old one.
-    fetcher = ({ operationName, ...params }, options) =>
-      send(new RegExp(`\\b${operationName}\\b`).test(params.query) ? { operationName, ...params } : params, options);
+    // GraphiQL notices a moment after the text that an operation's name has changed: better none than an old one.
+    fetcher = ({ operationName, ...rest }, options) => {
+      const stale = !new RegExp(`\\b${operationName}\\b`).test(rest.query);
+      return send(stale ? rest : { operationName, ...rest }, options);
+    };
 
     $("who").addEventListener("submit", (event) => {
       event.preventDefault();
