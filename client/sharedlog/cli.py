@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from .errors import SharedLogError
+
 if TYPE_CHECKING:
     Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -27,9 +29,9 @@ INTERRUPTED = 130
 DESCRIPTION = """\
 Offline-first, multi-device sync for Peewee applications.
 
-Each device keeps its own database and records what it changes, online or not. A small
-GraphQL service keeps the shared log of these changes. Devices that have seen the same log
-hold the same rows.
+Each device keeps its own database and records what it changes, online or not.
+A small GraphQL service keeps the shared log of these changes. Devices that have
+seen the same log hold the same rows.
 """
 
 EXAMPLES = """\
@@ -50,10 +52,10 @@ three ways to use it:
 """
 
 DEMO = """\
-Start the service, give two devices the countries of the world, let both edit the same rows
-while offline, sync them, and prove that they end equal. Takes some seconds, needs no network
-beyond this machine, and leaves the service running so that you can look at the log in a
-browser.
+Start the service, give two devices the countries, regions and languages of the
+world, let both edit the same rows while offline, sync them, and prove that they
+end equal. It takes some seconds, stays on this machine, and leaves the service
+running so that you can look at the log in a browser.
 """
 
 DEMO_EXAMPLES = """\
@@ -64,15 +66,16 @@ examples:
 """
 
 
-class UsageError(Exception):
+class UsageError(SharedLogError):
     """The command line asks for something that is not there."""
 
     code = "USAGE"
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+
+class MissingExtra(SharedLogError):
+    """A part of sharedlog is not installed."""
+
+    code = "MISSING_EXTRA"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,7 +147,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     try:
         from . import demo
     except ModuleNotFoundError as error:
-        raise UsageError(
+        raise MissingExtra(
             f"The demonstration needs {error.name}, which is not installed.",
             hint="pip install 'sharedlog[demo]'",
         ) from error
@@ -173,7 +176,7 @@ def _check_command(name: str, known: Sequence[str], missing: dict[str, str]) -> 
         raise UsageError(f"There is no command {name!r}.", hint=f"Did you mean `{close[0]}`?")
     if missing:
         extra, reason = next(iter(missing.items()))
-        raise UsageError(
+        raise MissingExtra(
             f"There is no command {name!r} here: the {extra} is not installed ({reason}).",
             hint=f"pip install 'sharedlog[{extra}]'",
         )

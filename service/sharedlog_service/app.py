@@ -46,6 +46,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         page=request_response(page),
         body_bytes_max=settings.limits.request_bytes,
         new_id=settings.new_id,
+        tokens=not settings.no_auth,
     )
     app = Starlette(
         routes=[

@@ -77,7 +77,10 @@ class Database:
     @contextmanager
     def snapshot(self) -> Iterator[peewee.Database]:
         """Read: everything inside sees one and the same committed state."""
-        db = self._idle.pop() if self._idle else self._reader()
+        try:
+            db = self._idle.pop()
+        except IndexError:
+            db = self._reader()
         try:
             with translated_errors(), db.atomic():
                 yield db

@@ -21,9 +21,13 @@ from sharedlog_service.settings import IdSource, is_loopback
 JSON_DEPTH_MAX = 32
 DOCUMENT_BYTES_MAX = 32 * 1024
 
+STRANGER_BYTES_MAX = 64 * 1024
+"""Enough to ask for the schema; who shows no token at all is not listened to for longer."""
+
 SCOPE_KEY = "sharedlog.request"
 
 STATUS = {
+    Code.UNAUTHENTICATED: 401,
     Code.METHOD_NOT_ALLOWED: 405,
     Code.BODY_TOO_LARGE: 413,
     Code.UNSUPPORTED_MEDIA_TYPE: 415,
@@ -47,12 +51,19 @@ class Guard:
     """Shows browsers the page, and lets through to GraphQL only well-formed requests by POST."""
 
     def __init__(
-        self, app: ASGIApp, *, page: ASGIApp, body_bytes_max: int, new_id: IdSource
+        self,
+        app: ASGIApp,
+        *,
+        page: ASGIApp,
+        body_bytes_max: int,
+        new_id: IdSource,
+        tokens: bool = True,
     ) -> None:
         self._app = app
         self._page = page
         self._body_bytes_max = body_bytes_max
         self._new_id = new_id
+        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] in ("GET", "HEAD"):
@@ -79,9 +90,11 @@ class Guard:
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """Read the body, stopping as soon as it is too long, whatever its declared length."""
+        stranger = self._tokens and "authorization" not in headers
+        size_max = STRANGER_BYTES_MAX if stranger else self._body_bytes_max
         declared = headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._body_bytes_max:
-            raise self._too_large()
+        if declared.isdigit() and int(declared) > size_max:
+            raise self._too_large(stranger)
         parts: list[bytes] = []
         size = 0
         while True:
@@ -90,12 +103,14 @@ class Guard:
                 raise Refused(Code.BAD_REQUEST, "The client went away.")
             parts.append(message.get("body", b""))
             size += len(parts[-1])
-            if size > self._body_bytes_max:
-                raise self._too_large()
+            if size > size_max:
+                raise self._too_large(stranger)
             if not message.get("more_body"):
                 return b"".join(parts)
 
-    def _too_large(self) -> Refused:
+    def _too_large(self, stranger: bool) -> Refused:
+        if stranger:
+            return Refused(Code.UNAUTHENTICATED)
         return Refused(Code.BODY_TOO_LARGE, requestBytes=self._body_bytes_max)
 
 

@@ -381,11 +381,10 @@ def fill(service: Service) -> None:
 @contextmanager
 def serving(folder: Path, *options: str) -> Iterator[Service]:
     """Run `sharedlog serve` on an empty database, and fill it."""
-    command = Path(sys.executable).with_name("sharedlog")
-    ready = folder / "ready.json"
+    command = str(Path(sys.executable).with_name("sharedlog"))
+    db, ready = folder / "log.db", folder / "ready.json"
     process = subprocess.Popen(
-        [command, "serve", "--db", folder / "log.db", "--port", "0", "--ready-file", ready]
-        + list(options),
+        [command, "serve", f"--db={db}", "--port=0", f"--ready-file={ready}", *options],
         stdout=subprocess.DEVNULL,
     )
     try:

@@ -155,7 +155,7 @@
     showState("none", "connecting …");
     let answer = await answerTo(queries.viewer, {});
     if (turn !== turns) return; // Somebody else has begun to connect meanwhile.
-    if (answer.data?.sharedSyncLog) {
+    if (!answer.errors) {
       // The token knows its user. A service without tokens does not, and takes our word.
       if (!who.user) become(answer.data.sharedSyncLog.viewer ?? "", who.token);
       if (!who.user) return show(showWhose());
@@ -168,7 +168,8 @@
 
   async function answerTo(query, variables) {
     try {
-      return await ask(query, variables);
+      const answer = await ask(query, variables);
+      return answer.errors || answer.data ? answer : { errors: [{ message: "something that is not GraphQL" }] };
     } catch (error) {
       return { errors: [{ message: `nothing (${error.message})` }] };
     }
@@ -188,8 +189,8 @@
 
   /** Say in the bar what the service answered, and return the row that changed last, if there is one. */
   function showAnswer(answer) {
-    const log = answer.data?.sharedSyncLog;
-    if (log) {
+    if (!answer.errors) {
+      const log = answer.data.sharedSyncLog;
       const size = [
         counted(log.stats.entries, "entry", "entries"),
         counted(log.stats.devices, "device", "devices"),
@@ -200,7 +201,7 @@
     // Refusing to answer anybody without a token has been said already.
     if (!codesOf(answer).includes("UNAUTHENTICATED")) {
       showState("bad", "not connected");
-      showHint(`The service says: ${answer.errors?.[0]?.message ?? "nothing"}`);
+      showHint(`The service says: ${answer.errors[0]?.message ?? "nothing"}`);
     }
     return null;
   }

@@ -1,0 +1,75 @@
+"""Fixtures: a store on a real file, and the application in front of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from sharedlog_service.app import create_app
+from sharedlog_service.auth import issue_token
+from sharedlog_service.settings import Limits, Settings
+from sharedlog_service.store import Store
+from tests.service.support import Asker, Ids, ManualClock
+
+OpenStore = Callable[..., Store]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(params=["sqlite"])
+def open_store(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
+) -> Iterator[OpenStore]:
+    """Opens the same database each time it is called. The contract tests know no other way to a
+    store, so a second engine is a second parameter here."""
+    opened: list[Store] = []
+
+    def opening(limits: Limits | None = None) -> Store:
+        assert request.param == "sqlite"
+        path = tmp_path / "log.db"
+        opened.append(Store.open(path, now=clock, new_id=Ids(), limits=limits))
+        return opened[-1]
+
+    yield opening
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> Store:
+    store = open_store()
+    store.create_user("ada")
+    return store
+
+
+@pytest.fixture
+def serve(tmp_path: Path, clock: ManualClock) -> Iterator[Callable[..., Asker]]:
+    """Starts the application on the database in `tmp_path` and returns who asks it as ada."""
+    clients: list[TestClient] = []
+
+    def serving(**settings: Any) -> Asker:
+        chosen = Settings(db=tmp_path / "log.db", now=clock, **settings)
+        store = Store.open(chosen.db, now=clock)
+        token = None if chosen.no_auth else issue_token(store, "ada", "test")
+        store.close()
+        base = "http://127.0.0.1:8000"
+        client = TestClient(create_app(chosen), base_url=base, raise_server_exceptions=False)
+        clients.append(client)
+        client.__enter__()
+        return Asker(client, token)
+
+    yield serving
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def ada(serve: Callable[..., Asker]) -> Asker:
+    return serve()
