@@ -31,11 +31,10 @@ class Untracked:
         return peewee.Model
 
     def insert(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Insert rows as an application would: in bulk, in one transaction."""
+        """Insert rows in bulk, some hundred in a statement and in a transaction."""
         iterator = iter(rows)
-        with self.database.atomic():
-            while chunk := list(islice(iterator, ROWS_PER_INSERT)):
-                self.model.insert_many(chunk).execute()
+        while chunk := list(islice(iterator, ROWS_PER_INSERT)):
+            self.model.insert_many(chunk).execute()
 
     def count(self) -> int:
         return int(self.model.select().count())

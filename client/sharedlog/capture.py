@@ -68,6 +68,7 @@ class Recorder:
             cursor = self._by_value(tracked, query, options)
             if cursor is None:
                 with self._journal.savepoint():
+                    self._journal.take_write_lock()
                     cursor = self._by_reading_back(tracked, query, options)
         if self.on_record is not None:
             self.on_record()
@@ -278,9 +279,9 @@ class Recorder:
                     continue  # a key that the database makes cannot clash
                 uniques = None
                 break
-            places = [fields.index(field) for field in unique]
-            values = [[row[place] for place in places] for row in query._insert]
-            values = [v for v in values if None not in v]
+            place = {field: index for index, field in enumerate(fields)}
+            values = [[row[place[field]] for field in unique] for row in query._insert]
+            values = [v for v in values if not any(item is None for item in v)]
             if any(_is_expression(item) for row in values for item in row):
                 uniques = None
                 break
@@ -398,7 +399,9 @@ def _rows_of(tracked: Tracked, query: Any) -> tuple[list[peewee.Field], list[lis
         list(source[0]) if isinstance(source[0], Mapping) else query.get_default_columns()
     )
     fields = [_field_of(tracked, column) for column in columns]
-    fields += [field for field in defaults if field not in fields]
+    # By hash: a list would ask `==`, and two fields make an expression of it, which is true.
+    named = set(fields)
+    fields += [field for field in defaults if field not in named]
     return fields, [_row_of(fields, defaults, row) for row in source]
 
 

@@ -44,7 +44,7 @@ class Device:
         self.name = name
         self.path = folder / f"{name}.db"
         self.database = peewee.SqliteDatabase(
-            self.path, pragmas={"journal_mode": "wal", "foreign_keys": 1}
+            str(self.path), pragmas={"journal_mode": "wal", "foreign_keys": 1}
         )
         self._sync = Sync(self.database, MODELS, url=url, token=token, device_name=name)
         self._sync.setup()
@@ -89,5 +89,7 @@ class Device:
         return self._sync.status().pending
 
     def close(self) -> None:
-        self._sync.close()
-        self.database.close()
+        """End the application. May be called again."""
+        if not self.database.is_closed():
+            self._sync.close()
+            self.database.close()

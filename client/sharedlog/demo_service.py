@@ -1,4 +1,4 @@
-"""The service of the demonstration: a process of its own, started by the command that users type."""
+"""The demonstration's service: a process of its own, started by the command that users type."""
 
 from __future__ import annotations
 
@@ -92,3 +92,5 @@ class ServiceProcess:
                 process.kill()
                 process.wait()
             self._process = None
+            if not self._said():
+                self._errors.unlink(missing_ok=True)

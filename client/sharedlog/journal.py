@@ -177,6 +177,13 @@ class Journal:
             return nullcontext()
         return self.database.atomic("IMMEDIATE")
 
+    def take_write_lock(self) -> None:
+        """Make the open transaction a writing one, before it reads.
+
+        The application's transaction may be a deferred one (see `transaction`).
+        """
+        self.run("UPDATE sharedlog_clock SET floor = floor WHERE one = 0")
+
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """All or nothing inside an open transaction. Its name is fixed, so SQLite can reuse

@@ -325,7 +325,10 @@ class HttpTransport:
 
             class OrjsonTransport(HTTPXTransport):
                 def _prepare_request(self, request: Any, **_: Any) -> dict[str, Any]:
-                    return {"content": orjson.dumps(request.payload)}
+                    # The document as it was written: gql would print it anew each time.
+                    query = request.document.loc.source.body
+                    variables = request.variable_values
+                    return {"content": orjson.dumps({"query": query, "variables": variables})}
 
             transport = OrjsonTransport(
                 url=self._url,

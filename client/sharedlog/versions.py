@@ -161,22 +161,36 @@ class Versions:
 
     def store(self, collection: str, states: Iterable[tuple[str, RowState]]) -> None:
         """Write the states of these rows."""
+        usual, others = [], []
+        for pk, state in states:
+            born = state.born
+            if born is None or state.died or state.fields or state.held or state.parked:
+                others.append((collection, pk, *self._record(state)))
+            else:
+                usual.append((collection, pk, *self._birth(state)))
+        # Most rows need few columns, and sqlite3 binds a NULL slower than anything else.
         self._journal.run_many(
-            "INSERT OR REPLACE INTO sharedlog_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(collection, pk, *self._record(state)) for pk, state in states],
+            "INSERT OR REPLACE INTO sharedlog_row (collection, pk, born, born_device, shape) "
+            "VALUES (?, ?, ?, ?, ?)",
+            usual,
+        )
+        self._journal.run_many(
+            "INSERT OR REPLACE INTO sharedlog_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", others
+        )
+
+    def _birth(self, state: RowState) -> tuple[int | None, int | None, int | None]:
+        born = state.born
+        return (
+            None if born is None else born.ticks,
+            None if born is None else self.device_number(born.device) if born.ticks else ME,
+            self.shape_number(state.shape) if state.shape else None,
         )
 
     def _record(self, state: RowState) -> tuple[Any, ...]:
-        born, died, number = state.born, state.died, self.device_number
-        if born is not None and died is None and not (state.fields or state.held or state.parked):
-            device = number(born.device) if born.ticks else ME
-            shape = self.shape_number(state.shape) if state.shape else None
-            return born.ticks, device, shape, None, None, None, None, None
+        died, number = state.died, self.device_number
         fields = {name: [v.ticks, number(v.device)] for name, v in state.fields.items()}
         return (
-            None if born is None else born.ticks,
-            None if born is None else number(born.device) if born.ticks else ME,
-            self.shape_number(state.shape) if state.shape else None,
+            *self._birth(state),
             None if died is None else died.ticks,
             None if died is None else number(died.device),
             dumps(fields) if fields else None,

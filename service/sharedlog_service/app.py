@@ -16,11 +16,13 @@ from starlette.routing import Route, request_response
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 from strawberry.http import GraphQLRequestData, process_result
+from strawberry.schema.exceptions import CannotGetOperationTypeError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
 
 from sharedlog_service.auth import Access, OpenAccess, TokenAccess, UserAccess, bearer_digest
 from sharedlog_service.errors import Code, Refused
+from sharedlog_service.faults import refused_answer
 from sharedlog_service.graphiql import GraphiQL
 from sharedlog_service.guard import SCOPE_KEY, GraphQLRequest, Guard, LoopbackHosts, refusal
 from sharedlog_service.schema import Context, ServiceSchema, build_schema
@@ -169,11 +171,14 @@ class InProcess:
         operation_name: str | None = None,
     ) -> dict[str, Any]:
         """Execute a document and return the answer: `data`, and `errors` if there are any."""
-        result = self._schema.execute_sync(
-            document,
-            variable_values=orjson.loads(orjson.dumps(variables)),
-            context_value=self._context,
-            operation_name=operation_name,
-        )
+        try:
+            result = self._schema.execute_sync(
+                document,
+                variable_values=orjson.loads(orjson.dumps(variables)),
+                context_value=self._context,
+                operation_name=operation_name,
+            )
+        except CannotGetOperationTypeError as error:
+            return refused_answer(Refused(Code.BAD_REQUEST, error.as_http_error_reason()))
         answer: dict[str, Any] = orjson.loads(orjson.dumps(process_result(result)))
         return answer

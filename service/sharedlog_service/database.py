@@ -202,15 +202,11 @@ def translated_errors() -> Iterator[None]:
     """Turn the driver's words for "not now" into ours, in one place."""
     try:
         yield
-    except apsw.NotADBError as error:
-        raise ConfigurationError("This file is not an SQLite database.") from error
-    except TRANSIENT as error:
-        raise Refused(Code.UNAVAILABLE) from error
-    except peewee.PeeweeException as error:
-        # Peewee wraps what it runs itself; the driver's own error comes first inside.
-        inner = error.args[0] if error.args else None
-        if isinstance(inner, apsw.NotADBError):
+    except (apsw.Error, peewee.PeeweeException) as error:
+        # Peewee wraps what it runs itself and keeps the driver's own error as `orig`.
+        driver = getattr(error, "orig", error)
+        if isinstance(driver, apsw.NotADBError):
             raise ConfigurationError("This file is not an SQLite database.") from error
-        if isinstance(inner, TRANSIENT):
+        if isinstance(driver, TRANSIENT):
             raise Refused(Code.UNAVAILABLE) from error
         raise

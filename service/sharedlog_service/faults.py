@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from typing import Any
 
 from graphql import GraphQLError, GraphQLSyntaxError
 
@@ -32,11 +33,17 @@ def explain(error: GraphQLError, *, running: bool, request_id: str) -> GraphQLEr
     if cause is None and error.path is None:
         return _coded(error, error.message, {"code": Code.INVALID_ARGUMENT.name})
     log_fault(cause or error, request_id)
-    return _coded(error, Code.INTERNAL.value, internal_extensions(request_id))
+    internal = internal_error(request_id)
+    return _coded(error, str(internal), internal.extensions)
 
 
-def internal_extensions(request_id: str) -> dict[str, object]:
-    return {"code": Code.INTERNAL.name, "requestId": request_id}
+def refused_answer(refused: Refused) -> dict[str, Any]:
+    """Return what a GraphQL answer looks like when nothing was executed."""
+    return {"data": None, "errors": [{"message": str(refused), "extensions": refused.extensions}]}
+
+
+def internal_error(request_id: str) -> Refused:
+    return Refused(Code.INTERNAL, requestId=request_id)
 
 
 def log_fault(error: BaseException, request_id: str) -> None:

@@ -6,6 +6,7 @@ request from the scope. Every refusal has the shape of a GraphQL error with a co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sharedlog_service.errors import Code, Refused
-from sharedlog_service.faults import internal_extensions, log_fault
+from sharedlog_service.faults import internal_error, log_fault, refused_answer
 from sharedlog_service.settings import IdSource, is_loopback
 
 JSON_DEPTH_MAX = 32
@@ -26,7 +27,7 @@ STRANGER_BYTES_MAX = 64 * 1024
 
 SCOPE_KEY = "sharedlog.request"
 
-STATUS = {
+STATUS: Mapping[Code, int] = {
     Code.UNAUTHENTICATED: 401,
     Code.METHOD_NOT_ALLOWED: 405,
     Code.BODY_TOO_LARGE: 413,
@@ -78,8 +79,7 @@ class Guard:
             await refusal(refused)(scope, receive, send)
         except Exception as error:
             log_fault(error, request_id)
-            answer = answer_error(Code.INTERNAL, None, internal_extensions(request_id))
-            await answer(scope, receive, send)
+            await refusal(internal_error(request_id))(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, request_id: str) -> GraphQLRequest:
         if scope["method"] != "POST":
@@ -191,11 +191,7 @@ def check_depth(value: object) -> None:
 
 
 def refusal(refused: Refused) -> Response:
-    return answer_error(refused.code, str(refused), refused.extensions)
-
-
-def answer_error(code: Code, message: str | None, extensions: dict[str, object]) -> Response:
-    error = {"message": message or code.value, "extensions": extensions}
-    body = orjson.dumps({"data": None, "errors": [error]})
-    headers = {"allow": "GET, POST"} if code is Code.METHOD_NOT_ALLOWED else None
-    return Response(body, STATUS.get(code, 400), headers, media_type="application/json")
+    """Answer a refusal outside GraphQL in GraphQL's shape, with a status for everybody else."""
+    body = orjson.dumps(refused_answer(refused))
+    headers = {"allow": "GET, POST"} if refused.code is Code.METHOD_NOT_ALLOWED else None
+    return Response(body, STATUS.get(refused.code, 400), headers, media_type="application/json")

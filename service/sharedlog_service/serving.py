@@ -20,6 +20,9 @@ SHUTDOWN_S = 8
 
 CONNECTIONS_MAX = 500
 
+STARTUP_FAILED = 3
+"""uvicorn's own exit code for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
@@ -66,11 +69,22 @@ def serve(
 ) -> int:
     """Serve until stopped; `announce` is called once requests are answered."""
     # First of all: a token that nobody gets to see must not be made.
-    listener = listen(settings.host, port)
-    token = prepare(settings, user)
-    url = f"http://{bracketed(settings.host)}:{listener.getsockname()[1]}/graphql"
-    known = user if token or settings.no_auth else None
-    config = uvicorn.Config(
+    with listen(settings.host, port) as listener:
+        token = prepare(settings, user)
+        url = f"http://{bracketed(settings.host)}:{listener.getsockname()[1]}/graphql"
+        known = user if token or settings.no_auth else None
+        found = Announcement(settings, url, known, token)
+        server = AnnouncingServer(server_config(settings), lambda: announce(found))
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            # uvicorn has shut down in order and only passes the signal on.
+            return 0
+    return 0 if server.started else STARTUP_FAILED
+
+
+def server_config(settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
         create_app(settings),
         log_level="warning",
         access_log=False,
@@ -80,9 +94,6 @@ def serve(
         ws_max_size=1024 * 1024,
         ws_per_message_deflate=False,
     )
-    server = AnnouncingServer(config, lambda: announce(Announcement(settings, url, known, token)))
-    server.run(sockets=[listener])
-    return 0 if server.started else 3
 
 
 def prepare(settings: Settings, user: str) -> str | None:

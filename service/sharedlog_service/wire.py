@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, NewType, TypeVar
 
@@ -40,7 +40,7 @@ def field(kind: Any, description: str) -> Callable[[Resolver], Resolver]:
     return declare
 
 
-SCALARS: dict[object, ScalarDefinition] = {
+SCALARS: Mapping[object, ScalarDefinition] = {
     Cursor: strawberry.scalar(
         name="Cursor",
         description="A position in one life of one log. Opaque: keep it, send it back, never look.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from itertools import permutations, product
+from itertools import pairwise, permutations, product
 from typing import Any
 
 import pytest
@@ -60,8 +60,7 @@ class Replica:
         versions = {name: state.version_of(name) for name in state.written_fields()}
         values = {**state.held, **(self.table or {})}
         assert not set(state.held) & set(self.table or ())
-        died = None if state.died is None else tuple(state.died)
-        return Row(state.alive, died, values, {n: tuple(v) for n, v in versions.items() if v})
+        return Row(state.alive, state.died, values, {n: v for n, v in versions.items() if v})
 
 
 def replica_of(*batches: Iterable[Write]) -> Replica:
@@ -83,9 +82,7 @@ def values_of(names: Iterable[str]) -> st.SearchStrategy[dict[str, Any]]:
 def histories(draw: st.DrawFn, size: int = 9) -> list[Write]:
     """Changes of one row with few timestamps, so that devices often tie."""
     stamps = draw(
-        st.lists(
-            st.tuples(st.integers(1, 6), st.sampled_from(DEVICES)), max_size=size, unique=True
-        )
+        st.lists(st.tuples(st.integers(1, 6), st.sampled_from(DEVICES)), max_size=size, unique=True)
     )
     writes = []
     for stamp in stamps:
@@ -103,7 +100,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[Write], list[list[Write]]]:
     order = draw(st.permutations(history + again))
     cuts = draw(st.lists(st.integers(0, len(order)), max_size=5).map(sorted))
     bounds = [0, *cuts, len(order)]
-    return history, [list(order[i:j]) for i, j in zip(bounds, bounds[1:], strict=False)]
+    return history, [list(order[i:j]) for i, j in pairwise(bounds)]
 
 
 @settings(max_examples=1_000, deadline=None)
@@ -155,7 +152,7 @@ def timelines(length: int) -> Iterator[list[Write]]:
     """Every sequence of operations; values tell which operation wrote them."""
     for kinds in product(KINDS, repeat=length):
         yield [
-            Write((tick, "a"), operation, value and {name: tick * 10 + v for name, v in value.items()})
+            Write((tick, "a"), operation, value and {n: tick * 10 + v for n, v in value.items()})
             for tick, (operation, value) in enumerate(kinds, 1)
         ]
 

@@ -30,11 +30,12 @@ def open_store(
     """Opens the same database each time it is called. The contract tests know no other way to a
     store, so a second engine is a second parameter here."""
     opened: list[Store] = []
+    ids = Ids()
 
     def opening(limits: Limits | None = None) -> Store:
         assert request.param == "sqlite"
         path = tmp_path / "log.db"
-        opened.append(Store.open(path, now=clock, new_id=Ids(), limits=limits))
+        opened.append(Store.open(path, now=clock, new_id=ids, limits=limits))
         return opened[-1]
 
     yield opening

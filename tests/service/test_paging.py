@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -45,7 +47,7 @@ def test_the_service_cuts_what_is_asked_for_to_its_own_limits(open_store: OpenSt
 
 
 @pytest.mark.parametrize("bounds", [{"limit": 0}, {"limit": -1}, {"byte_limit": 0}])
-def test_a_page_of_nothing_is_refused(store: Store, bounds: dict[str, int]) -> None:
+def test_a_page_of_nothing_is_refused(store: Store, bounds: dict[str, Any]) -> None:
     reader = store.create_device("ada")
     with pytest.raises(Refused) as caught:
         store.read("ada", reader, None, **bounds)
@@ -176,14 +178,12 @@ def batch_of(push: Push) -> list[NewEntry]:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_whatever_is_pushed_and_however_it_is_paged_everybody_reads_the_same(
-    open_store: OpenStore, pushes: list[Push], limit: int, byte_limit: int
+    store: Store, pushes: list[Push], limit: int, byte_limit: int
 ) -> None:
     """Against a dictionary: what was accepted, once each, in order, whatever the page bounds."""
-    store = open_store()
     user = f"user-{len(store.users())}"
     store.create_user(user)
-    prefix = user + "-"
-    devices = [_device(store, user, prefix + str(n)) for n in range(4)]
+    devices = [store.create_device(user) for _ in range(4)]
     log: dict[tuple[str, int], NewEntry] = {}
     for push in pushes:
         for entry in batch_of(push):
@@ -194,18 +194,12 @@ def test_whatever_is_pushed_and_however_it_is_paged_everybody_reads_the_same(
         pages = read_all(store, user, reader, limit=limit, byte_limit=byte_limit)
         found = [(e.device, e.created_on, e.data) for page in pages for e in page.entries]
         assert found == [entry for entry in expected if entry[0] != reader]
-        for page, following in zip(pages, pages[1:], strict=False):
+        for page, following in pairwise(pages):
             assert page.rows
             last, first = page.entries[-1], following.entries[0]
             group = (last.device, last.created_on - last.group)
             assert group != (first.device, first.created_on - first.group)
     assert store.stats(user).head.seq == len(expected)
-    store.close()
-
-
-def _device(store: Store, user: str, request_id: str) -> str:
-    # The ids of each opened store count from 1 again, so a device needs a name of its own.
-    return store.create_device(user, request_id=request_id)
 
 
 def test_flat_is_flat(store: Store) -> None:

@@ -1,0 +1,235 @@
+"""Which rows can stand: those whose parents stand, too. Says who has to leave; writes nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import peewee
+
+from .changes import dumps, loads
+from .clock import BEFORE_TRACKING
+from .journal import chunks
+from .reconcile import RowState
+from .rows import UNFIT, Reference, Target, Work, read_rows, select_rows, target_of
+from .tracked import Registry, Tracked, TrackedColumn
+from .versions import Versions
+
+Park = Callable[[Work, str, "dict[str, object] | None"], None]
+"""Parks a row, for a reason; with the values in its table, where they are at hand."""
+
+
+class Relations:
+    """Who refers to whom among the tracked tables."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.children: dict[Target, list[tuple[Tracked, TrackedColumn]]] = defaultdict(list)
+        self.referred: dict[str, list[TrackedColumn]] = defaultdict(list)
+        self.fields: dict[Target, peewee.Field] = {}
+        for child in registry:
+            for column in child.parents:
+                target = target_of(column)
+                parent = registry.model(column.field.rel_model)
+                if target not in self.fields and parent is not None:
+                    self.referred[parent.collection].append(parent.by_field[column.field.rel_field])
+                self.fields[target] = column.field.rel_field
+                self.children[target].append((child, column))
+
+
+class Parents:
+    """The parents of the rows of one page: in the tables, at work, or missing.
+
+    Args:
+        works: All rows at work, by collection. Rows that are found in the tables are added.
+    """
+
+    def __init__(
+        self,
+        database: peewee.Database,
+        relations: Relations,
+        registry: Registry,
+        versions: Versions,
+        works: dict[str, list[Work]],
+        park: Park,
+    ) -> None:
+        self._database = database
+        self._relations = relations
+        self._registry = registry
+        self._versions = versions
+        self._works = works
+        self._park = park
+        self._arriving: dict[Reference, Work] = {}
+        self._present: set[Reference] = set()
+        self._lost: set[Reference] = set()
+        self.ahead: list[Work] = []
+
+    def left_behind(self, gone: Sequence[Work], *, written: bool) -> list[Work]:
+        """Park the rows that refer to rows that do not stand, and so on; return them.
+
+        `gone` are the rows that are known not to stand. `written`: the tables may refer to
+        rows that never got into them. Afterwards `ahead` has the rows that are about to
+        refer to another parent than the one they lose: they must be written before anything
+        is deleted, because the database may act on what refers to a deleted row.
+        """
+        self.ahead = []
+        dependants: dict[Reference, list[Work]] = defaultdict(list)
+        columns: dict[Reference, TrackedColumn] = {}
+        for work in self._candidates():
+            for column, reference in work.references():
+                dependants[reference].append(work)
+                columns[reference] = column
+        fresh = self._offered([work for work in gone if work.in_table or written])
+        fresh |= self._renamed()
+        if not dependants and not fresh:
+            return []
+        self._arriving = self._find_arriving({target for target, _ in dependants})
+        self._present = self._find_present(columns)
+        self._lost = fresh
+        orphans = self._bereft(work for some in dependants.values() for work in some)
+        parked: list[Work] = []
+        while fresh or orphans:
+            orphans += self._in_tables(fresh)
+            parked += orphans
+            fresh = self._offered([work for work in orphans if work.in_table]) - self._lost
+            self._lost |= fresh
+            hopes = fresh | self._offered([work for work in orphans if not work.in_table])
+            orphans = self._bereft(w for r in sorted(hopes) for w in dependants.get(r, ()))
+        return parked
+
+    def _candidates(self) -> Iterator[Work]:
+        for some in self._works.values():
+            if some and some[0].tracked.parents:
+                yield from (work for work in some if work.stands)
+
+    def _stands(self, reference: Reference) -> bool:
+        work = self._arriving.get(reference)
+        if work is not None and work.stands:
+            return True
+        return reference in self._present and reference not in self._lost
+
+    def _bereft(self, works: Iterable[Work]) -> list[Work]:
+        """Park those of these rows that are about to refer to a row that does not stand."""
+        orphans = []
+        for work in works:
+            if work.stands:
+                for column, reference in work.references():
+                    if not self._stands(reference):
+                        self._park(work, missing(column, reference), None)
+                        orphans.append(work)
+                        break
+        return orphans
+
+    def _in_tables(self, lost: set[Reference]) -> list[Work]:
+        """Park the rows in the tables that refer to what is lost."""
+        texts: dict[Target, list[str]] = defaultdict(list)
+        for target, text in sorted(lost):
+            if not self._stands((target, text)):
+                texts[target].append(text)
+        orphans = []
+        for target, some in texts.items():
+            for child, column in self._relations.children[target]:
+                for work, values in self._referring(child, column, some):
+                    if not (work.stands and work.in_table):
+                        continue
+                    if column.name in work.written:
+                        self.ahead.append(work)
+                        continue
+                    value = values[column.name] if column.name in values else work.wire(column.name)
+                    self._park(work, missing(column, (target, dumps(value))), values)
+                    orphans.append(work)
+        return orphans
+
+    def _referring(
+        self, child: Tracked, column: TrackedColumn, texts: Sequence[str]
+    ) -> Iterator[tuple[Work, dict[str, object]]]:
+        """The rows of a table that refer to these values, with what is in the table."""
+        rows: dict[str, dict[str, object]] = {}
+        for chunk in chunks(texts):
+            marks = ", ".join([column.marker] * len(chunk))
+            parameters = [column.to_parameter(loads(text)) for text in chunk]
+            where = f"{column.quoted} IN ({marks})"
+            rows |= select_rows(self._database, child, where, parameters)
+        if not rows:
+            return
+        some = self._works.setdefault(child.collection, [])
+        at_work = {work.pk: work for work in some}
+        states = self._versions.load(child.collection, [p for p in rows if p not in at_work])
+        for pk, values in rows.items():
+            work = at_work.get(pk)
+            if work is None:
+                state = states.get(pk, RowState(BEFORE_TRACKING))
+                work = Work(child, pk, loads(pk), state, {}, True)
+                some.append(work)
+            yield work, values
+
+    def _offered(self, works: Iterable[Work]) -> set[Reference]:
+        """As what others may refer to these rows, by what is in the tables (or was to be)."""
+        offered: set[Reference] = set()
+        by_table: dict[str, list[Work]] = defaultdict(list)
+        for work in works:
+            if self._relations.referred.get(work.tracked.collection):
+                by_table[work.tracked.collection].append(work)
+        for name, some in by_table.items():
+            tracked = some[0].tracked
+            for column in self._relations.referred[name]:
+                target = (name, column.name)
+                if column.name not in tracked.by_name:
+                    offered.update((target, dumps(work.wire(column.name))) for work in some)
+                    continue
+                offered.update((target, dumps(w.values[column.name])) for w in some if w.values)
+                keys = [work.key_parameters() for work in some if work.in_table]
+                for values in read_rows(self._database, tracked, keys).values():
+                    offered.add((target, dumps(values[column.name])))
+        return offered
+
+    def _renamed(self) -> set[Reference]:
+        """What rows that stay in their tables offered, and will no more."""
+        renamed: set[Reference] = set()
+        for name, some in self._works.items():
+            for column in self._relations.referred.get(name, ()):
+                target = (name, column.name)
+                if column.name in some[0].tracked.by_name:
+                    for work in some:
+                        if work.in_table and work.stands and column.name in work.written:
+                            new = (target, dumps(work.wire(column.name)))
+                            old = {r for r in self._offered([work]) if r[0] == target}
+                            renamed |= old - {new}
+        return renamed
+
+    def _find_arriving(self, targets: set[Target]) -> dict[Reference, Work]:
+        """The rows at work that can be referred to anew."""
+        arriving = {}
+        for target in targets:
+            for work in self._works.get(target[0], ()):
+                name = target[1]
+                if work.stands and (not work.in_table or name in work.written):
+                    arriving[target, dumps(work.wire(name))] = work
+        return arriving
+
+    def _find_present(self, columns: dict[Reference, TrackedColumn]) -> set[Reference]:
+        """Of these references: those whose rows are in the tables. The column of a reference
+        tells how its value becomes a parameter."""
+        present: set[Reference] = set()
+        parameters: dict[Target, list[object]] = defaultdict(list)
+        some: dict[Target, TrackedColumn] = {}
+        for (target, text), column in columns.items():
+            some[target] = column
+            if (target, text) not in self._arriving:
+                try:
+                    parameters[target].append(column.to_parameter(loads(text)))
+                except UNFIT:
+                    continue
+        for target, values in parameters.items():
+            field = self._relations.fields[target]
+            for chunk in chunks(values):
+                raw = [peewee.Value(parameter, converter=False) for parameter in chunk]
+                query = field.model.select(field).where(field.in_(raw))
+                for (value,) in self._database.execute(query).fetchall():
+                    wire = some[target].to_wire(field.python_value(value))
+                    present.add((target, dumps(wire)))
+        return present
+
+
+def missing(column: TrackedColumn, reference: Reference) -> str:
+    (table, _), text = reference
+    return f"parent missing: {column.name} {text} is not in {table}"

@@ -1,0 +1,171 @@
+"""Bringing merged rows into their tables, in bulk, and parking what cannot stand there.
+
+A row can stand if its values fit its columns, if every row that it refers to stands, and if
+the database takes it. Rows are first assumed to stand and then taken out until nothing
+changes, so that rows that need each other (cycles) arrive together. What cannot stand is
+*parked*: its values are held in the row's state, with the reason, and it is tried again with
+every page.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import peewee
+
+from .capture import enforces_foreign_keys
+from .journal import Journal
+from .parents import Parents, Relations
+from .rows import UNFIT, Work, read_rows
+from .tracked import Registry, Tracked
+from .versions import Versions
+
+
+class Placement:
+    """Places the rows of one page. Counts what it does."""
+
+    def __init__(
+        self,
+        database: peewee.Database,
+        registry: Registry,
+        relations: Relations,
+        journal: Journal,
+        versions: Versions,
+    ) -> None:
+        self.created = self.modified = self.deleted = 0
+        self._database = database
+        self._registry = registry
+        self._relations = relations
+        self._savepoint = journal.savepoint
+        self._run_many = journal.run_many
+        self._versions = versions
+
+    def place(self, works: dict[str, list[Work]]) -> None:
+        """Bring these rows, by collection, into their tables.
+
+        Rows that have to leave because of them are added to `works`.
+        """
+        parents = None
+        if enforces_foreign_keys(self._database):
+            if isinstance(self._database, peewee.SqliteDatabase):
+                self._database.execute_sql("PRAGMA defer_foreign_keys = 1")
+            parents = Parents(
+                self._database,
+                self._relations,
+                self._registry,
+                self._versions,
+                works,
+                self._park,
+            )
+        self._convert(works)
+        gone = [work for some in works.values() for work in some if not work.stands]
+        written = False
+        while True:
+            if parents is not None:
+                gone += parents.left_behind(gone, written=written)
+                if clashing := self._update(parents.ahead):
+                    gone, written = gone + clashing, True
+                    continue
+            self._remove(gone)
+            gone, written = self._write(works), True
+            if not gone:
+                return
+
+    def _convert(self, works: dict[str, list[Work]]) -> None:
+        for some in works.values():
+            for work in some:
+                if work.stands:
+                    try:
+                        work.parameters = _parameters(work)
+                    except UNFIT as error:
+                        self._park(work, f"value does not fit: {error}")
+
+    def _park(self, work: Work, reason: str, current: dict[str, Any] | None = None) -> None:
+        """Hold all values of a row; `current` are those in its table."""
+        values = work.values
+        if work.in_table:
+            if current is None:
+                rows = read_rows(self._database, work.tracked, [work.key_parameters()])
+                current = rows.get(work.pk, {})
+            values = {**current, **work.written}
+        work.state.held.update(values or {})
+        work.state.parked = reason
+
+    # -- writing -------------------------------------------------------------------------
+
+    def _remove(self, gone: Iterable[Work]) -> None:
+        """Delete rows from their tables, children before parents."""
+        by_table: dict[str, list[Work]] = defaultdict(list)
+        for work in gone:
+            if work.in_table:
+                work.in_table = False
+                by_table[work.tracked.collection].append(work)
+        for tracked in reversed(self._registry.in_order):
+            if some := by_table.get(tracked.collection):
+                self._run_many(tracked.delete_sql, [work.key_parameters() for work in some])
+                self.deleted += sum(not work.state.alive for work in some)
+
+    def _write(self, works: dict[str, list[Work]]) -> list[Work]:
+        """Insert and update, parents before children; return the rows that clash."""
+        clashing = []
+        for tracked in self._registry.in_order:
+            standing = [work for work in works.get(tracked.collection, ()) if work.stands]
+            new = [work for work in standing if not work.in_table]
+            clashing += self._insert(tracked, new)
+            clashing += self._update([work for work in standing if work.in_table])
+        return clashing
+
+    def _insert(self, tracked: Tracked, works: list[Work]) -> list[Work]:
+        clashing = self._run_or_park(tracked.upsert_sql, works)
+        for work in works:
+            if work.stands:
+                work.in_table, work.written, work.values = True, {}, None
+        self.created += len(works) - len(clashing)
+        return clashing
+
+    def _update(self, works: Iterable[Work]) -> list[Work]:
+        by_statement: dict[tuple[str, ...], list[Work]] = defaultdict(list)
+        for work in works:
+            if work.stands and work.written:
+                by_statement[work.tracked.collection, *sorted(work.written)].append(work)
+        clashing = []
+        for (_, *names), some in by_statement.items():
+            failed = self._run_or_park(some[0].tracked.update_sql(names), some)
+            for work in some:
+                work.written = {}
+            self.modified += len(some) - len(failed)
+            clashing += failed
+        return clashing
+
+    def _run_or_park(self, sql: str, works: list[Work]) -> list[Work]:
+        """Run a statement for all rows at once; if that fails, one by one, and park the bad."""
+        if not works:
+            return []
+        try:
+            with self._savepoint():
+                self._run_many(sql, [work.parameters for work in works])
+            return []
+        except (peewee.IntegrityError, peewee.DataError):
+            pass
+        failed = []
+        for work in works:
+            try:
+                with self._savepoint():
+                    self._run_many(sql, [work.parameters])
+            except (peewee.IntegrityError, peewee.DataError) as error:
+                self._park(work, f"constraint: {error}")
+                failed.append(work)
+        return failed
+
+
+def _parameters(work: Work) -> list[Any]:
+    tracked = work.tracked
+    if not work.in_table:
+        values = work.values or {}
+        row = work.key_parameters()
+        row += [column.to_parameter(values[column.name]) for column in tracked.columns]
+        return row
+    row = [tracked.by_name[n].to_parameter(work.written[n]) for n in sorted(work.written)]
+    return row + work.key_parameters() if row else row

@@ -1,0 +1,103 @@
+"""Rows on their way to the application's tables, and rows as they are in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import peewee
+
+from .changes import Wire, dumps
+from .journal import chunks
+from .reconcile import RowState
+from .tracked import Tracked, TrackedColumn
+
+UNFIT = (ValueError, TypeError, KeyError, OverflowError)
+"""What converting a value from the wire may raise when it is not one of its column."""
+
+Target = tuple[str, str]
+"""A field that others refer to: table and field name."""
+
+Reference = tuple[Target, str]
+"""A row as others refer to it: the field, and its value as JSON text."""
+
+
+@dataclass(slots=True)
+class Work:
+    """A row on its way to its table.
+
+    Attributes:
+        key: The pk as a wire value; `pk` is the same as JSON text.
+        written: What a row in the table gets.
+        values: All values of a row that is to be inserted, else None.
+        parameters: Either of them as the statement takes it.
+    """
+
+    tracked: Tracked
+    pk: str
+    key: Wire
+    state: RowState
+    written: dict[str, Wire]
+    in_table: bool
+    values: dict[str, Wire] | None = None
+    parameters: list[Any] = field(default_factory=list)
+
+    @property
+    def stands(self) -> bool:
+        """Whether the row is to be in its table, for all that is known so far."""
+        return self.state.alive and self.state.parked is None
+
+    def key_parameters(self) -> list[Any]:
+        return self.tracked.key_parameters(self.key)
+
+    def wire(self, name: str) -> Wire:
+        """What is about to be written in a field, or the part of the key of that name."""
+        for index, column in enumerate(self.tracked.key):
+            if column.name == name:
+                return self.key[index] if len(self.tracked.key) > 1 else self.key
+        return (self.written if self.values is None else self.values).get(name)
+
+    def writes(self, column: TrackedColumn) -> bool:
+        return not self.in_table or column.name in self.written
+
+    def references(self) -> Iterator[tuple[TrackedColumn, Reference]]:
+        """The rows that this one is about to refer to anew."""
+        for column in self.tracked.parents:
+            if self.writes(column) and (value := self.wire(column.name)) is not None:
+                yield column, (target_of(column), dumps(value))
+
+
+def target_of(column: TrackedColumn) -> Target:
+    """The field that a foreign key refers to."""
+    referred = column.field.rel_field
+    return referred.model._meta.table_name, referred.name
+
+
+def read_rows(
+    database: peewee.Database, tracked: Tracked, keys: Sequence[Sequence[Any]]
+) -> dict[str, dict[str, Wire]]:
+    """Rows of a table by their keys (driver values): pk as JSON text -> values by name."""
+    found: dict[str, dict[str, Wire]] = {}
+    for chunk in chunks(keys, 200):
+        where = " OR ".join([f"({tracked.where_key})"] * len(chunk))
+        found |= select_rows(database, tracked, where, [part for key in chunk for part in key])
+    return found
+
+
+def select_rows(
+    database: peewee.Database, tracked: Tracked, where: str, parameters: Sequence[Any]
+) -> dict[str, dict[str, Wire]]:
+    """Rows of a table by a condition: pk as JSON text -> values by name."""
+    every = [*tracked.key, *tracked.columns]
+    width = len(tracked.key)
+    names = ", ".join(column.quoted for column in every)
+    cursor = database.execute_sql(f"SELECT {names} FROM {tracked.table} WHERE {where}", parameters)
+    found = {}
+    for row in cursor.fetchall():
+        values = [c.field.python_value(value) for c, value in zip(every, row, strict=True)]
+        pk = tracked.pk_json(tracked.pk_wire(values[:width]))
+        found[pk] = {
+            c.name: c.to_wire(v) for c, v in zip(tracked.columns, values[width:], strict=True)
+        }
+    return found

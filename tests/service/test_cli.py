@@ -1,0 +1,189 @@
+"""The commands, called as the dispatcher calls them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sharedlog_service.auth import token_digest
+from sharedlog_service.cli import _write_private, add_commands
+from sharedlog_service.errors import ConfigurationError
+from sharedlog_service.serving import Announcement, bracketed, listen, prepare
+from sharedlog_service.settings import Settings
+from sharedlog_service.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command in `tmp_path`; returns its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser(prog="sharedlog")
+    add_commands(parser.add_subparsers(required=True))
+
+    def running(*words: str) -> tuple[int, str, str]:
+        args = parser.parse_args(words)
+        code: int = args.handler(args)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return running
+
+
+def test_a_token_is_made_listed_and_revoked(run: Run, tmp_path: Path) -> None:
+    code, printed, _ = run("token", "create", "--user", "ada", "--name", "laptop")
+    token = printed.strip()
+    assert (code, token.startswith("slog_")) == (0, True)
+    digest = token_digest(token)
+    code, printed, _ = run("token", "list")
+    assert (code, printed.split()) == (0, [digest[:12], "valid", "ada", "laptop"])
+    assert token not in printed
+    assert run("token", "revoke", digest[:12])[0] == 0
+    assert "revoked" in run("token", "list")[1]
+    store = Store.open(tmp_path / "sharedlog.db")
+    assert store.token_user(digest) is None
+    store.close()
+    code, _, complaint = run("token", "revoke", digest[:12])
+    assert (code, "token list" in complaint) == (2, True)
+
+
+def test_another_database_can_be_named(run: Run, tmp_path: Path) -> None:
+    assert run("token", "create", "--user", "ada", "--db", "other.db")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["other.db"]
+
+
+def test_the_schema_is_printed_written_and_checked(run: Run, tmp_path: Path) -> None:
+    code, printed, _ = run("schema")
+    assert (code, printed) == (0, (ROOT / "schema.graphql").read_text())
+    file = tmp_path / "schema.graphql"
+    assert run("schema", "--check", str(file))[0] == 1
+    assert run("schema", "--output", str(file)) == (0, "", "")
+    assert file.read_text() == printed
+    assert run("schema", "--check", str(file)) == (0, "", "")
+    file.write_text(printed + "#")
+    code, _, complaint = run("schema", "--check", str(file))
+    assert (code, "--output" in complaint) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("serve", "--no-auth", "--host", "0.0.0.0"), "loopback"),
+        (("serve", "--db", "nowhere/log.db"), "does not exist"),
+        (("serve", "--host", "256.1.1.1"), "Cannot listen"),
+        (("token", "create", "--user", ""), "user name"),
+        (("token", "list", "--db", "."), "is a folder"),
+    ],
+)
+def test_what_the_user_can_mend_is_said_in_a_sentence(
+    run: Run, words: tuple[str, ...], said: str
+) -> None:
+    code, _, complaint = run(*words)
+    assert code == 2
+    assert said in complaint
+    assert len(complaint.strip().splitlines()) == 1
+
+
+def test_a_port_that_is_taken_makes_no_token(run: Run, tmp_path: Path) -> None:
+    """Whoever never gets to see the first token would never get another one by itself."""
+    taken = listen("127.0.0.1", 0)
+    taken.listen()
+    port = str(taken.getsockname()[1])
+    code, printed, complaint = run("serve", "--port", port)
+    taken.close()
+    assert (code, printed) == (2, "")
+    assert f"127.0.0.1:{port}" in complaint
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["serve", "token", "schema"])
+def test_help_has_examples(run: Run, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(command, "--help")
+    printed = capsys.readouterr().out
+    assert f"sharedlog {command}" in printed.partition("examples:")[2]
+
+
+def test_registering_the_commands_imports_nothing_heavy() -> None:
+    script = """
+import argparse, sys
+from sharedlog_service.cli import add_commands
+add_commands(argparse.ArgumentParser().add_subparsers())
+print([m for m in ("strawberry", "graphql", "starlette", "uvicorn", "peewee", "apsw")
+       if m in sys.modules])
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (found.stdout.strip(), found.returncode) == ("[]", 0)
+
+
+def test_missing_packages_are_named_with_the_remedy() -> None:
+    script = """
+import argparse, sys
+sys.modules["strawberry"] = None
+from sharedlog_service.cli import add_commands
+parser = argparse.ArgumentParser()
+add_commands(parser.add_subparsers())
+args = parser.parse_args(["schema"])
+sys.exit(args.handler(args))
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.returncode == 1
+    assert "pip install 'sharedlog[service]'" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_the_first_start_makes_a_user_and_a_token_and_the_second_nothing(tmp_path: Path) -> None:
+    settings = Settings(db=tmp_path / "log.db")
+    token = prepare(settings, "me")
+    assert token is not None
+    assert prepare(settings, "me") is None
+    assert prepare(settings, "another") is None
+    store = Store.open(settings.db)
+    assert (store.users(), store.token_user(token_digest(token))) == (["me"], "me")
+    store.close()
+
+
+def test_without_tokens_the_first_start_makes_a_user_only(tmp_path: Path) -> None:
+    settings = Settings(db=tmp_path / "log.db", no_auth=True)
+    assert prepare(settings, "me") is None
+    store = Store.open(settings.db)
+    assert (store.users(), store.tokens()) == (["me"], [])
+    store.close()
+
+
+def test_the_announcement_shows_a_token_only_when_it_is_new(tmp_path: Path) -> None:
+    settings = Settings(db=tmp_path / "log.db")
+    url = "http://127.0.0.1:8000/graphql"
+    new = Announcement(settings, url, "me", "slog_x")
+    assert "slog_x" in new.for_people()
+    assert new.graphiql.startswith(url + "#token=slog_x")
+    old = Announcement(settings, url, None, None)
+    assert "token" not in old.for_people()
+    assert old.graphiql == url
+    assert set(old.for_machines()) == {"url", "graphiql", "user", "token"}
+
+
+def test_the_ready_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    file = tmp_path / "ready.json"
+    for text in ({"a": 1}, {"b": 2}):
+        _write_private(file, json.dumps(text))
+        assert json.loads(file.read_text()) == text
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["ready.json"]
+
+
+def test_addresses_of_version_6_have_brackets() -> None:
+    assert bracketed("::1") == "[::1]"
+    assert bracketed("127.0.0.1") == "127.0.0.1"
+    with pytest.raises(ConfigurationError):
+        listen("::ffff:ffff:ffff:ffff:ffff:ffff", 0)

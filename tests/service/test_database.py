@@ -1,0 +1,234 @@
+"""The file: durable as promised, migrated forwards, refused when it is not ours to use."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import apsw
+import pytest
+
+from sharedlog_service.database import Database, check_sqlite, connection, rows, scalar
+from sharedlog_service.errors import Code, ConfigurationError, Refused
+from sharedlog_service.store import Store
+from sharedlog_service.tables import MIGRATIONS, MODELS
+from tests.service.support import entries
+
+
+@pytest.mark.parametrize(("pragma", "value"), [("journal_mode", "wal"), ("synchronous", 2)])
+def test_the_writing_connection_is_durable(tmp_path: Path, pragma: str, value: object) -> None:
+    database = Database(tmp_path / "log.db")
+    with database.transaction() as db:
+        assert scalar(db, f"PRAGMA {pragma}") == value
+        assert scalar(db, "PRAGMA foreign_keys") == 1
+    database.close()
+
+
+def test_a_setting_that_sqlite_did_not_take_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite ignores a pragma it cannot honour: an in-memory database has no write-ahead log."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="journal_mode"):
+        Database(":memory:")
+
+
+def test_a_reading_connection_cannot_write(tmp_path: Path) -> None:
+    database = Database(tmp_path / "log.db")
+    with pytest.raises(Refused) as caught, database.snapshot() as db:
+        rows(db, "UPDATE meta SET schema_version = 99")
+    assert caught.value.code is Code.UNAVAILABLE
+    database.close()
+
+
+def test_an_sqlite_with_the_wal_bug_is_refused() -> None:
+    check_sqlite("3.51.3")
+    check_sqlite("4.0.0")
+    for version in ("3.51.2", "3.40.1", "3.7.0"):
+        with pytest.raises(ConfigurationError, match="pip install"):
+            check_sqlite(version)
+
+
+def test_a_transaction_takes_the_write_lock_at_once(tmp_path: Path) -> None:
+    """Begun deferred, it would only fail later, after reading, and no timeout would help."""
+    database = Database(tmp_path / "log.db")
+    other = apsw.Connection(str(tmp_path / "log.db"))
+    with database.transaction(), pytest.raises(apsw.BusyError):
+        other.execute("BEGIN IMMEDIATE")
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+    database.close()
+
+
+def test_a_snapshot_stays_as_it_was(tmp_path: Path) -> None:
+    database = Database(tmp_path / "log.db")
+    with database.snapshot() as reader:
+        before = scalar(reader, "SELECT count(*) FROM users")
+        with database.transaction() as db:
+            rows(db, "INSERT INTO users VALUES ('ada', 1)")
+        assert scalar(reader, "SELECT count(*) FROM users") == before == 0
+    with database.snapshot() as reader:
+        assert scalar(reader, "SELECT count(*) FROM users") == 1
+    database.close()
+
+
+def test_connections_are_used_again(tmp_path: Path) -> None:
+    database = Database(tmp_path / "log.db")
+    with database.snapshot() as first:
+        pass
+    with database.snapshot() as second:
+        assert second is first
+        with database.snapshot() as third:
+            assert third is not second
+    database.close()
+
+
+def test_a_transaction_that_sqlite_rolled_back_by_itself_is_not_acknowledged(
+    tmp_path: Path,
+) -> None:
+    """As after a full disk: nothing that follows may be committed alone, nor all of it told as
+    done."""
+    database = Database(tmp_path / "log.db")
+    with pytest.raises(Refused) as caught, database.transaction() as db:
+        rows(db, "INSERT INTO users VALUES ('ada', 1)")
+        rows(db, "ROLLBACK")
+    assert caught.value.code is Code.UNAVAILABLE
+    with pytest.raises(Refused), database.transaction() as db:
+        rows(db, "INSERT INTO users VALUES ('ada', 1)")
+        rows(db, "ROLLBACK")
+        with database.transaction():
+            rows(db, "INSERT INTO users VALUES ('bob', 1)")
+    with database.snapshot() as reader:
+        assert scalar(reader, "SELECT count(*) FROM users") == 0
+    database.close()
+
+
+def test_a_full_disk_is_told_as_unavailable_and_heals(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "log.db")
+    store.create_user("ada")
+    device = store.create_device("ada")
+    with store._database.transaction() as db:
+        pages = scalar(db, "PRAGMA page_count")
+        rows(db, f"PRAGMA max_page_count = {pages + 2}")
+    batch = [[1024 + n, 0, "x" * 4000] for n in range(100)]
+    with pytest.raises(Refused) as caught:
+        store.write("ada", device, batch)
+    assert caught.value.code is Code.UNAVAILABLE
+    assert caught.value.code.retryable
+    assert store.stats("ada").head.seq == 0
+    with store._database.transaction() as db:
+        rows(db, "PRAGMA max_page_count = 1000000")
+    assert store.write("ada", device, batch).accepted == 100
+    store.close()
+
+
+def test_opening_again_changes_nothing(tmp_path: Path) -> None:
+    Store.open(tmp_path / "log.db").close()
+    before = schema_of(tmp_path / "log.db")
+    Store.open(tmp_path / "log.db").close()
+    assert schema_of(tmp_path / "log.db") == before
+
+
+def schema_of(path: Path) -> list[object]:
+    found = apsw.Connection(str(path))
+    try:
+        return list(found.execute("SELECT name, sql FROM sqlite_master ORDER BY name"))
+    finally:
+        found.close()
+
+
+def test_the_models_say_what_the_tables_are(tmp_path: Path) -> None:
+    database = Database(tmp_path / "log.db")
+    with database.snapshot() as db:
+        for model in MODELS:
+            table = model._meta.table_name
+            columns = rows(db, f"SELECT name FROM pragma_table_info('{table}') ORDER BY cid")
+            assert [name for (name,) in columns] == [
+                f.column_name for f in model._meta.sorted_fields
+            ]
+    database.close()
+
+
+def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+    database = Database(tmp_path / "log.db")
+    with database.transaction() as db:
+        rows(db, "UPDATE meta SET schema_version = ?", len(MIGRATIONS) + 1)
+    database.close()
+    with pytest.raises(ConfigurationError, match="newer sharedlog"):
+        Database(tmp_path / "log.db")
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Database(tmp_path / "log.db").close()
+    before = schema_of(tmp_path / "log.db")
+    broken = (*MIGRATIONS, ("CREATE TABLE half (id INTEGER)", "CREATE NONSENSE"))
+    monkeypatch.setattr("sharedlog_service.database.MIGRATIONS", broken)
+    with pytest.raises(apsw.SQLError):
+        Database(tmp_path / "log.db")
+    assert schema_of(tmp_path / "log.db") == before
+    whole = (*MIGRATIONS, ("CREATE TABLE whole (id INTEGER)",))
+    monkeypatch.setattr("sharedlog_service.database.MIGRATIONS", whole)
+    Database(tmp_path / "log.db").close()
+    assert len(schema_of(tmp_path / "log.db")) == len(before) + 1
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.execute("CREATE TABLE precious (id INTEGER)")
+    other.commit()
+    other.close()
+    with pytest.raises(ConfigurationError, match="another program"):
+        Database(tmp_path / "other.db")
+    assert len(schema_of(tmp_path / "other.db")) == 1
+
+
+def test_what_cannot_be_a_database_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("no database at all " * 100)
+    with pytest.raises(ConfigurationError, match="not an SQLite database"):
+        Database(tmp_path / "text.db")
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        Database(tmp_path / "nowhere" / "log.db")
+    with pytest.raises(ConfigurationError, match="is a folder"):
+        Database(tmp_path)
+
+
+def test_an_entry_costs_little_more_than_its_text(tmp_path: Path) -> None:
+    """The budget of DESIGN section 9: 400 bytes a change for 322 of JSON on the wire."""
+    store = Store.open(tmp_path / "log.db")
+    store.create_user("ada")
+    device = store.create_device("ada")
+    data_bytes = count = 0
+    for start in range(1, 20_000_000, 2_000_000):
+        batch = [entry._replace(data=pad(entry.data, 290)) for entry in entries(500, start=start)]
+        store.write("ada", device, batch)
+        data_bytes += sum(len(entry.data) for entry in batch)
+        count += len(batch)
+    empty = tmp_path / "empty.db"
+    Store.open(empty).close()
+    store.close()
+    cost = ((tmp_path / "log.db").stat().st_size - empty.stat().st_size) / count
+    assert data_bytes / count == 290
+    assert cost < 390
+
+
+def pad(data: str, length: int) -> str:
+    return data[:-5] + '"' + "x" * (length - len(data) + 2) + '"}'
+
+
+def test_pad_makes_plain_data() -> None:
+    """What the test above measures must be indexed, or it measures too little."""
+    from sharedlog_service.entries import read_change
+
+    text = pad(entries(1)[0].data, 290)
+    assert len(text) == 290
+    assert read_change(text) is not None
+
+
+def test_closing_folds_the_write_ahead_log_into_the_file(tmp_path: Path) -> None:
+    database = Database(tmp_path / "log.db")
+    with database.snapshot() as db:
+        assert connection(db)
+    database.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["log.db"]

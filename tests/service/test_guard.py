@@ -1,0 +1,238 @@
+"""What stands before GraphQL: bad requests get a 4xx and a code, never a 5xx, and no patience."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from sharedlog_service.guard import STRANGER_BYTES_MAX, Guard
+from sharedlog_service.settings import Limits
+from tests.service.support import CREATE_DEVICE, READ, WRITE, Asker, Ids
+
+JSON = {"content-type": "application/json"}
+QUERY = "{sharedSyncLog {limits {entryBytes}}}"
+
+
+def send(
+    asker: Asker, body: bytes | Iterator[bytes], headers: dict[str, str] | None = None
+) -> httpx2.Response:
+    token = {} if asker.token is None else {"authorization": f"Bearer {asker.token}"}
+    all_headers = {**JSON, **token, **(headers or {})}
+    response: httpx2.Response = asker.client.post("/graphql", content=body, headers=all_headers)
+    return response
+
+
+def code_of(response: httpx2.Response) -> str:
+    assert response.headers["content-type"] == "application/json"
+    answer: dict[str, Any] = response.json()
+    assert answer["data"] is None
+    code: str = answer["errors"][0]["extensions"]["code"]
+    return code
+
+
+BODIES: dict[str, bytes] = {
+    # The ten of RELIABILITY C.2, which Strawberry answers with 500.
+    "byte 0x82": b"\x82",
+    "invalid UTF-8 in a text": b'{"query": "\xff\xfe"}',
+    "100,000 nested lists": b"[" * 100_000,
+    "100,000 nested lists in variables": b'{"query":"{a}","variables":{"a":' + b"[" * 100_000,
+    "an integer of 5,000 digits": b'{"query":"{a}","variables":{"a":' + b"9" * 5000 + b"}}",
+    "null": b"null",
+    "a number": b"5",
+    "a text": b'"x"',
+    "true": b"true",
+    # And others.
+    "nothing": b"",
+    "an empty object": b"{}",
+    "a batch": b'[{"query":"{a}"}]',
+    "an empty batch": b"[]",
+    "trailing bytes": b'{"query":"{a}"} x',
+    "NaN": b'{"query":"{a}","variables":{"a":NaN}}',
+    "1e400": b'{"query":"{a}","variables":{"a":1e400}}',
+    "a lone surrogate": b'{"query":"{a}","variables":{"a":"\\ud800"}}',
+    "a byte order mark": b'\xef\xbb\xbf{"query":"{a}"}',
+    "UTF-16": '{"query":"{a}"}'.encode("utf-16"),
+    "40 nested lists": b'{"query":"{a}","variables":{"a":' + b"[" * 40 + b"]" * 40 + b"}}",
+    "query a number": b'{"query":5}',
+    "query null": b'{"query":null}',
+    "query empty": b'{"query":" "}',
+    "query a list": b'{"query":["{a}"]}',
+    "variables a list": b'{"query":"{a}","variables":[]}',
+    "variables a text": b'{"query":"{a}","variables":"x"}',
+    "operationName a number": b'{"query":"{a}","operationName":5}',
+    "no such operation": b'{"query":"query A {__typename}","operationName":"B"}',
+    "no operation": b'{"query":"fragment a on Query { __typename }"}',
+    "a type": b'{"query":"type A { a: Int }"}',
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_bad_body_is_a_bad_request(ada: Asker, name: str) -> None:
+    response = send(ada, BODIES[name])
+    assert (response.status_code, code_of(response)) == (400, "BAD_REQUEST")
+
+
+def test_a_compressed_body_is_not_unfolded(ada: Asker) -> None:
+    body = gzip.compress(json.dumps({"query": QUERY}).encode())
+    for encoding in ("gzip", "deflate", "br", "gzip, identity"):
+        response = send(ada, body, {"content-encoding": encoding})
+        assert (response.status_code, code_of(response)) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/graphql",
+        "application/json; charset=latin-1",
+        "application/jsonx",
+    ],
+)
+def test_only_json_is_taken(ada: Asker, content_type: str) -> None:
+    """Also what keeps a foreign page from posting through somebody's browser unasked."""
+    response = send(ada, json.dumps({"query": QUERY}).encode(), {"content-type": content_type})
+    assert (response.status_code, code_of(response)) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=UTF-8"])
+def test_json_is_taken_however_it_is_spelled(ada: Asker, content_type: str) -> None:
+    response = send(ada, json.dumps({"query": QUERY}).encode(), {"content-type": content_type})
+    assert response.json() == {"data": {"sharedSyncLog": {"limits": {"entryBytes": 512 * 1024}}}}
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_other_methods_are_refused(ada: Asker, method: str) -> None:
+    response = ada.client.request(method, "/graphql", json={"query": QUERY})
+    assert (response.status_code, code_of(response)) == (405, "METHOD_NOT_ALLOWED")
+    assert response.headers["allow"] == "GET, POST"
+
+
+def test_a_query_by_get_is_not_run(ada: Asker) -> None:
+    response = ada.client.get("/graphql", params={"query": QUERY})
+    assert response.headers["content-type"].startswith("text/html")
+    assert "entryBytes" not in response.text
+
+
+@pytest.fixture
+def small(serve: Callable[..., Asker]) -> Asker:
+    return serve(limits=Limits(request_bytes=STRANGER_BYTES_MAX * 2))
+
+
+def padded(size: int) -> bytes:
+    body = json.dumps({"query": QUERY}).encode()
+    return body + b" " * (size - len(body))
+
+
+def chunks(body: bytes, size: int = 1000) -> Iterator[bytes]:
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_the_limit_is_refused(small: Asker, chunked: bool) -> None:
+    limit = STRANGER_BYTES_MAX * 2
+    for size, status in ((limit, 200), (limit + 1, 413)):
+        body = chunks(padded(size)) if chunked else padded(size)
+        assert send(small, body).status_code == status
+
+
+def test_the_refusal_tells_the_limit(small: Asker) -> None:
+    response = send(small, padded(STRANGER_BYTES_MAX * 2 + 1))
+    extensions = response.json()["errors"][0]["extensions"]
+    assert extensions == {"code": "BODY_TOO_LARGE", "requestBytes": STRANGER_BYTES_MAX * 2}
+
+
+def test_a_body_is_not_read_beyond_the_limit() -> None:
+    """Whatever length it declares: a sender without an end is left after the limit."""
+    taken = 0
+
+    async def receive() -> Message:
+        nonlocal taken
+        taken += 1
+        return {"type": "http.request", "body": b" " * 1024, "more_body": True}
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def never(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("the guard let it through")
+
+    guard = Guard(never, page=never, body_bytes_max=64 * 1024, new_id=Ids(), tokens=False)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"10")]
+    asyncio.run(guard({"type": "http", "method": "POST", "headers": headers}, receive, send))
+    assert sent[0]["status"] == 413
+    assert taken == 65
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_shows_no_token_is_not_listened_to_for_long(small: Asker, chunked: bool) -> None:
+    stranger = Asker(small.client)
+    for size, status in ((STRANGER_BYTES_MAX, 200), (STRANGER_BYTES_MAX + 1, 401)):
+        body = chunks(padded(size)) if chunked else padded(size)
+        assert send(stranger, body).status_code == status
+
+
+def test_a_document_over_the_limit_is_refused(ada: Asker) -> None:
+    body = json.dumps({"query": QUERY + " " * 32 * 1024}).encode()
+    response = send(ada, body)
+    assert (response.status_code, code_of(response)) == (413, "BODY_TOO_LARGE")
+
+
+def test_a_push_of_the_largest_batch_fits_the_body(ada: Asker) -> None:
+    """The limits must agree: quotes double in JSON inside JSON."""
+    device = ada.ask(CREATE_DEVICE, {"user": "ada"})["createDeviceId"]
+    entry = '"' * 400_000
+    packed = [[1024 + n, 0, entry] for n in range(20)]
+    receipt = ada.ask(WRITE, {"user": "ada", "device": device, "packed": packed})["writeEntries"]
+    assert receipt["accepted"] == 20
+
+
+VARIABLES: list[dict[str, Any]] = [
+    {"user": "ada", "device": {"a": 1}},
+    {"user": ["ada"], "device": "x"},
+    {"user": "ada"},
+    {},
+    {"user": "ada", "device": "x", "after": 5},
+    {"user": "ada", "device": "x", "after": ["x"]},
+    {"user": "ada", "device": "x", "batchSize": 2**31},
+    {"user": "ada", "device": "x", "batchSize": 1.5},
+    {"user": "ada", "device": "x", "batchSize": 1e300},
+    {"user": "ada", "device": "x", "batchSize": None},
+    {"user": None, "device": "x"},
+]
+
+
+@pytest.mark.parametrize("variables", VARIABLES)
+def test_variables_that_do_not_fit_are_invalid_arguments(
+    ada: Asker, variables: dict[str, Any]
+) -> None:
+    assert ada.code(READ, variables) == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("packed", [5, "x", {}, {"entries": []}, True, 1.5])
+def test_packed_that_is_no_list_is_an_invalid_argument(ada: Asker, packed: object) -> None:
+    device = ada.ask(CREATE_DEVICE, {"user": "ada"})["createDeviceId"]
+    variables = {"user": "ada", "device": device, "packed": packed}
+    assert ada.code(WRITE, variables) == "INVALID_ARGUMENT"
+
+
+def test_either_packed_or_entries(ada: Asker) -> None:
+    device = ada.ask(CREATE_DEVICE, {"user": "ada"})["createDeviceId"]
+    both = {"user": "ada", "device": device, "packed": [], "entries": []}
+    assert ada.code(WRITE, both) == "INVALID_ARGUMENT"
+    assert ada.code(WRITE, {"user": "ada", "device": device}) == "INVALID_ARGUMENT"
+    for one in ("packed", "entries"):
+        answer = ada.ask(WRITE, {"user": "ada", "device": device, one: []})
+        assert answer["writeEntries"]["accepted"] == 0

@@ -1,0 +1,3 @@
+"""What the system tests share."""
+
+from tests.system.service_process import service as service

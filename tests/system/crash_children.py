@@ -1,0 +1,120 @@
+"""Forked children that are killed: anything, or the real service on a socket.
+
+A process that forks must have neither threads nor open SQLite connections.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sharedlog_service.serving import Announcement, serve
+from sharedlog_service.settings import Settings
+from tests.system.crash_steps import Steps, count_service, decides
+
+Acknowledge = Callable[[bytes], None]
+"""Tells the parent, one byte a piece of work, what has returned."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a child ended, and what it had acknowledged."""
+
+    killed: bool
+    acknowledged: bytes
+
+
+def in_child(run: Callable[[Acknowledge], object], kill_after: int | None = None) -> End:
+    """Run something in a child and wait for its end; after `kill_after` acknowledgements it is
+    killed from outside."""
+    child, reading = _fork(lambda writing: run(lambda mark: _write(writing, mark)))
+    acknowledged = b""
+    while mark := os.read(reading, 1):
+        acknowledged += mark
+        if len(acknowledged) == kill_after:
+            os.kill(child, signal.SIGKILL)
+    os.close(reading)
+    return End(_killed(child), acknowledged)
+
+
+@dataclass
+class ServiceChild:
+    """The service in a forked child: up in a few milliseconds, and mortal at any statement."""
+
+    pid: int
+    url: str
+    reading: int
+
+    def stop(self) -> list[bool]:
+        """End it by SIGTERM, if it is not dead yet; return of each step it took if it decides."""
+        os.kill(self.pid, signal.SIGTERM)
+        steps = b""
+        while told := os.read(self.reading, 4096):
+            steps += told
+        return [step == ord("!") for step in steps]
+
+    def died(self) -> bool:
+        """Wait for its end; return whether it was killed."""
+        return _killed(self.pid, also=signal.SIGTERM)
+
+
+@contextmanager
+def service_child(db: Path, die_at: int | None = None) -> Iterator[ServiceChild]:
+    """Serve a file that has its user already; death is counted from when it is ready."""
+
+    def run(writing: int) -> None:
+        steps = Steps()
+
+        def announce(found: Announcement) -> None:
+            _write(writing, found.url.encode() + b"\n")
+            steps.arm(die_at, lambda step: _write(writing, b"!" if decides(step) else b"."))
+
+        count_service(steps)
+        serve(Settings(db=db), port=0, user="nobody", announce=announce)
+
+    pid, reading = _fork(run)
+    url = b""
+    while not url.endswith(b"\n"):
+        url += os.read(reading, 1) or b"\n"
+    try:
+        yield ServiceChild(pid, url.decode().strip(), reading)
+    finally:
+        os.close(reading)
+
+
+def _fork(run: Callable[[int], object]) -> tuple[int, int]:
+    """Run something in a child, given the writing end of a pipe; return the child's id and the
+    reading end, which ends when the child does."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        return child, reading
+    code = 1
+    try:
+        os.close(reading)
+        run(writing)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # nothing of the parent's is to be cleaned up here
+
+
+def _write(pipe: int, text: bytes) -> None:
+    os.write(pipe, text)
+
+
+def _killed(child: int, also: int | None = None) -> bool:
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        assert number in (signal.SIGKILL, also), f"the child ended by signal {number}"
+        return number == signal.SIGKILL
+    assert os.WEXITSTATUS(status) == 0, "the child failed; see its traceback"
+    return False

@@ -1,0 +1,217 @@
+"""What a device does while it is killed: every kind of tracked write, and sync with conflicts."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sharedlog import GraphQLSharedLog, LocalTransport, Sync
+from sharedlog_service.app import InProcess
+from sharedlog_service.auth import issue_token
+from sharedlog_service.schema import ServiceSchema, build_schema
+from sharedlog_service.store import Store
+from tests.system.crash_steps import CountedTransport, Steps, count_service, counted_connection
+from tests.system.crash_world import Folder, Note, device
+
+USER = "me"
+
+BATCH = 4
+"""Small, so that one sync takes several exchanges."""
+
+WRITE, STAGE, SYNC = b"w", b"r", b"s"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One tracked write (one transaction), one stage of sync, or a whole sync."""
+
+    kind: bytes
+    run: Callable[[Sync], object]
+
+
+SYNCS = Operation(SYNC, lambda sync: sync.sync())
+
+
+def writes() -> list[Operation]:
+    """Every kind of tracked write, twice interrupted by a sync with conflicts."""
+    rows = [{"key": f"n8{i}", "title": "many", "meta": {"i": [i, None]}} for i in range(3)]
+    upserted = [{"key": "n1", "title": "upsert", "stars": 5}, {"key": "n90", "title": "upsert"}]
+    return [
+        *_writes(
+            lambda _: Note.create(key="n60", title="single", folder="f2"),
+            _save("n1", title="from a"),
+            _save("n2", title="edits what b deletes"),
+            _group,
+            _rolled_back,
+            lambda _: Note.insert_many(rows).execute(),
+            lambda _: Note.insert_many(upserted)
+            .on_conflict(conflict_target=[Note.key], preserve=[Note.stars])
+            .execute(),
+            lambda _: Note.get_by_id("n3").delete_instance(),
+            lambda _: Folder.get_by_id("f3").delete_instance(recursive=True),
+        ),
+        SYNCS,
+        *_writes(
+            _save("n1", meta={"after": "sync"}),
+            lambda _: Folder.delete().where(Folder.key == "f7").execute(),
+            lambda _: Note.replace(key="n81", title="replaced").execute(),
+            lambda _: Note.create(key="n3", title="created again"),
+        ),
+        SYNCS,
+    ]
+
+
+def first() -> list[Operation]:
+    """A device that meets the log for the first time."""
+    return [*_writes(lambda _: Note.create(key="n60", title="first")), SYNCS]
+
+
+def stages() -> list[Operation]:
+    """The stages of sync one by one, and pruning."""
+    return [
+        *_writes(lambda _: Note.create(key="n60", title="single", folder="f2")),
+        Operation(STAGE, lambda sync: sync.receive()),
+        *_writes(lambda _: Note.update(title="before reconciling").execute()),
+        Operation(STAGE, lambda sync: sync.reconcile()),
+        Operation(STAGE, lambda sync: sync.send()),
+        *_writes(lambda _: Note.create(key="n61", title="last")),
+        SYNCS,
+    ]
+
+
+SCENARIOS = {"writes": writes, "first": first, "stages": stages}
+
+
+def _writes(*runs: Callable[[Sync], object]) -> list[Operation]:
+    return [Operation(WRITE, run) for run in runs]
+
+
+def _group(sync: Sync) -> None:
+    with sync.database.atomic():
+        Folder.create(key="f7", name="from a")
+        with contextlib.suppress(LookupError), sync.database.atomic():
+            Note.create(key="lost", title="lost")
+            Note.update(stars=99).execute()
+            raise LookupError
+        Note.create(key="n70", title="in the group", folder="f7")
+        Note.update(stars=Note.stars + 1).where(Note.folder == "f1").execute()
+
+
+def _rolled_back(sync: Sync) -> None:
+    with contextlib.suppress(LookupError), sync.database.atomic():
+        Note.create(key="lost", title="lost")
+        Note.delete().where(Note.stars >= 0).execute()
+        raise LookupError
+
+
+def _save(key: str, **values: object) -> Callable[[Sync], None]:
+    def run(_: Sync) -> None:
+        note = Note.get_by_id(key)
+        for name, value in values.items():
+            setattr(note, name, value)
+        note.save()
+
+    return run
+
+
+# -- who takes part ----------------------------------------------------------------------
+
+
+def prepare(folder: Path, *, met: bool = True) -> str:
+    """Make the files that every run starts from: a and b have met (or a is new), and b went on.
+    Returns a token."""
+    folder.mkdir(parents=True)
+    store = Store.open(folder / "service.db")
+    token = issue_token(store, USER, "test")
+    store.close()
+    with local_log(folder) as log:
+        with device(folder / "b.db", shared_log=log) as b:
+            for i in (1, 2, 3, 4):
+                Folder.create(key=f"f{i}", name=f"folder {i}")
+            for i in (1, 2, 3, 4, 5, 6):
+                Note.create(key=f"n{i}", title=f"note {i}", folder=f"f{(i + 1) // 2}")
+            b.sync()
+        if met:
+            with device(folder / "a.db", shared_log=log) as a:
+                a.sync()
+        with device(folder / "b.db", shared_log=log) as b:
+            Note.update(title="from b", stars=10).where(Note.key == "n1").execute()
+            Note.delete_by_id("n2")
+            Note.update(stars=3).where(Note.key == "n3").execute()
+            with b.database.atomic():
+                Folder.create(key="f5", name="from b")
+                for i in (10, 11, 12):
+                    Note.create(key=f"n{i}", title="from b", folder="f5")
+            Folder.delete_by_id("f2")
+            Note.create(key="n13", title="into a folder that a deletes", folder="f3")
+            Note.create(key="n81", title="made by both")
+            b.sync()
+    return token
+
+
+@functools.cache
+def schema() -> ServiceSchema:
+    """Built once, before any fork."""
+    return build_schema()
+
+
+@contextmanager
+def local_log(folder: Path, steps: Steps | None = None) -> Iterator[GraphQLSharedLog]:
+    """The service's whole schema and store on its file, in this process."""
+    stop_counting = count_service(steps) if steps else lambda: None
+    store = Store.open(folder / "service.db")
+    local = LocalTransport(InProcess(store, USER, schema=schema()).execute)
+    try:
+        yield GraphQLSharedLog(CountedTransport(local, steps) if steps else local, USER)
+    finally:
+        store.close()
+        stop_counting()
+
+
+def work(
+    folder: Path,
+    operations: list[Operation],
+    steps: Steps,
+    acknowledge: Callable[[bytes], object],
+) -> None:
+    """Run a scenario on device a, client and service in this process."""
+    counted = counted_connection(steps)
+    with (
+        local_log(folder, steps) as log,
+        device(folder / "a.db", shared_log=log, batch_size=BATCH, factory=counted) as a,
+    ):
+        for operation in operations:
+            operation.run(a)
+            acknowledge(operation.kind)
+
+
+def work_on(
+    folder: Path, url: str, token: str, life: int, acknowledge: Callable[[bytes], object]
+) -> None:
+    """Write and sync without end, over HTTP."""
+    number = 0
+    with device(folder / "a.db", url=url, token=token, batch_size=BATCH) as a:
+        while True:
+            number += 1
+            with a.database.atomic():
+                Note.create(key=f"m{life}-{number}", title="one of two")
+                Note.update(stars=Note.stars + 1).where(Note.key == "n1").execute()
+            acknowledge(WRITE)
+            Note.update(title=f"{life}-{number}").where(Note.key == "n3").execute()
+            acknowledge(STAGE)
+            if number % 3 == 0:
+                a.sync()
+                acknowledge(SYNC)
+
+
+def sync_all(folder: Path, steps: Steps | None = None) -> None:
+    """Everybody syncs until there is nothing left to say."""
+    counted = {"factory": counted_connection(steps)} if steps else {}
+    with local_log(folder, steps) as log:
+        for name in ("a", "b", "a"):
+            with device(folder / f"{name}.db", shared_log=log, **counted) as one:
+                one.sync()

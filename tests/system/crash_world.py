@@ -1,0 +1,240 @@
+"""The world of the crash tests: models, devices, and what must be true of their files.
+
+The files are read by plain `sqlite3`, and what should stand in them is worked out by
+`tests.dictmodel` from nothing but entries; so a fault of the library cannot hide itself.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import peewee
+
+from sharedlog import SharedLog, Sync, SyncModel
+from tests.dictmodel import Write, row_of
+
+UNSENT, SENT = 0, 1
+
+Tables = dict[str, dict[str, dict[str, Any]]]
+"""Rows by collection and key, their values by field name."""
+
+
+class Folder(SyncModel):
+    key = peewee.TextField(primary_key=True)
+    name = peewee.TextField()
+
+
+class Note(SyncModel):
+    key = peewee.TextField(primary_key=True)
+    title = peewee.TextField()
+    stars = peewee.IntegerField(default=0)
+    meta = peewee.JSONField(null=True)
+    folder = peewee.ForeignKeyField(Folder, null=True, on_delete="CASCADE", backref="notes")
+
+
+MODELS: list[type[SyncModel]] = [Folder, Note]
+
+
+def open_database(path: Path, *, timeout_s: float = 5, **connecting: Any) -> peewee.SqliteDatabase:
+    """The application's database, as an application that cares would open it."""
+    pragmas = {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1}
+    return peewee.SqliteDatabase(str(path), pragmas=pragmas, timeout=timeout_s, **connecting)
+
+
+@contextmanager
+def device(
+    path: Path,
+    *,
+    shared_log: SharedLog | None = None,
+    url: str | None = None,
+    token: str | None = None,
+    batch_size: int = 1000,
+    **connecting: Any,
+) -> Iterator[Sync]:
+    """A device that is set up, its models bound; nothing of it is open afterwards."""
+    database = open_database(path, **connecting)
+    with database.bind_ctx(MODELS):
+        database.create_tables(MODELS)
+        sync = Sync(
+            database, MODELS, shared_log=shared_log, url=url, token=token, batch_size=batch_size
+        )
+        try:
+            yield sync.setup()
+        finally:
+            sync.close()
+            database.close()
+
+
+# -- what is in the files ----------------------------------------------------------------
+
+
+class ClientEntry(NamedTuple):
+    """An entry of a device's client log."""
+
+    ticks: int
+    offset: int
+    change: dict[str, Any]
+    status: int
+
+
+class LogEntry(NamedTuple):
+    """An entry of the shared log."""
+
+    seq: int
+    device: str
+    ticks: int
+    offset: int
+    change: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClientFile:
+    """A device's database as it stands."""
+
+    device: str
+    checkpoint: int
+    entries: list[ClientEntry]
+    received: set[tuple[str, int]]
+    tables: Tables
+
+    def changes(self) -> list[dict[str, Any]]:
+        return [entry.change for entry in self.entries]
+
+
+def read_client(path: Path) -> ClientFile:
+    """Read a device's database, and check that it is sound."""
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        made = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        tables = _tables(db) if "note" in made else tables_of([])
+        if "sharedlog_state" not in made:
+            return ClientFile("", 0, [], set(), tables)
+        state = dict(db.execute("SELECT key, value FROM sharedlog_state"))
+        operations = ("create", "modify", "delete")
+        entries = [
+            ClientEntry(
+                ticks, offset, _change(operations[operation], collection, pk, value), status
+            )
+            for ticks, offset, collection, pk, operation, value, status in db.execute(
+                "SELECT ticks, offset_ticks, collection, pk, operation, value, status "
+                "FROM sharedlog_entry ORDER BY ticks"
+            )
+        ]
+        received = set(db.execute("SELECT device, ticks FROM sharedlog_inbox"))
+    checkpoint = int((state.get("checkpoint") or "0").rpartition(".")[2])
+    return ClientFile(state.get("device") or "", checkpoint, entries, received, tables)
+
+
+def _tables(db: sqlite3.Connection) -> Tables:
+    folders = db.execute("SELECT key, name FROM folder")
+    notes = db.execute("SELECT key, title, stars, meta, folder_id FROM note")
+    return {
+        "folder": {key: {"name": name} for key, name in folders},
+        "note": {
+            key: {"title": title, "stars": stars, "meta": meta and json.loads(meta), "folder": on}
+            for key, title, stars, meta, on in notes
+        },
+    }
+
+
+def _change(operation: str, collection: str, pk: str, value: str | None) -> dict[str, Any]:
+    return {
+        "operation": operation,
+        "collection": collection,
+        "pk": json.loads(pk),
+        "field": None,
+        "value": value and json.loads(value),
+    }
+
+
+def read_log(path: Path) -> list[LogEntry]:
+    """Read the one user's shared log, and check that it is sound: numbered 1, 2, 3 without a
+    gap up to its head, each device's entries in the order of their timestamps."""
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        ((head,),) = db.execute("SELECT head FROM logs").fetchall()
+        log = [
+            LogEntry(key & (2**40 - 1), device, ticks, offset, json.loads(data))
+            for key, device, ticks, offset, data in db.execute(
+                "SELECT entries.id, devices.id, entries.created_on, group_offset, data "
+                "FROM entries JOIN devices ON devices.no = entries.device ORDER BY entries.id"
+            )
+        ]
+    assert [entry.seq for entry in log] == list(range(1, head + 1))
+    by_device: dict[str, list[int]] = defaultdict(list)
+    for entry in log:
+        by_device[entry.device].append(entry.ticks)
+    for ticks in by_device.values():
+        assert ticks == sorted(set(ticks)), "a device's entries are out of order"
+    return log
+
+
+# -- what must be true of them -----------------------------------------------------------
+
+
+def tables_of(entries: Iterable[tuple[int, str, Mapping[str, Any]]]) -> Tables:
+    """What the tables hold that a set of (ticks, device, change) makes: alive rows whose
+    parents are there."""
+    writes: dict[tuple[str, str], list[Write]] = defaultdict(list)
+    for ticks, author, change in entries:
+        write = Write((ticks, author), change["operation"], change["value"])
+        writes[change["collection"], change["pk"]].append(write)
+    tables: Tables = {"folder": {}, "note": {}}
+    for (collection, pk), some in writes.items():
+        row = row_of(some)
+        if row.alive:
+            tables[collection][pk] = dict(row.values)
+    tables["note"] = {
+        pk: values
+        for pk, values in tables["note"].items()
+        if values["folder"] is None or values["folder"] in tables["folder"]
+    }
+    return tables
+
+
+def check_client(client: ClientFile, log: list[LogEntry]) -> None:
+    """What holds at every moment of a device's life, whoever died when.
+
+    Its tables are what its own entries and the others' up to its checkpoint make: neither a row
+    without its entry nor an entry without its row, and the checkpoint moves with what it means.
+    """
+    others = [
+        (entry.ticks, entry.device, entry.change)
+        for entry in log
+        if entry.device != client.device
+        and entry.seq <= client.checkpoint
+        and (entry.device, entry.ticks) not in client.received
+    ]
+    own = [(entry.ticks, client.device, entry.change) for entry in client.entries]
+    expected = tables_of([*others, *own])
+    assert client.tables == expected, f"tables:\n{client.tables}\nentries:\n{expected}"
+    mine = {entry.ticks: entry for entry in log if entry.device == client.device}
+    for entry in client.entries:
+        there = mine.pop(entry.ticks, None)
+        if there is None:
+            assert entry.status == UNSENT, f"marked as sent, but not in the log: {entry}"
+        else:
+            assert (entry.offset, entry.change) == there[3:], f"changed on the way: {entry}"
+    assert not mine, f"in the log, but never committed by its device: {mine}"
+
+
+def check_equal(clients: Iterable[ClientFile], log: list[LogEntry]) -> None:
+    """What holds when all have synced: every entry of every device in the log, once, and all
+    tables equal to what the log makes."""
+    expected = tables_of((entry.ticks, entry.device, entry.change) for entry in log)
+    written = 0
+    for client in clients:
+        check_client(client, log)
+        assert [entry for entry in client.entries if entry.status != SENT] == []
+        assert not client.received
+        assert client.tables == expected, f"tables:\n{client.tables}\nlog:\n{expected}"
+        written += len(client.entries)
+    assert written == len(log)
