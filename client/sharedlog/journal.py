@@ -340,6 +340,14 @@ class Journal:
         )
         return [LocalEntry(*row) for row in cursor.fetchall()]
 
+    def has_unfolded(self, count: int) -> bool:
+        """Whether more than so many local entries are not folded yet."""
+        cursor = self.run(
+            "SELECT 1 FROM sharedlog_entry WHERE ticks > ? LIMIT 1 OFFSET ?",
+            (int(self.state("folded_until") or 0), count),
+        )
+        return cursor.fetchone() is not None
+
     def prune(self, older_than_ticks: int) -> int:
         """Delete entries that are sent and folded; return how many. Changes no outcome."""
         self._raise_floor_over_log()

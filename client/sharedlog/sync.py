@@ -55,7 +55,7 @@ from .remote import (
     SharedLog,
 )
 from .tracked import Registry
-from .versions import Versions
+from .versions import FOLD_LIMIT, Versions
 
 BATCH_SIZE = 1_000
 """Entries in one exchange, each way. Larger saves little; memory grows with it."""
@@ -403,6 +403,10 @@ class Sync:
         self._emit(Received(page.entries))
         if apply:
             self._emit(Reconciling(len(page.entries)))
+        while apply and page.entries and self.journal.has_unfolded(FOLD_LIMIT):
+            # A backlog is folded in transactions of its own: other writers get their turn.
+            with self._writing():
+                self.versions.fold_some()
 
     def _took(self, page: Page | None, applied: Applied | None, result: SyncResult) -> bool:
         """Account for a page that is stored; return whether there is more to read."""

@@ -40,13 +40,20 @@ class Versions:
         Their values stand in the tables already, so only versions are kept. Local timestamps
         are later than everything received, so this can wait until somebody looks.
         """
-        while entries := self._journal.unfolded(FOLD_LIMIT):
-            by_collection: dict[str, list[LocalEntry]] = defaultdict(list)
-            for entry in entries:
-                by_collection[entry.collection].append(entry)
-            for collection, some in by_collection.items():
-                self._fold(collection, some)
+        while self.fold_some():
+            pass
+
+    def fold_some(self) -> bool:
+        """Fold the next few thousand local entries; return whether there may be more."""
+        entries = self._journal.unfolded(FOLD_LIMIT)
+        by_collection: dict[str, list[LocalEntry]] = defaultdict(list)
+        for entry in entries:
+            by_collection[entry.collection].append(entry)
+        for collection, some in by_collection.items():
+            self._fold(collection, some)
+        if entries:
             self._journal.set_state(folded_until=str(entries[-1].ticks))
+        return len(entries) == FOLD_LIMIT
 
     def _fold(self, collection: str, entries: list[LocalEntry]) -> None:
         me = self._journal.device_id()

@@ -1,0 +1,55 @@
+"""Which faults strike, how often, and what a crash is."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+
+RATES: Mapping[str, float] = {
+    # On the way, for each exchange.
+    "request lost": 0.04,
+    "request late": 0.03,
+    "request doubled": 0.05,
+    "copy late": 0.03,
+    "reply lost": 0.05,
+    "partition": 0.01,
+    # In the service, for each exchange.
+    "service dies at a statement": 0.02,
+    "service dies before its reply": 0.02,
+    "service clock jumps": 0.01,
+    "log begins a new life": 0.004,
+    "service restored from a backup": 0.003,
+    "foreign entry": 0.01,
+    # In a device, for each thing it does.
+    "device dies at a statement": 0.05,
+    "device dies": 0.01,
+    "clock jumps": 0.03,
+    "clock freezes": 0.02,
+    # In the application, for each transaction.
+    "transaction rolled back": 0.05,
+    "savepoint rolled back": 0.05,
+}
+
+
+class Crash(BaseException):
+    """The process is gone. Not an Exception, so that no code can treat it as a failure."""
+
+
+class Faults:
+    """Decides by chance, and counts. `heal()` ends all faults that come by chance."""
+
+    def __init__(self, chance: random.Random, *, scale: float = 1.0) -> None:
+        self.counts: Counter[str] = Counter()
+        self._chance = chance
+        self._scale = scale
+
+    def strike(self, kind: str) -> bool:
+        """Whether this fault happens here and now."""
+        struck = self._chance.random() < RATES[kind] * self._scale
+        if struck:
+            self.counts[kind] += 1
+        return struck
+
+    def heal(self) -> None:
+        self._scale = 0.0

@@ -1,0 +1,181 @@
+"""The way to the service and back: requests get lost, are late, come twice; replies get lost.
+
+A reply never comes late: whoever asked has gone away by then, as over HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Protocol, TypeVar
+
+from sharedlog import ConnectionFailed, SharedLog, SharedLogError
+from sharedlog.remote import Outgoing, Page, Receipt
+
+from .clocks import HOUR, MINUTE, SECOND
+from .faults import Crash, Faults
+from .service import Service
+from .trace import Trace
+
+T = TypeVar("T")
+
+EXCHANGES_MAX = 2_000
+"""In one sync. More means that it goes round in circles."""
+
+
+class Stuck(AssertionError):
+    """A device exchanges without end, or cannot finish although nothing is in its way."""
+
+
+class World(Protocol):
+    """What the network needs of the world."""
+
+    @property
+    def now(self) -> int: ...
+
+    def pass_time(self, ms: int) -> None: ...
+
+    def later(self, delay_ms: int, event: Callable[[], None]) -> None: ...
+
+
+class Network:
+    """Between all devices and the service."""
+
+    def __init__(
+        self, world: World, service: Service, faults: Faults, chance: Random, trace: Trace
+    ) -> None:
+        self._world = world
+        self._service = service
+        self._faults = faults
+        self._chance = chance
+        self._trace = trace
+        self._refused_ahead: set[tuple[str, int]] = set()
+        self.acknowledged: dict[tuple[str, int], str] = {}
+
+    def exchange(self, link: Link, what: str, request: Callable[[SharedLog], T]) -> T:
+        """Carry a request to the service and its reply back, or fail on the way."""
+        self._world.pass_time(self._chance.randint(1, 300))
+        if self._world.now < link.cut_until or self._faults.strike("partition"):
+            if self._world.now >= link.cut_until:
+                link.cut_until = self._world.now + self._chance.randint(MINUTE, 40 * HOUR)
+            raise self._failed(link, what, "partition")
+        if self._faults.strike("request lost"):
+            raise self._failed(link, what, "request lost")
+        if self._faults.strike("request late"):
+            self._deliver_late(link, what, request)
+            raise self._failed(link, what, "request late")
+        self._happen_to_service()
+        if self._faults.strike("request doubled"):
+            self._deliver(link, f"{what} (first of two)", request)
+        reply = self._deliver(link, what, request)
+        if self._faults.strike("copy late"):
+            self._deliver_late(link, what, request)
+        if self._faults.strike("service dies before its reply"):
+            self._service.restart()
+            raise self._failed(link, what, "service died")
+        if self._faults.strike("reply lost"):
+            raise self._failed(link, what, "reply lost")
+        self._world.pass_time(self._chance.randint(1, 300))
+        return reply
+
+    def heal(self) -> None:
+        """Mend everything that does not mend itself."""
+
+    def _deliver(self, link: Link, what: str, request: Callable[[SharedLog], T]) -> T:
+        dies = self._faults.strike("service dies at a statement")
+        try:
+            reply = self._service.answer(request, dies=dies)
+        except Crash as crash:
+            raise self._failed(link, what, f"service died {crash}") from None
+        self._trace.add(self._world.now, link.name, what, _said(reply))
+        return reply
+
+    def _deliver_late(self, link: Link, what: str, request: Callable[[SharedLog], T]) -> None:
+        def event() -> None:
+            try:
+                self._deliver(link, f"{what} (late)", request)
+            except SharedLogError as error:
+                self._trace.add(self._world.now, link.name, what, "late", error.code)
+
+        self._world.later(self._chance.randint(SECOND, 5 * MINUTE), event)
+
+    def _happen_to_service(self) -> None:
+        """What strikes the service between two requests."""
+        if self._faults.strike("log begins a new life"):
+            self._service.begin_new_life()
+        if self._faults.strike("service restored from a backup") and self._service.has_backup:
+            self._service.restore()
+
+    def _failed(self, link: Link, what: str, why: str) -> ConnectionFailed:
+        self._trace.add(self._world.now, link.name, what, "failed:", why)
+        return ConnectionFailed(why)
+
+
+class Link:
+    """One device's way to the service: a `SharedLog` whose calls go through the network.
+
+    `meanwhile` is called while a request is on its way and while its reply is: other things
+    happen on the device then.
+    """
+
+    def __init__(self, name: str, network: Network, meanwhile: Callable[[], None]) -> None:
+        self.name = name
+        self.cut_until = 0
+        self.exchanges = 0
+        self._network = network
+        self._meanwhile = meanwhile
+
+    def register(self, name: str | None, request_id: str) -> str:
+        return self._call("registers", lambda log: log.register(name, request_id))
+
+    def write(
+        self,
+        device: str,
+        entries: Sequence[Outgoing],
+        *,
+        after: str | None,
+        now_ms: int,
+        limit: int,
+        byte_limit: int,
+    ) -> Receipt:
+        def request(log: SharedLog) -> Receipt:
+            return log.write(
+                device, entries, after=after, now_ms=now_ms, limit=limit, byte_limit=byte_limit
+            )
+
+        receipt = self._call(f"writes {len(entries)} after {after}", request)
+        rejected = {rejection.index for rejection in receipt.rejected}
+        for index, entry in enumerate(entries):
+            if index not in rejected:
+                self._network.acknowledged[device, entry.ticks] = entry.data
+        return receipt
+
+    def read(self, device: str, *, after: str | None, limit: int, byte_limit: int) -> Page:
+        def request(log: SharedLog) -> Page:
+            return log.read(device, after=after, limit=limit, byte_limit=byte_limit)
+
+        return self._call(f"reads after {after}", request)
+
+    def close(self) -> None:
+        pass
+
+    def _call(self, what: str, request: Callable[[SharedLog], T]) -> T:
+        self.exchanges += 1
+        if self.exchanges > EXCHANGES_MAX:
+            raise Stuck(f"{self.name} made {EXCHANGES_MAX} exchanges in one sync")
+        self._meanwhile()
+        reply = self._network.exchange(self, what, request)
+        self._meanwhile()
+        return reply
+
+
+def _said(reply: object) -> str:
+    """A reply in few words."""
+    if isinstance(reply, Receipt):
+        codes = [rejection.code for rejection in reply.rejected]
+        page = "" if reply.page is None else _said(reply.page)
+        return f"+{reply.accepted} ={reply.duplicates} -{codes} {page}"
+    if isinstance(reply, Page):
+        more = " and more" if reply.has_more else ""
+        return f"{len(reply.entries)} to {reply.cursor}{more}"
+    return str(reply)
