@@ -10,76 +10,32 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import peewee
 
-from . import changes
 from .adopt import Adopted, Adoption
-from .apply import Applied, Applier
+from .apply import Applier
 from .capture import Recorder
-from .changes import Change
 from .clock import TICKS_PER_MS, Now, system_now
-from .errors import (
-    ConfigurationError,
-    EntryUnreadable,
-    EpochChanged,
-    MissingToken,
-    NotSetUp,
-    ServiceFailed,
-)
-from .events import (
-    Event,
-    Listener,
-    Progress,
-    Received,
-    Reconciled,
-    Reconciling,
-    Refused,
-    Restamped,
-    Sending,
-    Sent,
-    SyncResult,
-)
-from .journal import Journal, LocalEntry, RefusedEntry
-from .remote import (
-    GraphQLSharedLog,
-    HttpTransport,
-    Outgoing,
-    Page,
-    Receipt,
-    Rejection,
-    SharedLog,
-)
+from .errors import ConfigurationError, MissingToken, NotSetUp
+from .events import Event, Listener, Reconciled, Reconciling, SyncResult
+from .exchange import Exchange, Replica
+from .journal import Journal
+from .pipeline import Pipeline, Processor, Serializer
+from .remote import GraphQLSharedLog, HttpTransport, SharedLog
 from .tracked import Registry
-from .versions import FOLD_LIMIT, Versions
+from .versions import Versions
 
 BATCH_SIZE = 1_000
 """Entries in one exchange, each way. Larger saves little; memory grows with it."""
 
 BYTE_LIMIT = 1_000_000
 """Bytes of entries in one exchange, each way; one group may exceed it."""
-
-MAX_LEAD_MS = 5 * 60 * 1000
-"""A clock this far ahead is corrected; the service refuses entries from beyond it."""
-
-TOO_LARGE = frozenset(("BATCH_TOO_LARGE", "BODY_TOO_LARGE", "HTTP_413"))
-"""What the service says when a whole request is over its limits."""
-
-Processor = Callable[[Change], Change | None]
-"""Sees a change on its way out or in; may answer another one, or None to drop it. Must be
-pure: the same change always gives the same answer, because an exchange may be repeated."""
-
-
-class Serializer(Protocol):
-    """How changes become the opaque text that the service keeps (encryption goes here)."""
-
-    def encode(self, change: Change) -> str: ...
-
-    def decode(self, data: str) -> Change: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +99,31 @@ class Sync:
             )
         self._shared_log = shared_log or _over_http(url, token, user)
         self._device_name = device_name
-        self._batch_size = batch_size
-        self._byte_limit = byte_limit
-        self._serializer = serializer
-        self._pre_send = pre_send
-        self._post_receive = post_receive
-        self._now = now
         self._new_request_id = new_request_id
+        self._batch_size = batch_size
+        self._now = now
         self.journal = Journal(self.database, now)
         self.versions = Versions(self.journal)
+        pipeline = Pipeline(serializer, pre_send, post_receive)
         self._applier = Applier(
-            self.database, self.registry, self.journal, self.versions, self._decode
+            self.database, self.registry, self.journal, self.versions, pipeline.decode
+        )
+        self._replica = Replica(
+            self.journal,
+            self.versions,
+            self._applier,
+            pipeline,
+            self._shared_log,
+            batch_size,
+            byte_limit,
+            now,
+            self._writing,
+            self._emit,
         )
         self._recorder = Recorder(self.database, self.registry, self.journal)
         self._listeners: list[Listener] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._working = False
         self._ready = False
 
     # -- set-up --------------------------------------------------------------------------
@@ -211,21 +177,21 @@ class Sync:
         result = SyncResult()
         with self._exclusively():
             self._reconcile_received(result)
-            self._exchange(result, send=True, apply=True)
+            self._exchange(result, apply=True).run(send=True)
         return result
 
     def send(self) -> SyncResult:
         """Only send unsent entries."""
         result = SyncResult()
         with self._exclusively():
-            self._exchange(result, send=True, apply=None)
+            self._exchange(result, apply=None).run(send=True)
         return result
 
     def receive(self) -> SyncResult:
         """Only fetch others' entries into the client log; `reconcile()` applies them."""
         result = SyncResult()
         with self._exclusively():
-            self._exchange(result, send=False, apply=False)
+            self._exchange(result, apply=False).run(send=False)
         return result
 
     def reconcile(self) -> SyncResult:
@@ -256,8 +222,6 @@ class Sync:
         `sync()` sends what was recorded. `progress` is called after each chunk.
         """
         with self._exclusively():
-            with self._writing():
-                pass  # refuses to run inside a transaction
             return Adoption(
                 self.registry, self.journal, self.versions, progress or (lambda _: None)
             ).run()
@@ -267,154 +231,14 @@ class Sync:
 
         No later outcome changes: versions and tombstones are kept apart.
         """
-        self._check_ready()
-        with self.journal.transaction():
+        with self._exclusively(), self._writing():
             self.versions.fold_local()
             return self.journal.prune((self._now() - keep_ms) * TICKS_PER_MS)
 
-    # -- one exchange after the other ----------------------------------------------------
+    # -- the parts -----------------------------------------------------------------------
 
-    def _exchange(self, result: SyncResult, *, send: bool, apply: bool | None) -> None:
-        """Go on until there is nothing to send and nothing to receive.
-
-        `apply`: True applies pages at once, False stores them, None does not look at them.
-        """
-        device = self._registered()
-        since = self.journal.oldest_unsent()
-        pending = self.journal.count_unsent()
-        more = True
-        while True:
-            after = self.journal.state("checkpoint")
-            batch = self._next_batch() if send else []
-            if not batch and not more:
-                return
-            try:
-                if batch:
-                    more = self._push(device, batch, after, apply, since, result)
-                elif apply is None:
-                    return
-                else:
-                    more = self._pull(device, after, apply, since, result)
-            except EpochChanged:
-                if after is None:
-                    raise  # a log that refuses its own beginning is broken
-                self._start_over()
-                more = True
-                continue
-            left = max(0, pending - result.sent - result.refused)
-            self._emit(Progress(result.sent, result.received, left))
-
-    def _push(
-        self,
-        device: str,
-        outgoing: list[Outgoing],
-        after: str | None,
-        apply: bool | None,
-        since: int | None,
-        result: SyncResult,
-    ) -> bool:
-        """Send a batch; settle it and take the page that came with it in one transaction."""
-        self._emit(Sending(outgoing))
-        try:
-            receipt = self._shared_log.write(
-                device,
-                outgoing,
-                after=after,
-                now_ms=self._now(),
-                limit=self._batch_size,
-                byte_limit=self._byte_limit,
-            )
-        except ServiceFailed as error:
-            if error.service_code not in TOO_LARGE:
-                raise
-            if len(outgoing) > 1:  # better a group in two parts than a device that is stuck
-                half = outgoing[: len(outgoing) // 2]
-                return self._push(device, half, after, apply, since, result)
-            receipt = _refusing(error)
-        result.exchanges += 1
-        self._emit(Sent(receipt))
-        if receipt.page is not None and apply is not None:
-            self._announce(receipt.page, apply)
-        with self._writing():
-            refused = self._settle(outgoing, receipt)
-            applied = None
-            if receipt.page is not None and apply is not None:
-                applied = self._store_page(receipt.page, after, apply, since)
-        result.sent += receipt.accepted + receipt.duplicates
-        result.duplicates += receipt.duplicates
-        result.refused += len(refused)
-        for entry in refused:
-            self._emit(entry)
-        return self._took(receipt.page, applied, result) if apply is not None else False
-
-    def _pull(
-        self,
-        device: str,
-        after: str | None,
-        apply: bool,
-        since: int | None,
-        result: SyncResult,
-    ) -> bool:
-        page = self._shared_log.read(
-            device, after=after, limit=self._batch_size, byte_limit=self._byte_limit
-        )
-        result.exchanges += 1
-        self._announce(page, apply)
-        with self._writing():
-            applied = self._store_page(page, after, apply, since)
-        return self._took(page, applied, result)
-
-    def _settle(self, outgoing: Sequence[Outgoing], receipt: Receipt) -> list[Refused]:
-        """Mark exactly the entries that the receipt speaks of; return the refused ones."""
-        rejected = {rejection.index: rejection for rejection in receipt.rejected}
-        refused = [
-            Refused(outgoing[r.index].ticks, r.code, r.reason)
-            for r in receipt.rejected
-            if r.code != "CLOCK_AHEAD"
-        ]
-        self.journal.mark_sent(
-            [entry.ticks for index, entry in enumerate(outgoing) if index not in rejected],
-            [RefusedEntry(entry.ticks, f"{entry.code}: {entry.reason}") for entry in refused],
-        )
-        if len(refused) < len(rejected):
-            self._restamp(receipt)
-        return refused
-
-    def _store_page(
-        self, page: Page, after: str | None, apply: bool, since: int | None
-    ) -> Applied | None:
-        """Apply a page, or keep it for `reconcile()`, and move the checkpoint with it.
-
-        None if the checkpoint is not where this page begins: another thread or process was
-        faster, and its work stands.
-        """
-        if self.journal.state("checkpoint") != after:
-            return None
-        applied = Applied(entries=len(page.entries))
-        if apply:
-            applied = self._applier.apply(page.entries, since)
-        else:
-            self.journal.receive(page.entries)
-        if page.cursor != after:
-            self.journal.set_state(checkpoint=page.cursor, epoch=page.epoch)
-        return applied
-
-    def _announce(self, page: Page, apply: bool) -> None:
-        self._emit(Received(page.entries))
-        if apply:
-            self._emit(Reconciling(len(page.entries)))
-        while apply and page.entries and self.journal.has_unfolded(FOLD_LIMIT):
-            # A backlog is folded in transactions of its own: other writers get their turn.
-            with self._writing():
-                self.versions.fold_some()
-
-    def _took(self, page: Page | None, applied: Applied | None, result: SyncResult) -> bool:
-        """Account for a page that is stored; return whether there is more to read."""
-        if page is None or applied is None:
-            return True
-        result.add(applied)
-        self._emit(Reconciled(applied))
-        return page.has_more
+    def _exchange(self, result: SyncResult, *, apply: bool | None) -> Exchange:
+        return Exchange(self._replica, self._registered(), result, apply=apply)
 
     def _reconcile_received(self, result: SyncResult) -> None:
         while True:
@@ -427,8 +251,6 @@ class Sync:
             self._emit(Reconciled(applied))
             if len(received) < self._batch_size:
                 return
-
-    # -- what happens now and then -------------------------------------------------------
 
     def _registered(self) -> str:
         device = self.journal.device_id()
@@ -444,86 +266,47 @@ class Sync:
             self.versions.forget_numbers()
         return self.journal.device_id()
 
-    def _restamp(self, receipt: Receipt) -> None:
-        """Bring unsent entries back into the service's time, and later ones with them."""
-        lead = max(0, self._now() - int(receipt.server_time_ms))
-        self.versions.fold_local()
-        keys = self.journal.unsent_rows()
-        renamed = self.journal.restamp_unsent(lead)
-        self.versions.rename_local(renamed, keys)
-        self.journal.set_state(folded_until=str(max(renamed.values(), default=0)))
-        self._emit(Restamped(len(renamed), lead))
-
-    def _start_over(self) -> None:
-        """The log began a new life: read it from its beginning, offer it all we wrote."""
-        with self._writing():
-            self.journal.set_state(checkpoint=None)
-            self.journal.unsend_everything()
-
-    def _next_batch(self) -> list[Outgoing]:
-        """The next entries to send. What `pre_send` drops is marked, and not sent."""
-        while True:
-            local = self.journal.unsent(self._batch_size, self._byte_limit)
-            if self._pre_send is None and self._serializer is None:
-                return [Outgoing(entry.ticks, entry.offset, entry.data()) for entry in local]
-            batch, dropped = self._processed(local)
-            if dropped:
-                with self._writing():
-                    self.journal.mark_sent([], dropped)
-            if batch or not local:
-                return batch
-
-    def _processed(self, local: list[LocalEntry]) -> tuple[list[Outgoing], list[RefusedEntry]]:
-        batch, dropped = [], []
-        for entry in local:
-            change: Change | None = changes.decode(entry.data())
-            if change is not None and self._pre_send is not None:
-                change = self._pre_send(change)
-            if change is None:
-                dropped.append(RefusedEntry(entry.ticks, "dropped by pre_send"))
-                continue
-            encode = self._serializer.encode if self._serializer else changes.encode
-            batch.append(Outgoing(entry.ticks, entry.offset, encode(change)))
-        return batch, dropped
-
-    def _decode(self, data: str) -> Change | None:
-        """A received entry's change, through the serializer and `post_receive`."""
-        if self._serializer is None:
-            change = changes.decode(data)
-        else:
-            try:
-                change = self._serializer.decode(data)
-            except Exception as error:
-                raise EntryUnreadable(f"The serializer failed: {error!r}.") from error
-        return change if self._post_receive is None else self._post_receive(change)
-
     # -- small things --------------------------------------------------------------------
 
     def _check_ready(self) -> None:
         if not self._ready:
             raise NotSetUp()
 
-    def _exclusively(self) -> threading.Lock:
-        self._check_ready()
-        return self._lock
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        """One call at a time, and outside of the caller's transactions.
 
-    def _writing(self) -> Any:
+        That is looked at before waiting: who holds the write lock and waits for another
+        thread's sync() would wait for one that waits for him.
+        """
+        self._check_ready()
+        self._check_outside_transaction()
+        with self._lock:
+            if self._working:
+                raise ConfigurationError(
+                    "sync() was called by one of its own listeners or processors.",
+                    hint="Call it after sync() has returned, or from another thread.",
+                )
+            self._working = True
+            try:
+                yield
+            finally:
+                self._working = False
+
+    def _check_outside_transaction(self) -> None:
         if self.journal.in_transaction():
             raise ConfigurationError(
                 "sync() was called inside a transaction.",
                 hint="Call it after the `with database.atomic()` block.",
             )
+
+    def _writing(self) -> _Writing:
+        self._check_outside_transaction()
         return _Writing(self)
 
     def _emit(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)
-
-
-def _refusing(error: ServiceFailed) -> Receipt:
-    """A receipt for an entry that is too large for the service to even look at."""
-    rejection = Rejection(0, error.service_code, error.message)
-    return Receipt(0, 0, [rejection], "", 0.0, None)
 
 
 class _Writing:
@@ -539,7 +322,11 @@ class _Writing:
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None:
             self._sync.versions.forget_numbers()
-        self._transaction.__exit__(kind, error, traceback)
+        try:
+            self._transaction.__exit__(kind, error, traceback)
+        except BaseException:  # the commit failed
+            self._sync.versions.forget_numbers()
+            raise
 
 
 def _resolved(database: peewee.Database | peewee.Proxy) -> peewee.Database:

@@ -39,11 +39,23 @@ examples:
 """
 
 
+RESTORED_TEXT = """\
+Run this after putting back a backup of the database, before starting the service.
+
+Devices have seen entries that the backup lacks. Each log gets a new epoch, which
+tells them to start over and to offer their own entries again, so that what the
+backup lacks comes back. Without it a device could miss entries for ever.
+"""
+
+
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the commands; each sets `handler`, to be called with the parsed arguments."""
     _add_serve(_parser(subparsers, "serve", "run the service", SERVE_EXAMPLES))
     _add_token(_parser(subparsers, "token", "make, list and revoke tokens", TOKEN_EXAMPLES))
     _add_schema(_parser(subparsers, "schema", "print the GraphQL schema", SCHEMA_EXAMPLES))
+    _add_restored(
+        _parser(subparsers, "restored", "say that the database came from a backup", RESTORED_TEXT)
+    )
 
 
 def _parser(
@@ -112,6 +124,11 @@ def _add_schema(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("--check", type=Path, metavar="FILE", help="compare instead of printing")
     choice.add_argument("--output", type=Path, metavar="FILE", help="write instead of printing")
     parser.set_defaults(handler=_handler(_schema))
+
+
+def _add_restored(parser: argparse.ArgumentParser) -> None:
+    _add_database(parser)
+    parser.set_defaults(handler=_handler(_restored))
 
 
 def _handler(run: Handler) -> Handler:
@@ -216,4 +233,19 @@ def _schema(args: argparse.Namespace) -> int:
             return 1
     else:
         sys.stdout.write(text)
+    return 0
+
+
+def _restored(args: argparse.Namespace) -> int:
+    from sharedlog_service.errors import ConfigurationError
+
+    if not args.db.exists():
+        # Opening would make it, and an empty new database is what nobody means here.
+        raise ConfigurationError(f"There is no database {args.db}.")
+    store = _open(args)
+    try:
+        count = store.renew_epochs()
+    finally:
+        store.close()
+    print(f"{count} logs begin a new epoch.")
     return 0

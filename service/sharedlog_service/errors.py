@@ -51,11 +51,6 @@ class Code(Enum):
     UNAVAILABLE = "The service cannot do this now; nothing was written. Try again."
     INTERNAL = "The service failed; its log names this request by its id."
 
-    @property
-    def retryable(self) -> bool:
-        """Whether the very same request may succeed later."""
-        return self in (Code.UNAVAILABLE, Code.INTERNAL)
-
 
 class Refused(Exception):
     """An expected failure with a code; `details` travel in the error's `extensions`."""

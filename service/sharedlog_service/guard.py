@@ -157,7 +157,8 @@ def parse_request(body: bytes, request_id: str) -> GraphQLRequest:
     try:
         found = orjson.loads(body)
     except ValueError as error:
-        raise Refused(Code.BAD_REQUEST) from error
+        # orjson names the fault and the place, never what stands there.
+        raise Refused(Code.BAD_REQUEST, f"The body is not JSON: {error}.") from error
     if type(found) is not dict:
         raise Refused(Code.BAD_REQUEST, "The body must be one JSON object; batches are off.")
     check_depth(found)

@@ -39,6 +39,9 @@ SEEN_EVERY_MS = 60_000
 """How stale a device's `lastSeen` may get before a mere read refreshes it."""
 
 
+LABEL_CHARS_MAX = 200
+
+
 class LogState(NamedTuple):
     """A log as one transaction sees it."""
 
@@ -131,6 +134,14 @@ class Store:
             Log.update(epoch=epoch).where(Log.id == log.id).execute(db)
             return epoch
 
+    def renew_epochs(self) -> int:
+        """Begin a new life of every log; returns how many there are."""
+        with self._database.transaction():
+            users = self.users()
+            for user in users:
+                self.renew_epoch(user)
+            return len(users)
+
     def add_token(self, user: str, name: str, digest: str) -> None:
         with self._database.transaction() as db:
             Token.insert(hash=digest, user=user, name=name, created_at=self._now()).execute(db)
@@ -167,6 +178,8 @@ class Store:
 
         The device starts behind the entries shared up to `shared_until`, or at the beginning.
         """
+        for text in (name, request_id):
+            _check_label(text)
         with self._database.transaction() as db:
             log = self._log(db, user)
             if request_id is not None:
@@ -351,6 +364,13 @@ class Store:
             head=head,
             has_more=has_more,
             server_time=self._now(),
+        )
+
+
+def _check_label(text: str | None) -> None:
+    if text is not None and (len(text) > LABEL_CHARS_MAX or "\0" in text):
+        raise Refused(
+            Code.INVALID_ARGUMENT, f"name and requestId have {LABEL_CHARS_MAX} characters at most."
         )
 
 

@@ -142,7 +142,7 @@ def test_only_the_graphql_side_knows_graphql() -> None:
 # -- no state, no work at import ---------------------------------------------------------
 
 IMPORT_QUIETLY = """\
-import importlib, json, os, sys
+import importlib, json, os, sys, threading
 
 others, ours = json.loads(sys.argv[1])
 for name in others:
@@ -157,10 +157,9 @@ def watch(event, arguments):
     elif event.split(".")[0] in ("socket", "sqlite3", "subprocess", "os", "shutil", "tempfile"):
         if event not in ("os.listdir", "os.scandir"):
             seen.append(event)
-    elif event.startswith("_thread."):
-        seen.append(event)
 
 sys.addaudithook(watch)
+threading.Thread.start = lambda thread: seen.append(f"start of {thread}")
 environment = dict(os.environ)
 for name in ours:
     importlib.import_module(name)

@@ -75,6 +75,19 @@ def test_the_schema_is_printed_written_and_checked(run: Run, tmp_path: Path) -> 
     assert (code, "--output" in complaint) == (1, True)
 
 
+def test_after_a_restore_every_log_begins_a_new_epoch(run: Run, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "sharedlog.db")
+    for user in ("ada", "bob"):
+        store.create_user(user)
+    before = [store.stats(user).head.epoch for user in ("ada", "bob")]
+    store.close()
+    assert run("restored") == (0, "2 logs begin a new epoch.\n", "")
+    store = Store.open(tmp_path / "sharedlog.db")
+    after = [store.stats(user).head.epoch for user in ("ada", "bob")]
+    store.close()
+    assert len({*before, *after}) == 4
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -83,6 +96,7 @@ def test_the_schema_is_printed_written_and_checked(run: Run, tmp_path: Path) -> 
         (("serve", "--host", "256.1.1.1"), "Cannot listen"),
         (("token", "create", "--user", ""), "user name"),
         (("token", "list", "--db", "."), "is a folder"),
+        (("restored", "--db", "none.db"), "no database"),
     ],
 )
 def test_what_the_user_can_mend_is_said_in_a_sentence(

@@ -114,7 +114,6 @@ def test_a_full_disk_is_told_as_unavailable_and_heals(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         store.write("ada", device, batch)
     assert caught.value.code is Code.UNAVAILABLE
-    assert caught.value.code.retryable
     assert store.stats("ada").head.seq == 0
     with store._database.transaction() as db:
         rows(db, "PRAGMA max_page_count = 1000000")

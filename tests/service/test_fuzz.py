@@ -18,7 +18,19 @@ REQUESTS = int(os.environ.get("SHAREDLOG_FUZZ", "600"))
 
 PIECES = [
     *("{", "}", "[", "(", ")", "$", "...", "@skip(if: true)", "@include(if: $x)", "#", '"', '"""'),
-    *("\\u0000", "\\ud800", "\u2028", "𝒳", "9" * 400, "1e999", "-", "{a}", "query B {a}", "!", ":"),
+    *(
+        "\\u0000",
+        "\\ud800",
+        "\u2028",
+        "\U0001d4b3",
+        "9" * 400,
+        "1e999",
+        "-",
+        "{a}",
+        "query B {a}",
+        "!",
+        ":",
+    ),
     *("fragment f on Query {...f}", "...f", "__schema {types {name}}", "__typename", "null", "_"),
     *("subscription S {a}", "mutation", "userId", 'userId: "ada"', "[[1,0,1]]", "a: ", ","),
 ]

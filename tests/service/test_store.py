@@ -384,6 +384,13 @@ def test_a_device_starts_behind_what_was_shared_until_a_time(
     assert found.cursor.seq == start
 
 
+@pytest.mark.parametrize("label", ["x" * 201, "a\0b"])
+def test_labels_are_bounded(store: Store, label: str) -> None:
+    assert refused(lambda: store.create_device("ada", name=label)) is Code.INVALID_ARGUMENT
+    assert refused(lambda: store.create_device("ada", request_id=label)) is Code.INVALID_ARGUMENT
+    assert store.devices("ada") == []
+
+
 @pytest.mark.parametrize("shared_until", [float("nan"), float("inf"), -1e300])
 def test_what_is_no_time_is_refused(store: Store, shared_until: float) -> None:
     def act() -> object:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
+import peewee
 import pytest
 
 from sharedlog import (
@@ -289,39 +290,49 @@ def test_service_is_asked_to_stop_while_devices_push(
 # -- transactions ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", ["sync", "send", "receive", "reconcile", "prune", "adopt"])
-@pytest.mark.parametrize("how", ["atomic", "savepoint", "by hand"])
+@contextmanager
+def by_hand(database: peewee.Database) -> Iterator[None]:
+    database.execute_sql("BEGIN")
+    yield
+    database.execute_sql("COMMIT")
+
+
+@contextmanager
+def savepoint(database: peewee.Database) -> Iterator[None]:
+    with database.atomic(), database.atomic():
+        yield
+
+
+@pytest.mark.parametrize("transaction", [peewee.Database.atomic, savepoint, by_hand])
 def test_sync_inside_a_transaction_is_refused(
-    service: ServiceProcess, opened: Open, tmp_path: Path, stage: str, how: str
+    service: ServiceProcess,
+    opened: Open,
+    tmp_path: Path,
+    transaction: Callable[[peewee.Database], AbstractContextManager[object]],
 ) -> None:
+    stages = ["sync", "send", "receive", "reconcile", "prune", "adopt"]
     with opened("a") as a:
         a.sync()
-        database = a.database
-        Note.create(key="n0", title="waits")
+        Note.create(key="waits", title="to be sent")
         before = read_client(tmp_path / "a.db")
-        if how == "by hand":
-            database.execute_sql("BEGIN")
-        else:
-            database.atomic().__enter__()
-        if how == "savepoint":
-            database.atomic().__enter__()
-        with pytest.raises(ConfigurationError, match="inside a transaction") as caught:
-            getattr(a, stage)()
-        assert "after the `with database.atomic()` block" in (caught.value.hint or "")
+        for stage in stages:
+            with transaction(a.database):
+                with pytest.raises(ConfigurationError, match="inside a transaction") as caught:
+                    getattr(a, stage)()
+                assert "after the `with database.atomic()` block" in (caught.value.hint or "")
         assert read_log(service.db) == [], "refused, but it was sent"
         assert read_client(tmp_path / "a.db") == before
-        # The transaction is as it was: it goes on, and it commits.
-        Note.create(key="n1", title="in the transaction")
-        if how == "savepoint":
-            database.top_transaction().__exit__(None, None, None)
-        if how == "by hand":
-            database.execute_sql("COMMIT")
-        else:
-            database.top_transaction().__exit__(None, None, None)
+        with transaction(a.database):
+            Note.create(key="n1", title="first")
+            for stage in stages:
+                with pytest.raises(ConfigurationError):
+                    getattr(a, stage)()
+            Note.create(key="n2", title="the transaction is as it was")
+        assert read_log(service.db) == []
         a.sync()
     sync_all(opened)
     assert_equal(service, tmp_path)
-    assert sorted(read_client(tmp_path / "b.db").tables["note"]) == ["n0", "n1"]
+    assert sorted(read_client(tmp_path / "b.db").tables["note"]) == ["n1", "n2", "waits"]
 
 
 def test_sync_from_its_own_listener_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,238 @@
+"""One replica: a database file, the application's models on it, a `Sync`. It can die."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from sharedlog import ConnectionFailed, SharedLog, Sync
+from sharedlog.changes import dumps
+
+from .clocks import Clock
+from .faults import Crash
+from .files import Fuse, abandon, open_database
+from .models import COLUMNS, define
+from .oracle import Key
+from .trace import Trace
+
+STATEMENTS = 60
+"""Within so many statements it dies, if it is to die at a statement."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How a device is set up."""
+
+    batch_size: int
+    byte_limit: int
+    prunes: bool
+
+
+def any_habits(chance: Random, *, may_prune: bool) -> Habits:
+    return Habits(
+        chance.choice((1, 2, 5, 20, 1000)),
+        chance.choice((1, 300, 3_000, 1_000_000)),
+        may_prune and chance.random() < 0.5,
+    )
+
+
+class Device:
+    """A device. All methods may raise Crash; `restart()` brings it up again."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        shared_log: SharedLog,
+        clock: Clock,
+        habits: Habits,
+        chance: Random,
+        trace: Trace,
+        world_now: Callable[[], int],
+    ) -> None:
+        self.name = name
+        self.clock = clock
+        self.habits = habits
+        self.ledger: list[str] = []
+        self.deaths = 0
+        self.path = str(folder / f"{name}.db")
+        self._shared_log = shared_log
+        self._chance = chance
+        self._trace = trace
+        self._now = world_now
+        self._models = define()
+        self._newest = 0
+        self._start()
+
+    def _start(self) -> None:
+        self.fuse = Fuse()
+        self.database = open_database(self.path, self.fuse)
+        self.database.bind(self._models.all, bind_refs=False, bind_backrefs=False)
+        self.database.create_tables(self._models.all)
+        self.sync_object = self._sync_on(self.database)
+
+    def _sync_on(self, database: Any) -> Sync:
+        return Sync(
+            database,
+            self._models.given,
+            shared_log=self._shared_log,
+            device_name=self.name,
+            batch_size=self.habits.batch_size,
+            byte_limit=self.habits.byte_limit,
+            now=self.clock,
+            new_request_id=lambda: f"{self._chance.getrandbits(64):x}",
+        ).setup()
+
+    def restart(self) -> None:
+        """After a crash, or just so: nothing survives but the file."""
+        self.deaths += 1
+        abandon(self.database)
+        self._start()
+        self.note_changes()
+
+    def close(self) -> None:
+        abandon(self.database)
+
+    # -- what it does --------------------------------------------------------------------
+
+    def work(self, act: Callable[[Any, Any], str]) -> int:
+        """Let the user do something; return how many changes came of it."""
+        said = act(self.database, self._models)
+        changes = self.note_changes()
+        self._trace.add(self._now(), self.name, said, changes)
+        return changes
+
+    def note_changes(self) -> int:
+        """Put into the ledger what was committed since: this must be in the log at the end."""
+        rows = self.run(
+            "SELECT ticks, operation, collection, pk, value FROM sharedlog_entry "
+            "WHERE ticks > ? ORDER BY ticks",
+            self._newest,
+        )
+        self._newest = max([self._newest, *(row[0] for row in rows)])
+        self.ledger += [dumps([operation, c, pk, v]) for _, operation, c, pk, v in rows]
+        return len(rows)
+
+    def exchange(self) -> str:
+        """One of the ways to sync. Says how it ended."""
+        sync = self.sync_object
+        ways: tuple[Callable[[], Any], ...] = (sync.sync, sync.send, sync.receive, sync.reconcile)
+        way = self._chance.choices(ways, (12, 1, 1, 1))[0]
+        return self._said(way)
+
+    def sync(self) -> str:
+        return self._said(self.sync_object.sync)
+
+    def _said(self, way: Callable[[], Any]) -> str:
+        try:
+            result = way()
+        except ConnectionFailed:
+            return f"{way.__name__} failed"
+        finally:
+            if not self.fuse.blown:
+                self._follow_restamps()
+        counts = (result.sent, result.received, result.created, result.modified, result.deleted)
+        return f"{way.__name__} {counts} parked {result.parked} after {result.exchanges}"
+
+    def _follow_restamps(self) -> None:
+        """Unsent entries may have got other timestamps; they are in the ledger all the same."""
+        newest = self.run("SELECT ifnull(max(ticks), 0) FROM sharedlog_entry")[0][0]
+        floor = self.run("SELECT floor FROM sharedlog_clock")[0][0]
+        self._newest = max(newest, floor)
+
+    def sync_beside(self) -> str:
+        """Another process on the same file syncs, while this one waits for an answer."""
+        mine = self.database
+        database = open_database(self.path, self.fuse)
+        self.database = database
+        try:
+            database.bind(self._models.all, bind_refs=False, bind_backrefs=False)
+            sync = self._sync_on(database)
+            return self._said(sync.sync)
+        finally:
+            abandon(database)
+            self.database = mine
+            mine.bind(self._models.all, bind_refs=False, bind_backrefs=False)
+
+    def prune(self) -> str:
+        return f"pruned {self.sync_object.prune(0)}"
+
+    # -- what it holds -------------------------------------------------------------------
+
+    def run(self, sql: str, *parameters: Any) -> list[Any]:
+        rows: list[Any] = self.database.execute_sql(sql, parameters).fetchall()
+        return rows
+
+    @property
+    def id(self) -> str:
+        return self.sync_object.journal.device_id()
+
+    def tables(self) -> dict[Key, dict[str, Any]]:
+        """Every row of every table, as on the wire."""
+        found = {}
+        for model in self._models.all:
+            name = model._meta.table_name
+            key, fields = COLUMNS[name]
+            for row in model.select().dicts():
+                parts = [_wire(row[part]) for part in key]
+                pk = dumps(parts if len(key) > 1 else parts[0])
+                found[name, pk] = {field: _wire(row[field]) for field in fields}
+        return found
+
+    def states(self) -> dict[Key, dict[str, Any]]:
+        """What is known of each row, apart from the table: comparable between devices."""
+        versions = self.sync_object.versions
+        with self.database.atomic():
+            versions.fold_local()
+        keys: dict[str, list[str]] = {}
+        for collection, pk in self.run("SELECT collection, pk FROM sharedlog_row ORDER BY 1, 2"):
+            keys.setdefault(collection, []).append(pk)
+        return {
+            (collection, pk): {
+                "alive": state.alive,
+                "died": state.died,
+                "versions": {n: state.version_of(n) for n in sorted(state.written_fields())},
+                "held": state.held,
+                "parked": state.parked is not None,
+            }
+            for collection, pks in keys.items()
+            for pk, state in versions.load(collection, pks).items()
+        }
+
+    def unreadable(self) -> int:
+        return int(self.sync_object.status().unreadable)
+
+    def broken_references(self) -> list[Any]:
+        return self.run("PRAGMA foreign_key_check")
+
+
+def _wire(value: Any) -> Any:
+    """A value as it must look on the wire."""
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, bytes | memoryview):
+        return base64.b64encode(bytes(value)).decode()
+    if type(value) is int and abs(value) > 2**53:
+        return str(value)
+    return value
+
+
+def died(crash: Crash) -> str:
+    return f"died {crash}"
+
+
+def same(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> bool:
+    """Equal also in what Python takes for equal: 0 and False, 1 and 1.0."""
+    return json.dumps(_listed(one)) == json.dumps(_listed(other))
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return sorted(([str(k), _listed(v)] for k, v in value.items()), key=lambda pair: pair[0])
+    return value
