@@ -14,6 +14,7 @@ import peewee
 from .changes import CREATE, DELETE, Change, Entry, Wire, dumps, loads
 from .clock import BEFORE_TRACKING, Version
 from .errors import EntryUnreadable
+from .inbox import Inbox
 from .journal import Journal
 from .parents import Relations
 from .placement import Placement
@@ -69,6 +70,7 @@ class Applier:
         self._database = database
         self._registry = registry
         self._journal = journal
+        self._inbox = Inbox(journal)
         self._versions = versions
         self._decode_data = decode
         self._relations = Relations(registry)
@@ -122,7 +124,7 @@ class Applier:
             try:
                 change = self._decode_data(data)
             except EntryUnreadable as error:
-                self._journal.receive([entry], error.message)
+                self._inbox.keep([entry], error.message)
                 applied.unreadable += 1
                 continue
             newest = max(newest, ticks)

@@ -26,6 +26,7 @@ from .events import (
     Sent,
     SyncResult,
 )
+from .inbox import Inbox
 from .journal import Journal, RefusedEntry
 from .pipeline import Pipeline
 from .remote import Outgoing, Page, Receipt, Rejection, SharedLog
@@ -47,6 +48,7 @@ class Replica:
     """
 
     journal: Journal
+    inbox: Inbox
     versions: Versions
     applier: Applier
     pipeline: Pipeline
@@ -180,7 +182,7 @@ class Exchange:
         if self._apply:
             applied = self._replica.applier.apply(page.entries, self._since)
         else:
-            self._journal.receive(page.entries)
+            self._replica.inbox.keep(page.entries)
         if page.cursor != after:
             self._journal.set_state(checkpoint=page.cursor, epoch=page.epoch)
         return applied

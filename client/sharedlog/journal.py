@@ -1,15 +1,8 @@
-"""The client log: what this device wrote, what it received, and what is known of each row.
+"""The client log: what this device wrote, in the order of its timestamps, and the clock.
 
-It lives in the application's own database, in tables of its own, so that a change and its
-entry stand or fall in one transaction:
-
-- `sharedlog_entry`: local entries, in the order of their timestamps; unsent, sent or refused;
-- `sharedlog_inbox`: received entries that are not applied: not yet, or not readable;
-- `sharedlog_row`: versions and tombstones, one record a row; they outlive the entries;
-- `sharedlog_device`, `sharedlog_shape`: short numbers for device ids and lists of fields;
-- `sharedlog_clock`, `sharedlog_state`: the clock's floor; device id, checkpoint, and the like.
-
-Nothing here goes through `Model.create`, which alone would double the cost of every write.
+It lives in the application's own database (see `layout`), so that a change and its entry
+stand or fall in one transaction. Nothing here goes through `Model.create`, which alone would
+double the cost of every write.
 """
 
 from __future__ import annotations
@@ -22,9 +15,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import peewee
 
-from .changes import CREATE, DELETE, MODIFY, Entry, assemble
+from .changes import CREATE, DELETE, MODIFY, assemble
 from .clock import TICKS_PER_MS, Now
 from .errors import NotSetUp
+from .layout import LAYOUT, TABLES
 
 UNSENT, SENT, REFUSED = 0, 1, 2
 OPERATION_NAMES = (CREATE, MODIFY, DELETE)
@@ -36,33 +30,6 @@ GROUP_ENTRIES = 5_000
 GROUP_BYTES = 4_000_000
 """Bounds of a group: well below what the service takes in one request, so that one large
 transaction can always be sent. What exceeds them travels as several groups."""
-
-LAYOUT = 1
-"""The version of these tables, kept in `sharedlog_state`."""
-
-_TABLES = (
-    """CREATE TABLE IF NOT EXISTS sharedlog_entry (
-        ticks INTEGER PRIMARY KEY, offset_ticks INTEGER NOT NULL, collection TEXT NOT NULL,
-        pk TEXT NOT NULL, operation INTEGER NOT NULL, value TEXT, status INTEGER NOT NULL,
-        reason TEXT)""",
-    """CREATE TABLE IF NOT EXISTS sharedlog_inbox (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT NOT NULL, ticks INTEGER NOT NULL,
-        offset_ticks INTEGER NOT NULL, data TEXT NOT NULL, reason TEXT,
-        UNIQUE (device, ticks))""",
-    """CREATE TABLE IF NOT EXISTS sharedlog_row (
-        collection TEXT NOT NULL, pk TEXT NOT NULL, born INTEGER, born_device INTEGER,
-        shape INTEGER, died INTEGER, died_device INTEGER, fields TEXT, held TEXT, parked TEXT,
-        PRIMARY KEY (collection, pk)) WITHOUT ROWID""",
-    """CREATE INDEX IF NOT EXISTS sharedlog_row_parked ON sharedlog_row (collection)
-        WHERE parked IS NOT NULL""",
-    "CREATE TABLE IF NOT EXISTS sharedlog_device (number INTEGER PRIMARY KEY, id TEXT UNIQUE)",
-    "CREATE TABLE IF NOT EXISTS sharedlog_shape (number INTEGER PRIMARY KEY, fields TEXT UNIQUE)",
-    """CREATE TABLE IF NOT EXISTS sharedlog_clock (
-        one INTEGER PRIMARY KEY CHECK (one = 1), floor INTEGER NOT NULL,
-        lead_ms INTEGER NOT NULL)""",
-    "INSERT OR IGNORE INTO sharedlog_clock VALUES (1, 0, 0)",
-    "CREATE TABLE IF NOT EXISTS sharedlog_state (key TEXT PRIMARY KEY, value TEXT)",
-)
 
 # The clock and the entry in one statement: wall time, but later than every timestamp that
 # was given out (the log's newest) or seen from others (the floor).
@@ -143,7 +110,7 @@ class Journal:
     def create_tables(self) -> None:
         """Create the tables where they are missing. Idempotent, one transaction."""
         with self.transaction():
-            for statement in _TABLES:
+            for statement in TABLES:
                 self.run(statement)
             if self.state("layout") is None:
                 self.set_state(layout=str(LAYOUT))
@@ -408,33 +375,3 @@ class Journal:
     def device_id(self) -> str:
         """This device's id, or "" before the service gave it one."""
         return self.state("device") or ""
-
-    # -- the inbox -----------------------------------------------------------------------
-
-    def receive(self, entries: Iterable[Entry], reason: str | None = None) -> None:
-        """Keep received entries unapplied. The same entry twice is kept once."""
-        self.run_many(
-            "INSERT INTO sharedlog_inbox (device, ticks, offset_ticks, data, reason) "
-            "VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT (device, ticks) DO UPDATE SET reason = excluded.reason",
-            ((*entry, reason) for entry in entries),
-        )
-
-    def received(self, limit: int) -> list[tuple[int, Entry]]:
-        """Received entries that nobody tried to apply yet, in order of arrival."""
-        cursor = self.run(
-            "SELECT number, device, ticks, offset_ticks, data FROM sharedlog_inbox "
-            "WHERE reason IS NULL ORDER BY number LIMIT ?",
-            (limit,),
-        )
-        return [(row[0], Entry(*row[1:])) for row in cursor.fetchall()]
-
-    def drop_received(self, numbers: Iterable[int]) -> None:
-        self.run_many("DELETE FROM sharedlog_inbox WHERE number = ?", ((n,) for n in numbers))
-
-    def unreadable(self) -> list[tuple[Entry, str]]:
-        cursor = self.run(
-            "SELECT device, ticks, offset_ticks, data, reason FROM sharedlog_inbox "
-            "WHERE reason IS NOT NULL ORDER BY number"
-        )
-        return [(Entry(*row[:4]), row[4]) for row in cursor.fetchall()]

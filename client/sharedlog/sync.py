@@ -25,6 +25,7 @@ from .clock import TICKS_PER_MS, Now, system_now
 from .errors import ConfigurationError, MissingToken, NotSetUp
 from .events import Event, Listener, Reconciled, Reconciling, SyncResult
 from .exchange import Exchange, Replica
+from .inbox import Inbox
 from .journal import Journal
 from .pipeline import Pipeline, Processor, Serializer
 from .remote import GraphQLSharedLog, HttpTransport, SharedLog
@@ -103,6 +104,7 @@ class Sync:
         self._batch_size = batch_size
         self._now = now
         self.journal = Journal(self.database, now)
+        self.inbox = Inbox(self.journal)
         self.versions = Versions(self.journal)
         pipeline = Pipeline(serializer, pre_send, post_receive)
         self._applier = Applier(
@@ -110,6 +112,7 @@ class Sync:
         )
         self._replica = Replica(
             self.journal,
+            self.inbox,
             self.versions,
             self._applier,
             pipeline,
@@ -136,6 +139,8 @@ class Sync:
         """
         if not self._ready:
             self.journal.create_tables()
+            with self.journal.transaction():
+                self.inbox.try_again()
             self._recorder.install()
             self._ready = True
         return self
@@ -243,10 +248,10 @@ class Sync:
     def _reconcile_received(self, result: SyncResult) -> None:
         while True:
             with self._writing():
-                received = self.journal.received(self._batch_size)
+                received = self.inbox.waiting(self._batch_size)
                 self._emit(Reconciling(len(received)))
                 applied = self._applier.apply([entry for _, entry in received], None)
-                self.journal.drop_received(number for number, _ in received)
+                self.inbox.drop(number for number, _ in received)
             result.add(applied)
             self._emit(Reconciled(applied))
             if len(received) < self._batch_size:

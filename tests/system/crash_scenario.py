@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import peewee
+
 from sharedlog import GraphQLSharedLog, LocalTransport, Sync
 from sharedlog_service.app import InProcess
 from sharedlog_service.auth import issue_token
@@ -86,6 +88,11 @@ def stages() -> list[Operation]:
 SCENARIOS = {"writes": writes, "first": first, "stages": stages}
 
 
+def stubborn() -> list[Operation]:
+    """First, a transaction that goes on when one of its writes fails; then everything else."""
+    return [*_writes(_stubborn), *writes()]
+
+
 def _writes(*runs: Callable[[Sync], object]) -> list[Operation]:
     return [Operation(WRITE, run) for run in runs]
 
@@ -99,6 +106,26 @@ def _group(sync: Sync) -> None:
             raise LookupError
         Note.create(key="n70", title="in the group", folder="f7")
         Note.update(stars=Note.stars + 1).where(Note.folder == "f1").execute()
+
+
+def _stubborn(sync: Sync) -> None:
+    rows = [{"key": f"n3{i}", "title": "many"} for i in range(3)]
+    upserted = [{"key": "n5", "title": "lost", "stars": 5}, {"key": "n34", "title": "upsert"}]
+    every: list[Callable[[], object]] = [
+        lambda: Note.create(key="n20", title="single"),
+        lambda: Note.update(title="one by its key").where(Note.key == "n1").execute(),
+        lambda: Note.insert_many(rows).execute(),
+        lambda: Note.update(stars=Note.stars + 1).execute(),
+        lambda: Note.insert_many(upserted)
+        .on_conflict(conflict_target=[Note.key], preserve=[Note.stars])
+        .execute(),
+        lambda: Note.delete_by_id("n4"),
+        lambda: Folder.delete_by_id("f1"),
+    ]
+    with sync.database.atomic():
+        for run in every:
+            with contextlib.suppress(peewee.OperationalError):
+                run()
 
 
 def _rolled_back(sync: Sync) -> None:

@@ -1,4 +1,4 @@
-"""Steps of a process, counted where it touches the world, and death at the n-th of them.
+"""Steps of a process, counted where it touches the world; death or an error at the n-th.
 
 A step is each SQL statement (before and after), each row of an `executemany`, and each call of
 the transport (before and after). Nothing of the library is replaced: the client's statements are
@@ -8,6 +8,7 @@ seen by a connection class of the driver's, the service's by SQLite's own tracin
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,28 +20,46 @@ from sharedlog import Transport
 
 
 class Steps:
-    """Counts steps; at number `die_at` the process is killed, by SIGKILL and on the spot."""
+    """Counts steps; at number `die_at` the process is killed, by SIGKILL and on the spot. At
+    number `fail_at` of those that can fail, it fails."""
 
     def __init__(self, die_at: int | None = None) -> None:
         self.arm(die_at)
 
-    def arm(self, die_at: int | None, tell: Callable[[str], None] | None = None) -> None:
+    def arm(
+        self,
+        die_at: int | None = None,
+        fail_at: int | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
         """Count from here on; `tell` is called with each step that was survived."""
-        self.die_at = die_at
         self.names: list[str] = []
+        self.fallible: list[str] = []
+        self._die_at = die_at
+        self._fail_at = fail_at
         self._tell = tell
 
-    def __call__(self, name: str) -> None:
+    def __call__(self, name: str, error: Exception | None = None) -> None:
         self.names.append(name)
-        if len(self.names) == self.die_at:
+        if len(self.names) == self._die_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if error is not None and not _UNFAILING.search(name):
+            self.fallible.append(name)
+            if len(self.fallible) == self._fail_at:
+                raise error
         if self._tell:
             self._tell(name)
 
     def rows(self, rows: Iterable[Any]) -> Iterator[Any]:
         for row in rows:
-            self("row")
+            self("row", sqlite3.OperationalError(FULL))
             yield row
+
+
+FULL = "database or disk is full"
+
+_UNFAILING = re.compile("ROLLBACK|RELEASE|PRAGMA")
+"""What SQLite does without asking the disk for anything."""
 
 
 def decides(name: str) -> bool:
@@ -53,13 +72,13 @@ def counted_connection(steps: Steps) -> type[sqlite3.Connection]:
 
     class Cursor(sqlite3.Cursor):
         def execute(self, sql: str, parameters: Any = ()) -> Cursor:
-            steps(f"before {sql}")
+            steps(f"before {sql}", sqlite3.OperationalError(FULL))
             super().execute(sql, parameters)
             steps(f"after {sql}")
             return self
 
         def executemany(self, sql: str, rows: Iterable[Any]) -> Cursor:
-            steps(f"before {sql}")
+            steps(f"before {sql}", sqlite3.OperationalError(FULL))
             super().executemany(sql, steps.rows(rows))
             steps(f"after {sql}")
             return self
@@ -93,7 +112,7 @@ def count_service(steps: Steps) -> Callable[[], None]:
     this process; the returned function ends that."""
 
     def before(cursor: Any, sql: str, bindings: Any) -> bool:
-        steps(f"service: before {sql}")
+        steps(f"service: before {sql}", apsw.FullError(FULL))
         return True
 
     def after(event: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ devices must be equal and every entry in the shared log exactly once.
   dies at each step of either side.
 - `service`: the service alone dies, speaking real HTTP; the client lives on and is told.
 - `again`: dies at some step, and twice more while it recovers.
+- `errors`: nobody dies, but each statement in turn fails once (the disk is full), and the same
+  process goes on.
 - `moments`: a client over real HTTP is killed from outside while it works.
 """
 
@@ -24,12 +26,14 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharedlog import ConnectionFailed
+import peewee
+
+from sharedlog import ConnectionFailed, RemoteError
 from tests.system.crash_children import in_child, service_child
 from tests.system.crash_scenario import (
     BATCH,
@@ -40,12 +44,13 @@ from tests.system.crash_scenario import (
     local_log,
     prepare,
     schema,
+    stubborn,
     sync_all,
     work,
     work_on,
     writes,
 )
-from tests.system.crash_steps import Steps, decides
+from tests.system.crash_steps import Steps, counted_connection, decides
 from tests.system.crash_world import (
     SENT,
     Note,
@@ -106,6 +111,7 @@ class Sweep:
 
     folder: Path
     kills: int = 0
+    failed: int = 0
     steps: int = 0
     failures: list[str] = field(default_factory=list)
 
@@ -143,6 +149,39 @@ class Sweep:
                     self._recover_and_die(here, chance.randrange(1, limit))
                 sync_all(here)
                 check_recovered(here)
+
+    def errors(self, shard: int, shards: int, every: int) -> None:
+        """Let each statement of client and service fail once, and go on."""
+        prepare(self.folder / "prepared")
+        steps = self._with_error(self._fresh(), None)
+        deciding = [decides(name) for name in steps]
+        for number in self._chosen(deciding, shard, shards, every):
+            here = self._fresh()
+            with self._noting(f"errors, step {number}: {steps[number - 1]}"):
+                self._with_error(here, number)
+                self.failed += 1
+                sync_all(here)
+                check_recovered(here)
+
+    def _with_error(self, here: Path, fail_at: int | None) -> list[str]:
+        steps = Steps()
+        counted = counted_connection(steps)
+        with (
+            local_log(here, steps) as log,
+            device(here / "a.db", shared_log=log, batch_size=BATCH, factory=counted) as a,
+        ):
+            steps.arm(fail_at=fail_at)
+            for operation in stubborn():
+                # Where an earlier write failed, a later one may miss its row.
+                with suppress(peewee.OperationalError, RemoteError, Note.DoesNotExist):
+                    operation.run(a)
+                assert not a.database.connection().in_transaction
+                check_client(read_client(here / "a.db"), read_log(here / "service.db"))
+            fallible = steps.fallible.copy()
+            assert fail_at is None or len(fallible) >= fail_at, "nothing failed"
+            a.sync()
+            assert a.status().pending == 0
+        return fallible
 
     def _recover_and_die(self, here: Path, at: int) -> None:
         end = in_child(lambda _: sync_all(here, Steps(at)))
@@ -229,7 +268,7 @@ class Sweep:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sweep", choices=[*SCENARIOS, "service", "again", "moments"])
+    parser.add_argument("sweep", choices=[*SCENARIOS, "service", "errors", "again", "moments"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shard", default="0/1", help="this part of how many, as 0/2")
     parser.add_argument("--every", type=int, default=1, help="only each so manieth step")
@@ -242,14 +281,15 @@ def main() -> None:
     sweep = Sweep(options.folder)
     if options.sweep in SCENARIOS:
         sweep.every_step(options.sweep, shard, shards, options.every)
-    elif options.sweep == "service":
-        sweep.service(shard, shards, options.every)
+    elif options.sweep in ("service", "errors"):
+        getattr(sweep, options.sweep)(shard, shards, options.every)
     else:
         getattr(sweep, options.sweep)(options.seed, options.rounds)
     report = {
         "sweep": options.sweep,
         "steps": sweep.steps,
         "kills": sweep.kills,
+        "errors": sweep.failed,
         "seconds": round(time.monotonic() - began, 1),
         "failures": sweep.failures,
     }

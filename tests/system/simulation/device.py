@@ -15,7 +15,6 @@ from sharedlog import ConnectionFailed, SharedLog, Sync
 from sharedlog.changes import dumps
 
 from .clocks import Clock
-from .faults import Crash
 from .files import Fuse, abandon, open_database
 from .models import COLUMNS, define
 from .oracle import Key
@@ -23,6 +22,22 @@ from .trace import Trace
 
 STATEMENTS = 60
 """Within so many statements it dies, if it is to die at a statement."""
+
+
+LEDGER = (
+    """CREATE TABLE IF NOT EXISTS ledger (
+        number INTEGER PRIMARY KEY, ticks INTEGER, operation INTEGER, collection TEXT, pk TEXT,
+        value TEXT)""",
+    """CREATE TRIGGER IF NOT EXISTS ledger_written AFTER INSERT ON sharedlog_entry BEGIN
+        INSERT INTO ledger (ticks, operation, collection, pk, value)
+        VALUES (new.ticks, new.operation, new.collection, new.pk, new.value);
+    END""",
+    """CREATE TRIGGER IF NOT EXISTS ledger_taken_back AFTER DELETE ON sharedlog_entry
+    WHEN old.status = 0 BEGIN
+        DELETE FROM ledger WHERE number = (SELECT max(number) FROM ledger WHERE ticks = old.ticks);
+    END""",
+)
+"""A copy of every change that this device ever committed, kept by the database itself."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,6 @@ class Device:
         self.name = name
         self.clock = clock
         self.habits = habits
-        self.ledger: list[str] = []
         self.deaths = 0
         self.path = str(folder / f"{name}.db")
         self._shared_log = shared_log
@@ -67,7 +81,6 @@ class Device:
         self._trace = trace
         self._now = world_now
         self._models = define()
-        self._newest = 0
         self._start()
 
     def _start(self) -> None:
@@ -76,6 +89,8 @@ class Device:
         self.database.bind(self._models.all, bind_refs=False, bind_backrefs=False)
         self.database.create_tables(self._models.all)
         self.sync_object = self._sync_on(self.database)
+        for statement in LEDGER:
+            self.database.execute_sql(statement)
 
     def _sync_on(self, database: Any) -> Sync:
         return Sync(
@@ -94,30 +109,17 @@ class Device:
         self.deaths += 1
         abandon(self.database)
         self._start()
-        self.note_changes()
 
     def close(self) -> None:
         abandon(self.database)
 
     # -- what it does --------------------------------------------------------------------
 
-    def work(self, act: Callable[[Any, Any], str]) -> int:
-        """Let the user do something; return how many changes came of it."""
+    def work(self, act: Callable[[Any, Any], str]) -> None:
+        """Let the user do something."""
         said = act(self.database, self._models)
-        changes = self.note_changes()
-        self._trace.add(self._now(), self.name, said, changes)
-        return changes
-
-    def note_changes(self) -> int:
-        """Put into the ledger what was committed since: this must be in the log at the end."""
-        rows = self.run(
-            "SELECT ticks, operation, collection, pk, value FROM sharedlog_entry "
-            "WHERE ticks > ? ORDER BY ticks",
-            self._newest,
-        )
-        self._newest = max([self._newest, *(row[0] for row in rows)])
-        self.ledger += [dumps([operation, c, pk, v]) for _, operation, c, pk, v in rows]
-        return len(rows)
+        newest = self.run("SELECT ifnull(max(ticks), 0), count(*) FROM sharedlog_entry")[0]
+        self._trace.add(self._now(), self.name, said, *newest)
 
     def exchange(self) -> str:
         """One of the ways to sync. Says how it ended."""
@@ -134,17 +136,8 @@ class Device:
             result = way()
         except ConnectionFailed:
             return f"{way.__name__} failed"
-        finally:
-            if not self.fuse.blown:
-                self._follow_restamps()
         counts = (result.sent, result.received, result.created, result.modified, result.deleted)
         return f"{way.__name__} {counts} parked {result.parked} after {result.exchanges}"
-
-    def _follow_restamps(self) -> None:
-        """Unsent entries may have got other timestamps; they are in the ledger all the same."""
-        newest = self.run("SELECT ifnull(max(ticks), 0) FROM sharedlog_entry")[0][0]
-        floor = self.run("SELECT floor FROM sharedlog_clock")[0][0]
-        self._newest = max(newest, floor)
 
     def sync_beside(self) -> str:
         """Another process on the same file syncs, while this one waits for an answer."""
@@ -172,6 +165,11 @@ class Device:
     @property
     def id(self) -> str:
         return self.sync_object.journal.device_id()
+
+    def ledger(self) -> list[tuple[int, str, str, str | None]]:
+        """Every change that was committed here: operation, collection, pk, value; in order."""
+        sql = "SELECT operation, collection, pk, value FROM ledger ORDER BY number"
+        return [tuple(row) for row in self.run(sql)]
 
     def tables(self) -> dict[Key, dict[str, Any]]:
         """Every row of every table, as on the wire."""
@@ -223,11 +221,7 @@ def _wire(value: Any) -> Any:
     return value
 
 
-def died(crash: Crash) -> str:
-    return f"died {crash}"
-
-
-def same(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Equal also in what Python takes for equal: 0 and False, 1 and 1.0."""
     return json.dumps(_listed(one)) == json.dumps(_listed(other))
 

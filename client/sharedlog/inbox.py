@@ -1,0 +1,54 @@
+"""Received entries that are not applied: waiting for `reconcile()`, or not readable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .changes import Entry
+from .journal import Journal
+
+
+class Inbox:
+    """Entries of others. What writes needs an open transaction."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._run = journal.run
+        self._run_many = journal.run_many
+
+    def keep(self, entries: Iterable[Entry], unreadable: str | None = None) -> None:
+        """Keep entries unapplied; `unreadable` says why they cannot be. The same entry twice
+        is kept once."""
+        self._run_many(
+            "INSERT INTO sharedlog_inbox (device, ticks, offset_ticks, data, reason) "
+            "VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (device, ticks) DO UPDATE SET reason = excluded.reason",
+            ((*entry, unreadable) for entry in entries),
+        )
+
+    def waiting(self, limit: int) -> list[tuple[int, Entry]]:
+        """Entries that nobody tried to apply yet, in order of arrival, with their numbers."""
+        cursor = self._run(
+            "SELECT number, device, ticks, offset_ticks, data FROM sharedlog_inbox "
+            "WHERE reason IS NULL ORDER BY number LIMIT ?",
+            (limit,),
+        )
+        return [(row[0], Entry(*row[1:])) for row in cursor.fetchall()]
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Forget entries that were applied; those found unreadable meanwhile stay."""
+        self._run_many(
+            "DELETE FROM sharedlog_inbox WHERE number = ? AND reason IS NULL",
+            ((number,) for number in numbers),
+        )
+
+    def unreadable(self) -> list[tuple[Entry, str]]:
+        """The entries that are set aside, and why."""
+        cursor = self._run(
+            "SELECT device, ticks, offset_ticks, data, reason FROM sharedlog_inbox "
+            "WHERE reason IS NOT NULL ORDER BY number"
+        )
+        return [(Entry(*row[:4]), row[4]) for row in cursor.fetchall()]
+
+    def try_again(self) -> None:
+        """Let unreadable entries wait again: a newer program may understand them."""
+        self._run("UPDATE sharedlog_inbox SET reason = NULL WHERE reason IS NOT NULL")

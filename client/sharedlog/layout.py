@@ -1,0 +1,37 @@
+"""The tables that sharedlog keeps in the application's database.
+
+- `sharedlog_entry`: local entries, in the order of their timestamps; unsent, sent or refused;
+- `sharedlog_inbox`: received entries that are not applied: not yet, or not readable;
+- `sharedlog_row`: versions and tombstones, one record a row; they outlive the entries;
+- `sharedlog_device`, `sharedlog_shape`: short numbers for device ids and lists of fields;
+- `sharedlog_clock`, `sharedlog_state`: the clock's floor; device id, checkpoint, and the like.
+"""
+
+from __future__ import annotations
+
+LAYOUT = 1
+"""The version of these tables, kept in `sharedlog_state`."""
+
+TABLES = (
+    """CREATE TABLE IF NOT EXISTS sharedlog_entry (
+        ticks INTEGER PRIMARY KEY, offset_ticks INTEGER NOT NULL, collection TEXT NOT NULL,
+        pk TEXT NOT NULL, operation INTEGER NOT NULL, value TEXT, status INTEGER NOT NULL,
+        reason TEXT)""",
+    """CREATE TABLE IF NOT EXISTS sharedlog_inbox (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT NOT NULL, ticks INTEGER NOT NULL,
+        offset_ticks INTEGER NOT NULL, data TEXT NOT NULL, reason TEXT,
+        UNIQUE (device, ticks))""",
+    """CREATE TABLE IF NOT EXISTS sharedlog_row (
+        collection TEXT NOT NULL, pk TEXT NOT NULL, born INTEGER, born_device INTEGER,
+        shape INTEGER, died INTEGER, died_device INTEGER, fields TEXT, held TEXT, parked TEXT,
+        PRIMARY KEY (collection, pk)) WITHOUT ROWID""",
+    """CREATE INDEX IF NOT EXISTS sharedlog_row_parked ON sharedlog_row (collection)
+        WHERE parked IS NOT NULL""",
+    "CREATE TABLE IF NOT EXISTS sharedlog_device (number INTEGER PRIMARY KEY, id TEXT UNIQUE)",
+    "CREATE TABLE IF NOT EXISTS sharedlog_shape (number INTEGER PRIMARY KEY, fields TEXT UNIQUE)",
+    """CREATE TABLE IF NOT EXISTS sharedlog_clock (
+        one INTEGER PRIMARY KEY CHECK (one = 1), floor INTEGER NOT NULL,
+        lead_ms INTEGER NOT NULL)""",
+    "INSERT OR IGNORE INTO sharedlog_clock VALUES (1, 0, 0)",
+    "CREATE TABLE IF NOT EXISTS sharedlog_state (key TEXT PRIMARY KEY, value TEXT)",
+)

@@ -1,0 +1,126 @@
+"""What must hold: while the fleet runs, and when all is quiet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from .device import Device, same
+from .models import COLUMNS
+from .oracle import Expected, Key, expected
+from .service import Logged
+
+OPERATIONS = ("create", "modify", "delete")
+
+
+class Bad(AssertionError):
+    """A promise is broken."""
+
+
+def check_log(log: Sequence[Logged]) -> None:
+    """Positions without gaps, identities without repetition."""
+    if [entry.seq for entry in log] != list(range(1, len(log) + 1)):
+        raise Bad(f"the log has gaps: {[entry.seq for entry in log]}")
+    twice = [i for i, n in Counter((e.device, e.ticks) for e in log).items() if n > 1]
+    if twice:
+        raise Bad(f"identities that are in the log twice: {twice}")
+
+
+def check_acknowledged(log: Sequence[Logged], acknowledged: Mapping[tuple[str, int], str]) -> None:
+    """What was acknowledged is in the log, as it was sent."""
+    stored = {(entry.device, entry.ticks): entry.data for entry in log}
+    lost = [identity for identity, data in acknowledged.items() if stored.get(identity) != data]
+    if lost:
+        raise Bad(f"{len(lost)} acknowledged entries are not in the log: {lost[:5]}")
+
+
+def check_ledger(device: Device, log: Sequence[Logged]) -> None:
+    """Every change committed on a device is in the log exactly once, and in its order."""
+    committed = [
+        (OPERATIONS[operation], collection, orjson.loads(pk), value and orjson.loads(value))
+        for operation, collection, pk, value in device.ledger()
+    ]
+    mine = sorted((entry for entry in log if entry.device == device.id), key=lambda e: e.ticks)
+    shared = [orjson.loads(entry.data) for entry in mine]
+    found = [(c["operation"], c["collection"], c["pk"], c["value"]) for c in shared]
+    if found != committed:
+        for index, (one, other) in enumerate(zip(found, committed, strict=False)):
+            if one != other:
+                raise Bad(f"{device.name}: change {index} is {one} in the log, was {other}")
+        raise Bad(f"{device.name} committed {len(committed)} changes, the log has {len(found)}")
+
+
+def check_tables(device: Device, wanted: Expected) -> None:
+    """The tables are what the log comes to; what cannot stand waits, with its values."""
+    tables = device.tables()
+    if not same(tables, wanted.standing):
+        raise Bad(f"{device.name}: tables differ: {difference(tables, wanted.standing)}")
+    if broken := device.broken_references():
+        raise Bad(f"{device.name}: references to nothing: {broken}")
+    states = device.states()
+    parked = {key for key, state in states.items() if state["parked"]}
+    if parked != set(wanted.parked):
+        raise Bad(f"{device.name}: parked {parked ^ set(wanted.parked)}")
+    check_states(device, states, wanted)
+
+
+def check_states(device: Device, states: Mapping[Key, Any], wanted: Expected) -> None:
+    """Versions, tombstones and held values are what the log comes to."""
+    for key, row in wanted.rows.items():
+        state = states.get(key)
+        if state is None:
+            raise Bad(f"{device.name} knows nothing of {key}")
+        found = (state["alive"], state["died"], state["versions"])
+        if found != (row.alive, row.died, dict(row.versions)):
+            raise Bad(f"{device.name}: {key} is {found}, should be {row}")
+        known = COLUMNS[key[0]][1] if key in wanted.standing else ()
+        held = {name: value for name, value in row.values.items() if name not in known}
+        if not same(state["held"], held):
+            raise Bad(f"{device.name}: {key} holds {state['held']}, should be {held}")
+    if extra := set(states) - set(wanted.rows):
+        raise Bad(f"{device.name} knows rows that nobody wrote: {extra}")
+
+
+def check_quiet(device: Device, wanted: Expected) -> None:
+    """Nothing is left to do, and the status says so."""
+    status = device.sync_object.status()
+    if status.pending or status.parked != len(wanted.parked):
+        raise Bad(f"{device.name}: {status}, parked should be {len(wanted.parked)}")
+    if status.unreadable != wanted.unreadable:
+        raise Bad(f"{device.name}: {status}, unreadable should be {wanted.unreadable}")
+    refused = device.run("SELECT ticks, reason FROM sharedlog_entry WHERE status = 2")
+    if refused:
+        raise Bad(f"{device.name}: refused entries {refused}")
+
+
+def check_agreement(device: Device, log: Sequence[Logged]) -> None:
+    """In the middle of everything: a device that has just synced is what its entries come to:
+    the log up to its checkpoint, and what it wrote itself and has not sent yet."""
+    checkpoint = int((device.sync_object.status().checkpoint or ".0").rpartition(".")[2])
+    known = [entry for entry in log if entry.seq <= checkpoint or entry.device == device.id]
+    sent = {entry.ticks for entry in known if entry.device == device.id}
+    unsent = device.run(
+        "SELECT ticks, operation, collection, pk, value FROM sharedlog_entry ORDER BY ticks"
+    )
+    for ticks, operation, collection, pk, value in unsent:
+        if ticks not in sent:
+            change = {
+                "operation": OPERATIONS[operation],
+                "collection": collection,
+                "pk": orjson.loads(pk),
+                "value": value and orjson.loads(value),
+            }
+            known.append(Logged(0, device.id, ticks, 0, orjson.dumps(change).decode()))
+    check_tables(device, expected(known))
+
+
+def difference(found: Mapping[Key, Any], wanted: Mapping[Key, Any]) -> str:
+    """The first few differences of two sets of rows."""
+    lines = []
+    for key in sorted(found.keys() | wanted.keys()):
+        if not same(found.get(key), wanted.get(key)):
+            lines.append(f"{key}: is {found.get(key)}, should be {wanted.get(key)}")
+    return "\n".join(lines[:4])
