@@ -6,6 +6,7 @@ Nothing here is recorded: the statements go to the driver and do not pass `Datab
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -117,7 +118,7 @@ class Applier:
         self, entries: Sequence[Entry], applied: Applied
     ) -> dict[str, dict[str, list[tuple[Version, Change]]]]:
         """Changes by collection and row. What is not a change is kept aside, with the reason."""
-        changes: dict[str, dict[str, list[tuple[Version, Change]]]] = {}
+        changes: dict[str, dict[str, list[tuple[Version, Change]]]] = defaultdict(dict)
         newest = 0
         for entry in entries:
             device, ticks, _, data = entry
@@ -127,11 +128,16 @@ class Applier:
                 self._inbox.keep([entry], error.message)
                 applied.unreadable += 1
                 continue
-            newest = max(newest, ticks)
+            if ticks > newest:
+                newest = ticks
             if change is None:
                 continue
-            rows = changes.setdefault(change.collection, {})
-            rows.setdefault(dumps(change.pk), []).append((Version(ticks, device), change))
+            rows, pk = changes[change.collection], dumps(change.pk)
+            versioned = (Version(ticks, device), change)
+            if pk in rows:
+                rows[pk].append(versioned)
+            else:
+                rows[pk] = [versioned]
         self._journal.lift_clock(newest)
         return changes
 

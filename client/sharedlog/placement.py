@@ -10,17 +10,21 @@ every page.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import peewee
 
 from .capture import enforces_foreign_keys
+from .changes import Wire
 from .journal import Journal
 from .parents import Parents, Relations
 from .rows import UNFIT, Work, read_rows
 from .tracked import Registry, Tracked
 from .versions import Versions
+
+Conversion = tuple[str, "type | None", Callable[[Wire], Any]]
+"""A column's name, what the driver takes as it is, and what converts the rest."""
 
 
 class Placement:
@@ -75,10 +79,12 @@ class Placement:
 
     def _convert(self, works: dict[str, list[Work]]) -> None:
         for some in works.values():
+            columns = some[0].tracked.columns if some else []
+            conversions = [(c.name, c.codec.plain, c.to_parameter) for c in columns]
             for work in some:
                 if work.stands:
                     try:
-                        work.parameters = _parameters(work)
+                        work.parameters = _parameters(work, conversions)
                     except UNFIT as error:
                         self._park(work, f"value does not fit: {error}")
 
@@ -160,12 +166,14 @@ class Placement:
         return failed
 
 
-def _parameters(work: Work) -> list[Any]:
-    tracked = work.tracked
+def _parameters(work: Work, conversions: Iterable[Conversion]) -> list[Any]:
     if not work.in_table:
         values = work.values or {}
         row = work.key_parameters()
-        row += [column.to_parameter(values[column.name]) for column in tracked.columns]
+        for name, plain, convert in conversions:
+            wire = values[name]
+            row.append(wire if type(wire) is plain else convert(wire))
         return row
-    row = [tracked.by_name[n].to_parameter(work.written[n]) for n in sorted(work.written)]
+    columns = work.tracked.by_name
+    row = [columns[name].to_parameter(work.written[name]) for name in sorted(work.written)]
     return row + work.key_parameters() if row else row

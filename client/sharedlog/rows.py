@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import peewee
@@ -41,12 +41,13 @@ class Work:
     written: dict[str, Wire]
     in_table: bool
     values: dict[str, Wire] | None = None
-    parameters: list[Any] = field(default_factory=list)
+    parameters: Sequence[Any] = ()
 
     @property
     def stands(self) -> bool:
         """Whether the row is to be in its table, for all that is known so far."""
-        return self.state.alive and self.state.parked is None
+        state = self.state
+        return state.born is not None and state.parked is None
 
     def key_parameters(self) -> list[Any]:
         return self.tracked.key_parameters(self.key)

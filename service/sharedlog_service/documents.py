@@ -22,7 +22,7 @@ from graphql import (
     SelectionSetNode,
     parse,
 )
-from graphql.validation import recommended_rules, specified_rules
+from graphql.validation import specified_rules
 from strawberry.extensions import SchemaExtension
 from strawberry.schema.schema import validate_document
 from strawberry.types import ExecutionContext
@@ -51,8 +51,7 @@ def document_check(schema: GraphQLSchema) -> Check:
     @lru_cache(maxsize=CACHED_DOCUMENTS)
     def check(text: str) -> Checked:
         document = parse(text, max_tokens=TOKENS_MAX)
-        rules = (*specified_rules, *recommended_rules)
-        errors = validate_document(schema, document, rules) or excess(document)
+        errors = validate_document(schema, document, specified_rules) or excess(document)
         operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
         return Checked(document, tuple(errors), len(operations))
 

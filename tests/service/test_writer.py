@@ -182,7 +182,10 @@ def test_what_is_queued_is_done_before_closing_and_nothing_after(store: Store, w
 
 
 def test_a_client_that_went_away_disturbs_nobody(store: Store, writer: str) -> None:
+    troubles: list[object] = []
+
     async def test() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, what: troubles.append(what))
         async with working(store) as workers:
             gate = Gate()
             held = asyncio.ensure_future(workers.write(gate))
@@ -197,6 +200,7 @@ def test_a_client_that_went_away_disturbs_nobody(store: Store, writer: str) -> N
             assert gone.cancelled()
 
     run(test)
+    assert troubles == []
     # It is in the log nevertheless, and its repetition will be a duplicate.
     assert store.stats("ada").head.seq == 2
 

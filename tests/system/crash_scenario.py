@@ -90,7 +90,11 @@ SCENARIOS = {"writes": writes, "first": first, "stages": stages}
 
 def stubborn() -> list[Operation]:
     """First, a transaction that goes on when one of its writes fails; then everything else."""
-    return [*_writes(_stubborn), *writes()]
+    kept = [
+        Operation(STAGE, lambda sync: sync.adopt()),
+        Operation(STAGE, lambda sync: sync.prune()),
+    ]
+    return [*_writes(_stubborn), *kept, *writes()]
 
 
 def _writes(*runs: Callable[[Sync], object]) -> list[Operation]:

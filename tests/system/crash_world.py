@@ -161,7 +161,7 @@ def read_log(path: Path) -> list[LogEntry]:
     gap up to its head, each device's entries in the order of their timestamps."""
     # By the service's own SQLite: two copies of SQLite in one process must not open one file,
     # because the locks of a process are dropped when either of them closes it.
-    with closing(apsw.Connection(str(path))) as db:
+    with closing(apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY)) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         ((head,),) = db.execute("SELECT head FROM logs").fetchall()
         log = [

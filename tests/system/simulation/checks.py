@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from .device import Device, same
-from .models import COLUMNS
+from .models import TABLES
 from .oracle import Expected, Key, expected
 from .service import Logged
 
@@ -76,7 +76,7 @@ def check_states(device: Device, states: Mapping[Key, Any], wanted: Expected) ->
         found = (state["alive"], state["died"], state["versions"])
         if found != (row.alive, row.died, dict(row.versions)):
             raise Bad(f"{device.name}: {key} is {found}, should be {row}")
-        known = COLUMNS[key[0]][1] if key in wanted.standing else ()
+        known = TABLES[key[0]].fields if key in wanted.standing else {}
         held = {name: value for name, value in row.values.items() if name not in known}
         if not same(state["held"], held):
             raise Bad(f"{device.name}: {key} holds {state['held']}, should be {held}")

@@ -7,18 +7,18 @@ import json
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Any
 
-from sharedlog import ConnectionFailed, SharedLog, Sync
+from sharedlog import ConnectionFailed, Sync
 from sharedlog.changes import dumps
 
 from .clocks import Clock
 from .files import Fuse, abandon, open_database
-from .models import COLUMNS, define
+from .models import TABLES, define
+from .network import Link
 from .oracle import Key
-from .trace import Trace
+from .workload import Workload
 
 STATEMENTS = 60
 """Within so many statements it dies, if it is to die at a statement."""
@@ -62,30 +62,28 @@ class Device:
 
     def __init__(
         self,
-        name: str,
-        folder: Path,
-        shared_log: SharedLog,
+        path: str,
+        *,
+        link: Link,
         clock: Clock,
         habits: Habits,
+        workload: Workload,
         chance: Random,
-        trace: Trace,
-        world_now: Callable[[], int],
     ) -> None:
-        self.name = name
+        self.name = link.name
+        self.link = link
         self.clock = clock
         self.habits = habits
-        self.deaths = 0
-        self.path = str(folder / f"{name}.db")
-        self._shared_log = shared_log
+        self._path = path
+        self._workload = workload
         self._chance = chance
-        self._trace = trace
-        self._now = world_now
         self._models = define()
+        self.has_synced = False
         self._start()
 
     def _start(self) -> None:
         self.fuse = Fuse()
-        self.database = open_database(self.path, self.fuse)
+        self.database = open_database(self._path, self.fuse)
         self.database.bind(self._models.all, bind_refs=False, bind_backrefs=False)
         self.database.create_tables(self._models.all)
         self.sync_object = self._sync_on(self.database)
@@ -96,7 +94,7 @@ class Device:
         return Sync(
             database,
             self._models.given,
-            shared_log=self._shared_log,
+            shared_log=self.link,
             device_name=self.name,
             batch_size=self.habits.batch_size,
             byte_limit=self.habits.byte_limit,
@@ -106,7 +104,6 @@ class Device:
 
     def restart(self) -> None:
         """After a crash, or just so: nothing survives but the file."""
-        self.deaths += 1
         abandon(self.database)
         self._start()
 
@@ -115,34 +112,38 @@ class Device:
 
     # -- what it does --------------------------------------------------------------------
 
-    def work(self, act: Callable[[Any, Any], str]) -> None:
-        """Let the user do something."""
-        said = act(self.database, self._models)
-        newest = self.run("SELECT ifnull(max(ticks), 0), count(*) FROM sharedlog_entry")[0]
-        self._trace.add(self._now(), self.name, said, *newest)
+    def work(self) -> str:
+        """Let the user do something; say what."""
+        said = self._workload.act(self.database, self._models)
+        newest, entries = self.run("SELECT max(ticks), count(*) FROM sharedlog_entry")[0]
+        return f"{said} {newest} {entries}"
 
     def exchange(self) -> str:
         """One of the ways to sync. Says how it ended."""
         sync = self.sync_object
+        self.link.exchanges = 0
         ways: tuple[Callable[[], Any], ...] = (sync.sync, sync.send, sync.receive, sync.reconcile)
         way = self._chance.choices(ways, (12, 1, 1, 1))[0]
         return self._said(way)
 
     def sync(self) -> str:
+        self.link.exchanges = 0
         return self._said(self.sync_object.sync)
 
     def _said(self, way: Callable[[], Any]) -> str:
+        self.has_synced = False
         try:
             result = way()
         except ConnectionFailed:
             return f"{way.__name__} failed"
+        self.has_synced = way.__name__ == "sync"
         counts = (result.sent, result.received, result.created, result.modified, result.deleted)
         return f"{way.__name__} {counts} parked {result.parked} after {result.exchanges}"
 
     def sync_beside(self) -> str:
         """Another process on the same file syncs, while this one waits for an answer."""
         mine = self.database
-        database = open_database(self.path, self.fuse)
+        database = open_database(self._path, self.fuse)
         self.database = database
         try:
             database.bind(self._models.all, bind_refs=False, bind_backrefs=False)
@@ -176,11 +177,11 @@ class Device:
         found = {}
         for model in self._models.all:
             name = model._meta.table_name
-            key, fields = COLUMNS[name]
+            table = TABLES[name]
             for row in model.select().dicts():
-                parts = [_wire(row[part]) for part in key]
-                pk = dumps(parts if len(key) > 1 else parts[0])
-                found[name, pk] = {field: _wire(row[field]) for field in fields}
+                parts = [_wire(row[part]) for part in table.key]
+                pk = dumps(parts if len(parts) > 1 else parts[0])
+                found[name, pk] = {field: _wire(row[field]) for field in table.fields}
         return found
 
     def states(self) -> dict[Key, dict[str, Any]]:

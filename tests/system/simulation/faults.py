@@ -51,5 +51,12 @@ class Faults:
             self.counts[kind] += 1
         return struck
 
+    def threaten(self, kind: str) -> bool:
+        """Whether this fault may happen; it counts when somebody says `struck`."""
+        return self._chance.random() < RATES[kind] * self._scale
+
+    def struck(self, kind: str) -> None:
+        self.counts[kind] += 1
+
     def heal(self) -> None:
         self._scale = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import peewee
 
@@ -33,25 +33,28 @@ class Models:
         return [*self.given, self.note_tag]
 
 
-COLUMNS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "folder": (("id",), ("name", "parent")),
-    "tag": (("word",), ("colour",)),
-    "note": (("id",), ("title", "count", "done", "body", "folder")),
-    "note_tag": (("note", "tag"), ()),
-    "cover": (("note",), ("picture", "width")),
-    "line": (("place", "day"), ("amount", "note")),
-    "setting": (("key",), ("value",)),
-}
-"""The key and the other fields of each table."""
+class Table(NamedTuple):
+    """What the oracle has to know of a table: fields by name with their defaults, and which of
+    its fields refer to which table."""
 
-PARENTS: Mapping[str, Mapping[str, str]] = {
-    "folder": {"parent": "folder"},
-    "note": {"folder": "folder"},
-    "note_tag": {"note": "note", "tag": "tag"},
-    "cover": {"note": "note"},
-    "line": {"note": "note"},
+    key: tuple[str, ...]
+    fields: Mapping[str, Any]
+    parents: Mapping[str, str] = {}
+
+
+TABLES: Mapping[str, Table] = {
+    "folder": Table(("id",), {"name": "", "parent": None}, {"parent": "folder"}),
+    "tag": Table(("word",), {"colour": None}),
+    "note": Table(
+        ("id",),
+        {"title": "", "count": 0, "done": False, "body": None, "folder": None},
+        {"folder": "folder"},
+    ),
+    "note_tag": Table(("note", "tag"), {}, {"note": "note", "tag": "tag"}),
+    "cover": Table(("note",), {"picture": None, "width": 0.0}, {"note": "note"}),
+    "line": Table(("place", "day"), {"amount": 0, "note": None}, {"note": "note"}),
+    "setting": Table(("key",), {"value": None}),
 }
-"""Which fields of a table refer to which table."""
 
 
 def define() -> Models:

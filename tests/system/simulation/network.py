@@ -95,10 +95,11 @@ class Network:
         request: Callable[[SharedLog], T],
         carried: Sequence[Identity],
     ) -> T:
-        dies = self._faults.strike("service dies at a statement")
+        dies = self._faults.threaten("service dies at a statement")
         try:
             reply = self._service.answer(request, dies=dies)
         except Crash as crash:
+            self._faults.struck("service dies at a statement")
             raise self._failed(link, what, f"service died {crash}") from None
         if isinstance(reply, Receipt):
             ahead = [r.index for r in reply.rejected if r.code == "CLOCK_AHEAD"]
@@ -130,7 +131,7 @@ class Network:
         """What strikes the service between two requests."""
         if self._faults.strike("log begins a new life"):
             self._service.begin_new_life()
-        if self._faults.strike("service restored from a backup") and self._service.has_backup:
+        if self._service.has_backup and self._faults.strike("service restored from a backup"):
             self._service.restore()
 
     def _failed(self, link: Link, what: str, why: str) -> ConnectionFailed:

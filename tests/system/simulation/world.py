@@ -5,17 +5,18 @@ from __future__ import annotations
 import heapq
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
-from sharedlog import MemorySharedLog, SharedLogError
+from sharedlog import SharedLog
+from sharedlog.clock import TICKS_PER_MS
 from sharedlog.remote import Outgoing
 
 from .checks import (
-    Bad,
     check_acknowledged,
     check_agreement,
     check_ledger,
@@ -24,11 +25,11 @@ from .checks import (
     check_tables,
 )
 from .clocks import DAY, MINUTE, SECOND, Clock, WorldTime, any_offset
-from .device import Device, any_habits
+from .device import STATEMENTS, Device, any_habits
 from .faults import Crash, Faults
-from .network import Link, Network, Stuck
+from .network import Link, Network
 from .oracle import expected
-from .service import Service
+from .service import Logged, Service
 from .trace import Trace
 from .workload import Workload
 
@@ -47,8 +48,16 @@ FOREIGN = (
     '{"operation":"create","collection":"note","pk":null,"value":{}}',
     '{"operation":"modify","collection":"","pk":"x","value":{}}',
     '{"operation":"create","collection":"note","pk":"x","value":5}',
+    '{"operation":"create","collection":"note","pk":"no uuid","field":null,"value":{"title":"?"}}',
+    '{"operation":"create","collection":"planet","pk":1,"field":null,"value":{"x":null}}',
+    '{"operation":"modify","collection":"planet","pk":1,"field":null,"value":{"y":0}}',
+    '{"operation":"create","collection":"tag","pk":"partial","field":null,"value":{}}',
+    '{"operation":"create","collection":"tag","pk":"red","field":null,"value":{"shade":0}}',
+    '{"operation":"modify","collection":"tag","pk":"blue","field":null,"value":{"shade":""}}',
+    '{"operation":"delete","collection":"tag","pk":"green","field":null,"value":null}',
+    '{"operation":"delete","collection":"nowhere","pk":[1,"x"],"field":null,"value":null}',
 )
-"""What no device of ours would write."""
+"""What no device of ours would write: no changes, and changes of other applications' versions."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +100,9 @@ class World:
         self.service = Service(folder, self._service_clock, self._source("service"))
         self.network = Network(self, self.service, self.faults, self._source("network"), self.trace)
         self._restores = self._chance.random() < 0.5
-        self.devices = [self._device(f"device{n}", folder) for n in range(self._chance.randint(2, 5))]
-        self._busy: set[str] = set()
+        self._beside: set[str] = set()
+        number = self._chance.randint(2, 5)
+        self.devices = [self._device(f"device{n}", folder) for n in range(number)]
 
     def _source(self, name: str) -> Random:
         """A source of chance of its own for each part, so that one does not disturb another."""
@@ -100,20 +110,14 @@ class World:
 
     def _device(self, name: str, folder: Path) -> Device:
         chance = self._source(name)
-        link = Link(name, self.network, lambda: self._meanwhile(device))
-        device = Device(
-            name,
-            folder,
-            link,
-            Clock(self._time, any_offset(chance)),
-            any_habits(chance, may_prune=not self._restores),
-            chance,
-            self.trace,
-            self._time,
+        return Device(
+            str(folder / f"{name}.db"),
+            link=Link(name, self.network, lambda: self._meanwhile(name)),
+            clock=Clock(self._time, any_offset(chance)),
+            habits=any_habits(chance, may_prune=not self._restores),
+            workload=Workload(self._source(f"{name}/workload"), self.faults),
+            chance=chance,
         )
-        device.link = link
-        device.workload = Workload(self._source(f"{name}/workload"), self.faults)
-        return device
 
     # -- time ----------------------------------------------------------------------------
 
@@ -138,3 +142,164 @@ class World:
                 event()
 
         self.later(round(self._chance.expovariate(per_day) * DAY), happen)
+
+    # -- what happens --------------------------------------------------------------------
+
+    def run(self) -> Report:
+        """Let it run until its end, heal it, and check everything. Raises `Bad` or `Stuck`."""
+        try:
+            self._schedule()
+            self._run_queue()
+            self._heal()
+            log = self._come_to_rest()
+            return Report(
+                self.seed,
+                len(self.devices),
+                sum(len(device.ledger()) for device in self.devices),
+                self.faults.counts,
+                len(log),
+                self.trace.digest,
+            )
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        for device in self.devices:
+            device.close()
+        self.service.stop()
+
+    def _schedule(self) -> None:
+        for device in self.devices:
+            self._now_and_then(CHANGES_A_DAY / 1.5, lambda d=device: self._do(d, d.work))
+            self._now_and_then(self._chance.choice((2, 6, 12)), lambda d=device: self._sync(d))
+            if device.habits.prunes:
+                self._now_and_then(1, lambda d=device: self._do(d, d.prune))
+        if self._restores:
+            self._now_and_then(1, self._back_up)
+        self._now_and_then(1, self._foreign_entry)
+
+    def _run_queue(self) -> None:
+        while self._queue:
+            time_ms, _, event = heapq.heappop(self._queue)
+            self._time.ms = max(self._time.ms, time_ms)
+            event()
+
+    def _do(self, device: Device, action: Callable[[], str]) -> bool:
+        """Let a device do something, and perhaps die of it. Returns whether it lived."""
+        self._disturb_clock(device)
+        if self.faults.threaten("device dies at a statement"):
+            device.fuse.light(self._chance, STATEMENTS)
+        try:
+            said = action()
+            device.fuse.put_out()
+        except Crash as crash:
+            self.faults.struck("device dies at a statement")
+            said = f"died {crash}"
+            device.restart()
+            return False
+        finally:
+            self.trace.add(self.now, device.name, said)
+        if self.faults.strike("device dies"):
+            device.restart()
+        return True
+
+    def _sync(self, device: Device) -> None:
+        lived = self._do(device, device.exchange)
+        if lived and not self._restores and self._chance.random() < 0.1:
+            if self._do(device, device.sync) and device.has_synced:
+                check_agreement(device, self.service.entries())
+
+    def _meanwhile(self, name: str) -> None:
+        """Something else happens on a device while its sync waits for the network."""
+        device = next(device for device in self.devices if device.name == name)
+        chance = self._chance.random()
+        if chance < 0.05:
+            self.trace.add(self.now, name, "meanwhile", device.work())
+        elif chance < 0.07 and name not in self._beside:
+            self._beside.add(name)
+            try:
+                self.trace.add(self.now, name, "beside", device.sync_beside())
+            finally:
+                self._beside.remove(name)
+
+    def _disturb_clock(self, device: Device) -> None:
+        if self.faults.strike("clock jumps"):
+            device.clock.set(any_offset(self._chance))
+        if self.faults.strike("clock freezes"):
+            device.clock.freeze()
+        if self.faults.strike("service clock jumps"):
+            self._service_clock.set(self._chance.randint(-30 * SECOND, 30 * SECOND))
+
+    def _back_up(self) -> None:
+        if all(device.id for device in self.devices):
+            self.service.back_up()
+
+    def _foreign_entry(self) -> None:
+        """Somebody writes what no device of ours would."""
+        data = self._chance.choice(FOREIGN)
+        ticks = (self.now - MINUTE) * TICKS_PER_MS
+
+        def request(log: SharedLog) -> None:
+            device = log.register("foreign", "foreign")
+            entry = Outgoing(ticks, 0, data)
+            log.write(device, [entry], after=None, now_ms=self.now, limit=1, byte_limit=1)
+
+        self.service.answer(request)
+        self.faults.struck("foreign entry")
+        self.trace.add(self.now, "foreign", data)
+
+    # -- the end -------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        """Everything works from here on; clocks stay as wrong as they are."""
+        self.faults.heal()
+        for device in self.devices:
+            device.link.cut_until = 0
+
+    def _come_to_rest(self) -> Sequence[Logged]:
+        """Let all devices sync until nothing is left to do; check that everything is right."""
+        for _ in range(ROUNDS_MAX):
+            for device in self.devices:
+                self._do(device, device.sync)
+        log = self.service.entries()
+        wanted = expected(log)
+        check_log(log)
+        check_acknowledged(log, self.network.acknowledged)
+        for device in self.devices:
+            check_ledger(device, log)
+            check_quiet(device, wanted)
+            check_tables(device, wanted)
+        for key in sorted(wanted.standing):
+            self.trace.add(self.now, "finally", key, wanted.standing[key])
+        return log
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A place for the files, in memory where there is one."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(
+        prefix="simulation-", dir=memory if memory.is_dir() else None
+    ) as path:
+        yield Path(path)
+
+
+def run_world(seed: int, **options: Any) -> Report:
+    """Run one world. A failure tells how it is replayed, and what happened last."""
+    with folder() as path:
+        world = World(seed, path, **options)
+        try:
+            return world.run()
+        except Exception as error:
+            raise Failed(seed, options, world.trace) from error
+
+
+class Failed(AssertionError):
+    """A world in which something went wrong: the message says how to see it again."""
+
+    def __init__(self, seed: int, options: Mapping[str, Any], trace: Trace) -> None:
+        switches = "".join(f" --{name} {value}" for name, value in options.items())
+        super().__init__(
+            f"seed {seed} fails; replay it with\n"
+            f"    python -m tests.system.simulation --seed {seed}{switches}\n{trace.tail()}"
+        )

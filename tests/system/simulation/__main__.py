@@ -1,0 +1,36 @@
+"""Replay one seed, or run worlds for a while:
+
+    python -m tests.system.simulation --seed 42 --show
+    python -m tests.system.simulation --seconds 600
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from .fleet import run_fleet
+from .world import run_world
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.system.simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, help="run this world only, and print its digest")
+    parser.add_argument("--days", type=float, default=3.0, help="how long each world lives")
+    parser.add_argument("--faults", type=float, default=1.0, help="how much goes wrong: 0 to 3")
+    parser.add_argument("--show", action="store_true", help="print everything that happens")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to go on")
+    parser.add_argument("--first", type=int, default=1, help="the first seed of many")
+    given = parser.parse_args()
+    if given.seed is not None:
+        report = run_world(given.seed, days=given.days, faults=given.faults, show=given.show)
+        sys.stdout.write(f"seed {given.seed}: digest {report.digest}\n")
+        return
+    result = run_fleet(
+        first=given.first, seconds=given.seconds, days=given.days, faults=given.faults
+    )
+    sys.stdout.write(f"{result}\n")
+
+
+if __name__ == "__main__":
+    main()
