@@ -97,6 +97,21 @@ class _Group:
         )
 
 
+def _parts(group: _Group, records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """Records in portions that fit the group; between two portions it begins anew."""
+    begin = 0
+    for index, record in enumerate(records):
+        size = len(record.pk) + len(record.value or "")
+        if group.is_full(size):
+            if index > begin:
+                yield records[begin:index]
+            group.begin_anew()
+            begin = index
+        group.entries += 1
+        group.size += size
+    yield records[begin:] if begin else records
+
+
 class Journal:
     """The client log of one database. Methods that write say whether they need a transaction."""
 
@@ -181,23 +196,14 @@ class Journal:
         Takes the write lock, so nobody gets the same timestamps. A transaction is one group
         of entries; one that outgrows a group's bounds becomes several.
         """
-        group, first, begin = self._group(), None, 0
-        try:
-            for index, record in enumerate(records):
-                size = len(record.pk) + len(record.value or "")
-                if group.is_full(size):
-                    if index > begin:
-                        first = first or self._insert(group, records[begin:index])
-                    group.begin_anew()
-                    begin = index
-                group.entries += 1
-                group.size += size
-            ticks = self._insert(group, records[begin:] if begin else records)
-        except BaseException:
-            if first is not None:
-                self.take_back(first)
-            raise
-        return first or ticks
+        group = self._group()
+        if len(records) == 1:
+            return self._append(group, records)
+        with self.savepoint():  # the application may catch an error and go on
+            return self._append(group, records)
+
+    def _append(self, group: _Group, records: Sequence[Record]) -> int:
+        return [self._insert(group, part) for part in _parts(group, records)][0]
 
     def _insert(self, group: _Group, records: Sequence[Record]) -> int:
         start = group.start

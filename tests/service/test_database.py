@@ -8,8 +8,10 @@ from pathlib import Path
 import apsw
 import pytest
 
+from sharedlog_service.appending import IDENTITIES
 from sharedlog_service.database import Database, check_sqlite, connection, rows, scalar
 from sharedlog_service.errors import Code, ConfigurationError, Refused
+from sharedlog_service.paging import OTHERS
 from sharedlog_service.store import Store
 from sharedlog_service.tables import MIGRATIONS, MODELS
 from tests.service.support import entries
@@ -231,3 +233,22 @@ def test_closing_folds_the_write_ahead_log_into_the_file(tmp_path: Path) -> None
         assert connection(db)
     database.close()
     assert [path.name for path in tmp_path.iterdir()] == ["log.db"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters", "plan"),
+    [
+        (OTHERS + "ORDER BY id", (1, 2, 3), "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (IDENTITIES, (1, "[1]"), "INDEX entries_identity (device=? AND created_on=?)"),
+    ],
+)
+def test_a_sync_costs_what_is_new_however_long_the_log_is(
+    tmp_path: Path, sql: str, parameters: tuple[object, ...], plan: str
+) -> None:
+    """Each statement on the way of a sync finds its rows by an index, and none is sorted."""
+    database = Database(tmp_path / "log.db")
+    with database.snapshot() as db:
+        steps = [row[3] for row in rows(db, "EXPLAIN QUERY PLAN " + sql, *parameters)]
+    database.close()
+    assert [step for step in steps if "entries" in step] == [f"SEARCH entries USING {plan}"]
+    assert not any("TEMP B-TREE" in step for step in steps)

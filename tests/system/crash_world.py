@@ -203,6 +203,16 @@ def tables_of(entries: Iterable[tuple[int, str, Mapping[str, Any]]]) -> Tables:
     return tables
 
 
+def differing(left: Tables, right: Tables) -> list[tuple[str, str, object, object]]:
+    """The rows that are not the same on both sides."""
+    return [
+        (name, pk, left[name].get(pk), right[name].get(pk))
+        for name in left
+        for pk in sorted(left[name].keys() | right[name].keys())
+        if left[name].get(pk) != right[name].get(pk)
+    ]
+
+
 def check_client(client: ClientFile, log: list[LogEntry]) -> None:
     """What holds at every moment of a device's life, whoever died when.
 
@@ -218,7 +228,7 @@ def check_client(client: ClientFile, log: list[LogEntry]) -> None:
     ]
     own = [(entry.ticks, client.device, entry.change) for entry in client.entries]
     expected = tables_of([*others, *own])
-    assert client.tables == expected, f"tables:\n{client.tables}\nentries:\n{expected}"
+    assert client.tables == expected, f"tables, entries: {differing(client.tables, expected)}"
     mine = {entry.ticks: entry for entry in log if entry.device == client.device}
     for entry in client.entries:
         there = mine.pop(entry.ticks, None)
@@ -238,6 +248,6 @@ def check_equal(clients: Iterable[ClientFile], log: list[LogEntry]) -> None:
         check_client(client, log)
         assert [entry for entry in client.entries if entry.status != SENT] == []
         assert not client.received
-        assert client.tables == expected, f"tables:\n{client.tables}\nlog:\n{expected}"
+        assert client.tables == expected, f"tables, log: {differing(client.tables, expected)}"
         written += len(client.entries)
     assert written == len(log)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 import peewee
 import pytest
+from peewee import chunked
 
 from sharedlog import (
     ConfigurationError,
@@ -21,6 +23,7 @@ from sharedlog import (
     Unauthorized,
 )
 from sharedlog.events import Received, Sending
+from sharedlog.journal import GROUP_ENTRIES
 from tests.system.crash_world import (
     UNSENT,
     Folder,
@@ -115,6 +118,24 @@ def test_defaults_and_upserts_arrive_as_they_were_written(
     assert_equal(service, tmp_path)
     note = read_client(tmp_path / "a.db").tables["note"]["n1"]
     assert (note["title"], note["stars"]) == ("from b", 7)
+
+
+def test_statement_on_more_rows_than_a_group_holds_arrives_whole(
+    service: ServiceProcess, opened: Open, tmp_path: Path
+) -> None:
+    count = 2 * GROUP_ENTRIES + 1000
+    with opened("a") as a:
+        with a.database.atomic():
+            for some in chunked(({"key": f"{i}", "title": "many"} for i in range(count)), 1000):
+                Note.insert_many(some).execute()
+        assert a.status().pending == count
+        assert Note.update(stars=Note.stars + 1).execute() == count
+        assert a.status().pending == 2 * count
+        sizes = Counter(e.ticks - e.offset for e in read_client(tmp_path / "a.db").entries)
+        assert len(sizes) == 6
+        assert max(sizes.values()) == GROUP_ENTRIES
+    sync_all(opened)
+    assert_equal(service, tmp_path)
 
 
 # -- the service is not there, or not for you --------------------------------------------

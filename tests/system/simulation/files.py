@@ -65,5 +65,6 @@ def abandon(database: peewee.SqliteDatabase) -> None:
     """What the end of a process does to its connection: what was not committed is gone."""
     raw = database._state.conn  # type: ignore[attr-defined]
     if raw is not None:
+        raw.rollback()  # closing alone leaves the lock to whatever cursor is still alive
         raw.close()
     database._state.reset()  # type: ignore[attr-defined]

@@ -291,15 +291,17 @@ def run_world(seed: int, **options: Any) -> Report:
         try:
             return world.run()
         except Exception as error:
-            raise Failed(seed, options, world.trace) from error
+            raise Failed(seed, options, error, world.trace) from error
 
 
 class Failed(AssertionError):
     """A world in which something went wrong: the message says how to see it again."""
 
-    def __init__(self, seed: int, options: Mapping[str, Any], trace: Trace) -> None:
-        switches = "".join(f" --{name} {value}" for name, value in options.items())
+    def __init__(
+        self, seed: int, options: Mapping[str, Any], error: Exception, trace: Trace
+    ) -> None:
+        switches = [f" --{name} {value}" for name, value in options.items() if name != "show"]
         super().__init__(
-            f"seed {seed} fails; replay it with\n"
-            f"    python -m tests.system.simulation --seed {seed}{switches}\n{trace.tail()}"
+            f"{trace.tail()}\n{type(error).__name__}: {error}\nReplay it with:\n"
+            f"    python -m tests.system.simulation --seed {seed}{''.join(switches)}"
         )
