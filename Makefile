@@ -16,7 +16,7 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3)
 
 DEMO_ARGS ?=
 TEST_ARGS ?=
-SIM_ARGS ?=
+SIM_ARGS ?= --seconds 300
 BENCH_ARGS ?=
 
 ##@ The two commands
@@ -60,7 +60,7 @@ schema: $(VENV)/.dev ## Write schema.graphql from the code
 	$(BIN)/sharedlog schema --output schema.graphql
 
 .PHONY: sim
-sim: $(VENV)/.dev ## Simulate a fleet for longer than the tests do (SIM_ARGS=... to choose)
+sim: $(VENV)/.dev ## Simulate for longer than the tests do (SIM_ARGS="--seed 42 --show" to replay one)
 	$(RUN) tests.system.simulation $(SIM_ARGS)
 
 .PHONY: bench

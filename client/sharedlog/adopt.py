@@ -8,6 +8,7 @@ commits every few hundred rows, so it can be stopped at any time and simply be r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,18 +33,20 @@ class Adopted:
 
 
 class Adoption:
-    """One pass over all tracked tables."""
+    """One pass over all tracked tables. `writing` opens a write transaction."""
 
     def __init__(
         self,
         registry: Registry,
         journal: Journal,
         versions: Versions,
+        writing: Callable[[], AbstractContextManager[None]],
         progress: Callable[[Adopted], None],
     ) -> None:
         self._registry = registry
         self._journal = journal
         self._versions = versions
+        self._writing = writing
         self._progress = progress
         self.adopted = Adopted()
 
@@ -62,7 +65,7 @@ class Adoption:
     ) -> None:
         last: Any = None
         while True:
-            with self._journal.transaction():
+            with self._writing():
                 self._versions.fold_local()
                 chunk = after(tracked, last)
                 if chunk:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ CHUNK = 1_000
 PAUSE_S = 0.02
 """Between two edits, so that the times in the table of conflicts differ visibly."""
 
-TABLES = [str(model._meta.table_name) for model in MODELS]
+TABLES: Sequence[str] = [str(model._meta.table_name) for model in MODELS]
 
 INTRO = """
 Offline-first sync for Peewee applications, shown with two devices, a laptop and a phone.

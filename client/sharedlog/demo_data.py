@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import peewee
@@ -12,7 +12,7 @@ from .demo_models import Country, Language, Region
 
 Rows: TypeAlias = list[dict[str, Any]]
 
-LANGUAGE_KINDS = {
+LANGUAGE_KINDS: Mapping[str, str] = {
     "C": "constructed",
     "E": "extinct",
     "H": "historical",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .demo_models import Country, Language, Note, Region
@@ -16,7 +16,7 @@ from .demo_models import Country, Language, Note, Region
 Write = Callable[[], object]
 Look = Callable[[], str]
 
-TUSCANY = [
+TUSCANY: Sequence[str] = [
     "IT-52",
     "IT-AR",
     "IT-FI",

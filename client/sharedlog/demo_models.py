@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import peewee
 
 from .models import SyncModel
@@ -36,4 +38,4 @@ class Note(SyncModel):
     text = peewee.TextField()
 
 
-MODELS = [Country, Region, Language, Note]
+MODELS: Sequence[type[SyncModel]] = [Country, Region, Language, Note]

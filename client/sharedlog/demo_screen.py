@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -18,7 +18,7 @@ from rich.text import Text
 WIDTH = 80
 INDENT = 3
 
-STYLES = {"laptop": "cyan", "phone": "magenta"}
+STYLES: Mapping[str, str] = {"laptop": "cyan", "phone": "magenta"}
 
 Advance = Callable[[int], None]
 

@@ -100,7 +100,7 @@ class Exchange:
                 else:
                     more = self._pull(after)
             except EpochChanged:
-                if after is None:
+                if after is None and self._journal.state("epoch") is None:
                     raise  # a log that refuses its own beginning is broken
                 self._start_over()
                 more = True
@@ -129,9 +129,11 @@ class Exchange:
             receipt = _refusing(error)
         self._result.exchanges += 1
         self._emit(Sent(receipt))
+        self._check_epoch(receipt.epoch)
         if receipt.page is not None and self._apply is not None:
             self._announce(receipt.page)
         with self._replica.writing():
+            self._note_epoch(receipt.epoch)
             refused = self._settle(outgoing, receipt)
             applied = None
             if receipt.page is not None and self._apply is not None:
@@ -149,10 +151,23 @@ class Exchange:
             self._device, after=after, limit=replica.batch_size, byte_limit=replica.byte_limit
         )
         self._result.exchanges += 1
+        self._check_epoch(page.epoch)
         self._announce(page)
         with self._replica.writing():
+            self._note_epoch(page.epoch)
             applied = self._store_page(page, after)
         return self._took(page, applied)
+
+    def _check_epoch(self, epoch: str) -> None:
+        """Notice a new life of the log also where no cursor of the old one was sent: what was
+        written to the old one may be missing from the new one."""
+        known = self._journal.state("epoch")
+        if known is not None and epoch and epoch != known:
+            raise EpochChanged
+
+    def _note_epoch(self, epoch: str) -> None:
+        if epoch and self._journal.state("epoch") is None:
+            self._journal.set_state(epoch=epoch)
 
     def _settle(self, outgoing: Sequence[Outgoing], receipt: Receipt) -> list[Refused]:
         """Mark exactly the entries that the receipt speaks of; return the refused ones."""
@@ -184,7 +199,7 @@ class Exchange:
         else:
             self._replica.inbox.keep(page.entries)
         if page.cursor != after:
-            self._journal.set_state(checkpoint=page.cursor, epoch=page.epoch)
+            self._journal.set_state(checkpoint=page.cursor)
         return applied
 
     def _announce(self, page: Page) -> None:
@@ -218,7 +233,7 @@ class Exchange:
     def _start_over(self) -> None:
         """The log began a new life: read it from its beginning, offer it all we wrote."""
         with self._replica.writing():
-            self._journal.set_state(checkpoint=None)
+            self._journal.set_state(checkpoint=None, epoch=None)
             self._journal.unsend_everything()
 
     def _next_batch(self) -> list[Outgoing]:

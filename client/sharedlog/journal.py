@@ -8,7 +8,7 @@ double the cost of every write.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -22,7 +22,7 @@ from .layout import LAYOUT, TABLES
 
 UNSENT, SENT, REFUSED = 0, 1, 2
 OPERATION_NAMES = (CREATE, MODIFY, DELETE)
-OPERATION_CODES = {name: code for code, name in enumerate(OPERATION_NAMES)}
+OPERATION_CODES: Mapping[str, int] = {name: code for code, name in enumerate(OPERATION_NAMES)}
 CHUNK = 500
 """Keys in one query; SQLite may be compiled to take no more than 999 parameters."""
 

@@ -228,7 +228,11 @@ class Sync:
         """
         with self._exclusively():
             return Adoption(
-                self.registry, self.journal, self.versions, progress or (lambda _: None)
+                self.registry,
+                self.journal,
+                self.versions,
+                self._writing,
+                progress or (lambda _: None),
             ).run()
 
     def prune(self, keep_ms: int = 30 * 24 * 3600 * 1000) -> int:

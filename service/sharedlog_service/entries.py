@@ -153,12 +153,16 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a batch. `head` is the log's end after it; all of it is durable."""
+    """What became of a batch. `head` is the log's end after it; all of it is durable.
+
+    `reached` is where the device has to go on reading: behind this batch if it had all before.
+    """
 
     offered: Sequence[Any]
     duplicates: frozenset[int]
     rejections: Sequence[Rejection]
     head: Cursor
+    reached: Cursor
     server_time: int
 
     @property

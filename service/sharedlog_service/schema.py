@@ -248,7 +248,7 @@ class SharedSyncLogMutation:
             update = None
             if with_update:
                 update = read_update(
-                    context, store, user_id, device_id, place(after), batch_size, byte_limit
+                    context, store, user_id, device_id, receipt.reached, batch_size, byte_limit
                 )
             return SharedSyncLogReceipt.of(receipt, update)
 

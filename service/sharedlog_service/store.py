@@ -250,13 +250,16 @@ class Store:
             batch = Batch(db, log.id, device.no, self.limits)
             done = batch.append(entries, head=log.head, shared_on=shared_on, now=now)
             skew = None if device_now is None else _whole_ms(device_now) - now
-            self._touch(db, device, seen, skew)
             head = log.head + done.written
+            # Who has everything still does: what comes now is the device's own.
+            reached = head if seen == log.head else seen
+            self._touch(db, device, reached, skew)
             if done.written:
                 # The numbers given become the log's only here, in the same commit as the entries.
                 sql = "UPDATE logs SET head = ?, bytes = bytes + ?, shared_on = ? WHERE id = ?"
                 rows(db, sql, head, done.bytes, shared_on, log.id)
-        return Receipt(entries, done.duplicates, done.rejections, log.cursor(head), now)
+        cursor, reached_cursor = log.cursor(head), log.cursor(reached)
+        return Receipt(entries, done.duplicates, done.rejections, cursor, reached_cursor, now)
 
     def read(
         self,

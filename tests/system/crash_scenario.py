@@ -17,7 +17,7 @@ from sharedlog_service.auth import issue_token
 from sharedlog_service.schema import ServiceSchema, build_schema
 from sharedlog_service.store import Store
 from tests.system.crash_steps import CountedTransport, Steps, count_service, counted_connection
-from tests.system.crash_world import Folder, Note, device
+from tests.system.crash_world import MODELS, Folder, Note, Tag, device, open_database
 
 USER = "me"
 
@@ -68,8 +68,12 @@ def writes() -> list[Operation]:
 
 
 def first() -> list[Operation]:
-    """A device that meets the log for the first time."""
-    return [*_writes(lambda _: Note.create(key="n60", title="first")), SYNCS]
+    """A device with data from before tracking meets the log for the first time."""
+    return [
+        Operation(STAGE, lambda sync: sync.adopt()),
+        *_writes(lambda _: Note.create(key="n60", title="first")),
+        SYNCS,
+    ]
 
 
 def stages() -> list[Operation]:
@@ -94,7 +98,9 @@ def stubborn() -> list[Operation]:
         Operation(STAGE, lambda sync: sync.adopt()),
         Operation(STAGE, lambda sync: sync.prune()),
     ]
-    return [*_writes(_stubborn), *kept, *writes()]
+    # The first tag that a ever sees, and b has made the same one.
+    tag = _writes(lambda _: Tag.create(key="t1", text="from a"))
+    return [*_writes(_stubborn), *tag, *kept, *writes()]
 
 
 def _writes(*runs: Callable[[Sync], object]) -> list[Operation]:
@@ -169,6 +175,8 @@ def prepare(folder: Path, *, met: bool = True) -> str:
         if met:
             with device(folder / "a.db", shared_log=log) as a:
                 a.sync()
+        else:
+            _with_rows_from_before(folder / "a.db")
         with device(folder / "b.db", shared_log=log) as b:
             Note.update(title="from b", stars=10).where(Note.key == "n1").execute()
             Note.delete_by_id("n2")
@@ -180,8 +188,19 @@ def prepare(folder: Path, *, met: bool = True) -> str:
             Folder.delete_by_id("f2")
             Note.create(key="n13", title="into a folder that a deletes", folder="f3")
             Note.create(key="n81", title="made by both")
+            Tag.create(key="t1", text="made by both")
             b.sync()
     return token
+
+
+def _with_rows_from_before(path: Path) -> None:
+    database = open_database(path)
+    with database.bind_ctx(MODELS):
+        database.create_tables(MODELS)
+        Folder.create(key="old", name="from before tracking")
+        for i in range(3):
+            Note.create(key=f"old{i}", title="from before tracking", folder="old")
+    database.close()
 
 
 @functools.cache
@@ -239,10 +258,12 @@ def work_on(
                 acknowledge(SYNC)
 
 
-def sync_all(folder: Path, steps: Steps | None = None) -> None:
+def sync_all(folder: Path, steps: Steps | None = None, *, adopt: bool = False) -> None:
     """Everybody syncs until there is nothing left to say."""
     counted = {"factory": counted_connection(steps)} if steps else {}
     with local_log(folder, steps) as log:
         for name in ("a", "b", "a"):
             with device(folder / f"{name}.db", shared_log=log, **counted) as one:
+                if adopt:
+                    one.adopt()
                 one.sync()

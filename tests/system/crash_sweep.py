@@ -10,7 +10,7 @@ devices must be equal and every entry in the shared log exactly once.
   dies at each step of either side.
 - `service`: the service alone dies, speaking real HTTP; the client lives on and is told.
 - `again`: dies at some step, and twice more while it recovers.
-- `errors`: nobody dies, but each statement in turn fails once (the disk is full), and the same
+- `errors`, `errors-first`: nobody dies, but each statement in turn fails once (the disk is full), and the same
   process goes on.
 - `moments`: a client over real HTTP is killed from outside while it works.
 """
@@ -38,9 +38,11 @@ from tests.system.crash_children import in_child, service_child
 from tests.system.crash_scenario import (
     BATCH,
     SCENARIOS,
+    STAGE,
     SYNC,
     WRITE,
     Operation,
+    first,
     local_log,
     prepare,
     schema,
@@ -62,6 +64,9 @@ from tests.system.crash_world import (
 )
 
 
+SWEEPS = ("service", "errors", "errors-first", "again", "moments")
+
+
 @dataclass
 class Reference:
     """What a scenario does when nobody dies. `counts`: the changes in the client log after so
@@ -81,7 +86,7 @@ def reference(folder: Path, operations: list[Operation]) -> Reference:
         steps,
         lambda _: counts.append(len(read_client(folder / "a.db").entries)),
     )
-    sync_all(folder)
+    sync_all(folder, adopt=True)
     check_recovered(folder)
     return Reference(steps.names, read_client(folder / "a.db").changes(), counts)
 
@@ -91,10 +96,12 @@ def check_after_death(
 ) -> None:
     """An operation is there as a whole or not at all, and what was acknowledged is there."""
     a, log = read_client(folder / "a.db"), read_log(folder / "service.db")
-    check_client(a, log)
+    check_client(a, log, adopted=operations[0].kind != STAGE or bool(acknowledged))
     done = len(acknowledged)
-    possible = {known.counts[done], known.counts[min(done + 1, len(operations))]}
-    assert len(a.entries) in possible, f"{len(a.entries)} entries, of {sorted(possible)}"
+    before, after = known.counts[done], known.counts[min(done + 1, len(operations))]
+    assert before <= len(a.entries) <= after
+    if operations[min(done, len(operations) - 1)].kind == WRITE:
+        assert len(a.entries) in (before, after), "half of a transaction"
     assert a.changes() == known.changes[: len(a.entries)]
     for entry in a.entries[: known.counts[acknowledged.rfind(SYNC) + 1]]:
         assert entry.status == SENT, f"sync() returned, but not sent: {entry}"
@@ -128,7 +135,7 @@ class Sweep:
                 assert end.killed, "the scenario has fewer steps this time"
                 self.kills += 1
                 check_after_death(here, operations, known, end.acknowledged)
-                sync_all(here)
+                sync_all(here, adopt=scenario == "first")
                 check_recovered(here)
 
     def again(self, seed: int, rounds: int) -> None:
@@ -150,20 +157,23 @@ class Sweep:
                 sync_all(here)
                 check_recovered(here)
 
-    def errors(self, shard: int, shards: int, every: int) -> None:
+    def errors(self, scenario: str, shard: int, shards: int, every: int) -> None:
         """Let each statement of client and service fail once, and go on."""
-        prepare(self.folder / "prepared")
-        steps = self._with_error(self._fresh(), None)
+        prepare(self.folder / "prepared", met=scenario != "first")
+        operations = first() if scenario == "first" else stubborn()
+        steps = self._with_error(self._fresh(), operations, None)
         deciding = [decides(name) for name in steps]
         for number in self._chosen(deciding, shard, shards, every):
             here = self._fresh()
             with self._noting(f"errors, step {number}: {steps[number - 1]}"):
-                self._with_error(here, number)
+                self._with_error(here, operations, number)
                 self.failed += 1
-                sync_all(here)
+                sync_all(here, adopt=scenario == "first")
                 check_recovered(here)
 
-    def _with_error(self, here: Path, fail_at: int | None) -> list[str]:
+    def _with_error(
+        self, here: Path, operations: list[Operation], fail_at: int | None
+    ) -> list[str]:
         steps = Steps()
         counted = counted_connection(steps)
         with (
@@ -171,12 +181,15 @@ class Sweep:
             device(here / "a.db", shared_log=log, batch_size=BATCH, factory=counted) as a,
         ):
             steps.arm(fail_at=fail_at)
-            for operation in stubborn():
+            for operation in operations:
                 # Where an earlier write failed, a later one may miss its row.
                 with suppress(peewee.OperationalError, RemoteError, Note.DoesNotExist):
                     operation.run(a)
                 assert not a.database.connection().in_transaction
-                check_client(read_client(here / "a.db"), read_log(here / "service.db"))
+                log_now = read_log(here / "service.db")
+                check_client(
+                    read_client(here / "a.db"), log_now, adopted=operations[0].kind != STAGE
+                )
             fallible = steps.fallible.copy()
             assert fail_at is None or len(fallible) >= fail_at, "nothing failed"
             a.sync()
@@ -268,7 +281,7 @@ class Sweep:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sweep", choices=[*SCENARIOS, "service", "errors", "again", "moments"])
+    parser.add_argument("sweep", choices=[*SCENARIOS, *SWEEPS])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shard", default="0/1", help="this part of how many, as 0/2")
     parser.add_argument("--every", type=int, default=1, help="only each so manieth step")
@@ -281,8 +294,10 @@ def main() -> None:
     sweep = Sweep(options.folder)
     if options.sweep in SCENARIOS:
         sweep.every_step(options.sweep, shard, shards, options.every)
-    elif options.sweep in ("service", "errors"):
-        getattr(sweep, options.sweep)(shard, shards, options.every)
+    elif options.sweep.startswith("errors"):
+        sweep.errors(options.sweep.removeprefix("errors-"), shard, shards, options.every)
+    elif options.sweep == "service":
+        sweep.service(shard, shards, options.every)
     else:
         getattr(sweep, options.sweep)(options.seed, options.rounds)
     report = {

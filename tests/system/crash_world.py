@@ -40,7 +40,12 @@ class Note(SyncModel):
     folder = peewee.ForeignKeyField(Folder, null=True, on_delete="CASCADE", backref="notes")
 
 
-MODELS: list[type[SyncModel]] = [Folder, Note]
+class Tag(SyncModel):
+    key = peewee.TextField(primary_key=True)
+    text = peewee.TextField()
+
+
+MODELS: list[type[SyncModel]] = [Folder, Note, Tag]
 
 
 def open_database(path: Path, *, timeout_s: float = 5, **connecting: Any) -> peewee.SqliteDatabase:
@@ -115,7 +120,7 @@ def read_client(path: Path) -> ClientFile:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
         made = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-        tables = _tables(db) if "note" in made else tables_of([])
+        tables = _tables(db) if "tag" in made else tables_of([])
         if "sharedlog_state" not in made:
             return ClientFile("", 0, [], set(), tables)
         state = dict(db.execute("SELECT key, value FROM sharedlog_state"))
@@ -137,12 +142,14 @@ def read_client(path: Path) -> ClientFile:
 def _tables(db: sqlite3.Connection) -> Tables:
     folders = db.execute("SELECT key, name FROM folder")
     notes = db.execute("SELECT key, title, stars, meta, folder_id FROM note")
+    tags = db.execute("SELECT key, text FROM tag")
     return {
         "folder": {key: {"name": name} for key, name in folders},
         "note": {
             key: {"title": title, "stars": stars, "meta": meta and json.loads(meta), "folder": on}
             for key, title, stars, meta, on in notes
         },
+        "tag": {key: {"text": text} for key, text in tags},
     }
 
 
@@ -190,7 +197,7 @@ def tables_of(entries: Iterable[tuple[int, str, Mapping[str, Any]]]) -> Tables:
     for ticks, author, change in entries:
         write = Write((ticks, author), change["operation"], change["value"])
         writes[change["collection"], change["pk"]].append(write)
-    tables: Tables = {"folder": {}, "note": {}}
+    tables: Tables = {"folder": {}, "note": {}, "tag": {}}
     for (collection, pk), some in writes.items():
         row = row_of(some)
         if row.alive:
@@ -213,11 +220,12 @@ def differing(left: Tables, right: Tables) -> list[tuple[str, str, object, objec
     ]
 
 
-def check_client(client: ClientFile, log: list[LogEntry]) -> None:
+def check_client(client: ClientFile, log: list[LogEntry], *, adopted: bool = True) -> None:
     """What holds at every moment of a device's life, whoever died when.
 
     Its tables are what its own entries and the others' up to its checkpoint make: neither a row
     without its entry nor an entry without its row, and the checkpoint moves with what it means.
+    Only rows from before tracking may stand there without entries until they are `adopted`.
     """
     others = [
         (entry.ticks, entry.device, entry.change)
@@ -228,6 +236,10 @@ def check_client(client: ClientFile, log: list[LogEntry]) -> None:
     ]
     own = [(entry.ticks, client.device, entry.change) for entry in client.entries]
     expected = tables_of([*others, *own])
+    if not adopted:
+        known = {(change["collection"], change["pk"]) for *_, change in (*others, *own)}
+        for name, rows in client.tables.items():
+            expected[name] |= {pk: row for pk, row in rows.items() if (name, pk) not in known}
     assert client.tables == expected, f"tables, entries: {differing(client.tables, expected)}"
     mine = {entry.ticks: entry for entry in log if entry.device == client.device}
     for entry in client.entries:

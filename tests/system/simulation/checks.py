@@ -76,12 +76,21 @@ def check_states(device: Device, states: Mapping[Key, Any], wanted: Expected) ->
         found = (state["alive"], state["died"], state["versions"])
         if found != (row.alive, row.died, dict(row.versions)):
             raise Bad(f"{device.name}: {key} is {found}, should be {row}")
-        known = TABLES[key[0]].fields if key in wanted.standing else {}
-        held = {name: value for name, value in row.values.items() if name not in known}
-        if not same(state["held"], held):
-            raise Bad(f"{device.name}: {key} holds {state['held']}, should be {held}")
+        check_held(device, key, state, row.values, in_table=key in wanted.standing)
     if extra := set(states) - set(wanted.rows):
         raise Bad(f"{device.name} knows rows that nobody wrote: {extra}")
+
+
+def check_held(
+    device: Device, key: Key, state: Any, values: Mapping[str, Any], *, in_table: bool
+) -> None:
+    """What is not in a table is held: all of it, and nothing else but defaults."""
+    fields = TABLES[key[0]].fields if key[0] in TABLES else {}
+    wanted = {n: v for n, v in values.items() if not (in_table and n in fields)}
+    if state["parked"]:
+        wanted = {**{n: v for n, v in fields.items() if n in state["held"]}, **wanted}
+    if not same(state["held"], wanted):
+        raise Bad(f"{device.name}: {key} holds {state['held']}, should be {wanted}")
 
 
 def check_quiet(device: Device, wanted: Expected) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
@@ -137,10 +136,11 @@ class Service:
     # -- what is in the file -------------------------------------------------------------
 
     def entries(self) -> list[Logged]:
-        """The log, read by plain SQL."""
+        """The log, read by plain SQL. (By the store's own SQLite library: two in one process
+        take each other's locks away.)"""
         sql = """SELECT entries.id & ((1 << 40) - 1), devices.id, created_on, group_offset, data
             FROM entries JOIN devices ON devices.no = entries.device ORDER BY entries.id"""
-        with closing(sqlite3.connect(self._path)) as db:
+        with closing(apsw.Connection(str(self._path))) as db:
             return [Logged(*row) for row in db.execute(sql)]
 
 

@@ -101,6 +101,9 @@ class World:
         self.network = Network(self, self.service, self.faults, self._source("network"), self.trace)
         self._restores = self._chance.random() < 0.5
         self._beside: set[str] = set()
+        self._foreign: list[Outgoing] = []
+        self._offer_foreign()
+        self._resting = False
         number = self._chance.randint(2, 5)
         self.devices = [self._device(f"device{n}", folder) for n in range(number)]
 
@@ -189,6 +192,7 @@ class World:
         self._disturb_clock(device)
         if self.faults.threaten("device dies at a statement"):
             device.fuse.light(self._chance, STATEMENTS)
+        said = "failed"
         try:
             said = action()
             device.fuse.put_out()
@@ -211,6 +215,8 @@ class World:
 
     def _meanwhile(self, name: str) -> None:
         """Something else happens on a device while its sync waits for the network."""
+        if self._resting:
+            return
         device = next(device for device in self.devices if device.name == name)
         chance = self._chance.random()
         if chance < 0.05:
@@ -237,24 +243,31 @@ class World:
     def _foreign_entry(self) -> None:
         """Somebody writes what no device of ours would."""
         data = self._chance.choice(FOREIGN)
-        ticks = (self.now - MINUTE) * TICKS_PER_MS
+        self._foreign.append(Outgoing((self.now - MINUTE) * TICKS_PER_MS, 0, data))
+        self.faults.struck("foreign entry")
+        self.trace.add(self.now, "foreign", data)
+        self._offer_foreign()
+
+    def _offer_foreign(self) -> None:
+        """All of them, again and again, so that a restored log gets them back."""
 
         def request(log: SharedLog) -> None:
             device = log.register("foreign", "foreign")
-            entry = Outgoing(ticks, 0, data)
-            log.write(device, [entry], after=None, now_ms=self.now, limit=1, byte_limit=1)
+            log.write(
+                device, self._foreign, after=None, now_ms=self.now, limit=1, byte_limit=1
+            )
 
         self.service.answer(request)
-        self.faults.struck("foreign entry")
-        self.trace.add(self.now, "foreign", data)
 
     # -- the end -------------------------------------------------------------------------
 
     def _heal(self) -> None:
         """Everything works from here on; clocks stay as wrong as they are."""
+        self._resting = True
         self.faults.heal()
         for device in self.devices:
             device.link.cut_until = 0
+        self._offer_foreign()
 
     def _come_to_rest(self) -> Sequence[Logged]:
         """Let all devices sync until nothing is left to do; check that everything is right."""
