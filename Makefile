@@ -36,11 +36,11 @@ check: check-format check-lint check-types check-schema ## Check format, lint, t
 
 .PHONY: check-format
 check-format: $(VENV)/.dev
-	$(RUN) ruff format --check .
+	$(RUN) ruff format --check --output-format concise .
 
 .PHONY: check-lint
 check-lint: $(VENV)/.dev
-	$(RUN) ruff check .
+	$(RUN) ruff check --output-format concise .
 
 .PHONY: check-types
 check-types: $(VENV)/.dev

@@ -32,8 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
         for figure in _measure(Path(folder), options):
             figures.append(figure)
             value = quantity(figure.value, figure.unit)
-            print(f"{figure.benchmark}: {figure.name}, {figure.rows:,} rows: {value}",
-                  file=sys.stderr, flush=True)
+            print(
+                f"{figure.benchmark}: {figure.name}, {figure.rows:,} rows: {value}",
+                file=sys.stderr,
+                flush=True,
+            )
     show(figures)
     options.json.write_bytes(orjson.dumps(_report(options, figures), option=orjson.OPT_INDENT_2))
     print(f"Written to {options.json}")

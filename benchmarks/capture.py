@@ -70,10 +70,18 @@ def measure(folder: Path, rows: int, rounds: int) -> Iterator[Figure]:
         for mode in ("one transaction", "autocommit"):
             pairs = [
                 (
-                    _once(Untracked(folder / f"{operation.work.__name__}-{i}-u.db"), operation,
-                          work, mode),
-                    _once(Device(folder / f"{operation.work.__name__}-{i}-t.db"), operation,
-                          work, mode),
+                    _once(
+                        Untracked(folder / f"{operation.work.__name__}-{i}-u.db"),
+                        operation,
+                        work,
+                        mode,
+                    ),
+                    _once(
+                        Device(folder / f"{operation.work.__name__}-{i}-t.db"),
+                        operation,
+                        work,
+                        mode,
+                    ),
                 )
                 for i in range(rounds)
             ]
@@ -94,9 +102,7 @@ def measure(folder: Path, rows: int, rounds: int) -> Iterator[Figure]:
             )
 
 
-def _once(
-    device: Untracked, operation: Operation, rows: list[dict[str, Any]], mode: str
-) -> float:
+def _once(device: Untracked, operation: Operation, rows: list[dict[str, Any]], mode: str) -> float:
     if operation.fill:
         device.insert(rows)
 

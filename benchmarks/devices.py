@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import peewee
+
 from sharedlog import MemorySharedLog, SharedLog, Sync, SyncModel
 
 from .records import CREATE_TABLE, record_model
@@ -23,7 +24,7 @@ class Untracked:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.database = peewee.SqliteDatabase(path, pragmas=PRAGMAS)
+        self.database = peewee.SqliteDatabase(str(path), pragmas=PRAGMAS)
         self.model = record_model(self.database, self._base())
         self.database.create_tables([self.model])
 

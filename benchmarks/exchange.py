@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+
 from sharedlog.sync import BATCH_SIZE
 
 from .devices import Device, raw_file
@@ -56,9 +57,7 @@ def measure(folder: Path, rows: int, rounds: int) -> Iterator[Figure]:
     yield figure("pull", "raw_insert", "pull and apply, share of raw sqlite3's rate", None)
 
 
-def _round(
-    folder: Path, work: list[dict[str, Any]], entries: list[tuple[int, int, str]]
-) -> Rates:
+def _round(folder: Path, work: list[dict[str, Any]], entries: list[tuple[int, int, str]]) -> Rates:
     folder.mkdir()
     with Service(folder / "service.db") as service, BareRoute(folder / "bare.db") as bare:
         sender = Device(folder / "sender.db", service.shared_log())

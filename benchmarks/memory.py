@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
+
 from sharedlog import GraphQLSharedLog, HttpTransport
 
 from .devices import Device

@@ -13,10 +13,28 @@ from typing import Any
 import orjson
 import peewee
 
-WORDS = (
-    "harbour letter market garden winter bridge copper signal orchard paper engine valley "
-    "lantern meadow ticket summer café island number window"
-).split()
+WORDS = [
+    "harbour",
+    "letter",
+    "market",
+    "garden",
+    "winter",
+    "bridge",
+    "copper",
+    "signal",
+    "orchard",
+    "paper",
+    "engine",
+    "valley",
+    "lantern",
+    "meadow",
+    "ticket",
+    "summer",
+    "café",
+    "island",
+    "number",
+    "window",
+]
 
 FIRST_TIMESTAMP = datetime.datetime(2026, 1, 1)
 

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
+
 from sharedlog import GraphQLSharedLog, HttpTransport
 
 
@@ -152,6 +153,7 @@ def bare_app(path: str) -> Any:
 
 def _serve_bare(path: str, announce: Callable[[dict[str, Any]], None]) -> None:
     import uvicorn
+
     from sharedlog_service.serving import AnnouncingServer, listen
 
     listener = listen("127.0.0.1", 0)

@@ -113,14 +113,12 @@ class Adoption:
         """Rows as pk and values in JSON; what cannot be carried is noted and passed over."""
         width = len(tracked.key)
         for row in rows:
-            columns = (*tracked.key, *tracked.columns)
-            values = [c.field.python_value(v) for c, v in zip(columns, row, strict=True)]
             pk: Wire = None
             try:
-                pk = tracked.pk_wire(values[:width])
+                pk = tracked.pk_of_stored(row)
                 wire = {
-                    c.name: c.to_wire(v)
-                    for c, v in zip(tracked.columns, values[width:], strict=True)
+                    c.name: c.wire_of_stored(stored)
+                    for c, stored in zip(tracked.columns, row[width:], strict=True)
                 }
                 yield tracked.pk_json(pk), tracked.value_json(wire)
             except ValueRefused as error:

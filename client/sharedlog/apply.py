@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import peewee
 
+from .arrivals import Arrivals
 from .changes import CREATE, DELETE, Change, Entry, Wire, dumps, loads
 from .clock import BEFORE_TRACKING, Version
 from .errors import EntryUnreadable
@@ -75,6 +76,7 @@ class Applier:
         self._versions = versions
         self._decode_data = decode
         self._relations = Relations(registry)
+        self._arrivals = Arrivals(journal, versions)
         self._shapes: dict[tuple[str, ...], frozenset[str]] = {}
 
     def apply(self, entries: Sequence[Entry], local_since: int | None = None) -> Applied:
@@ -96,9 +98,11 @@ class Applier:
             if tracked is None:
                 self._hold(name, rows)
             else:
-                works[name] = self._merge(tracked, rows, local_since, applied)
+                some = self._merge(tracked, rows, local_since, applied)
                 if name in waiting:
-                    works[name] += self._waiting(tracked, rows)
+                    some += self._waiting(tracked, rows)
+                if some:
+                    works[name] = some
         self._place(works, applied)
         return applied
 
@@ -165,6 +169,9 @@ class Applier:
         applied: Applied,
     ) -> list[Work]:
         states = self._versions.load(tracked.collection, list(rows)) if rows else {}
+        arrived = self._arrivals.insert(tracked, rows, states)
+        applied.created += len(arrived)
+        rows = {pk: changes for pk, changes in rows.items() if pk not in arrived}
         unknown = [
             pk
             for pk, changes in rows.items()

@@ -133,7 +133,7 @@ class Exchange:
         if receipt.page is not None and self._apply is not None:
             self._announce(receipt.page)
         with self._replica.writing():
-            self._note_epoch(receipt.epoch)
+            self._note(receipt.epoch, receipt.server_time_ms)
             refused = self._settle(outgoing, receipt)
             applied = None
             if receipt.page is not None and self._apply is not None:
@@ -154,7 +154,7 @@ class Exchange:
         self._check_epoch(page.epoch)
         self._announce(page)
         with self._replica.writing():
-            self._note_epoch(page.epoch)
+            self._note(page.epoch, page.server_time_ms)
             applied = self._store_page(page, after)
         return self._took(page, applied)
 
@@ -165,9 +165,12 @@ class Exchange:
         if known is not None and epoch and epoch != known:
             raise EpochChanged
 
-    def _note_epoch(self, epoch: str) -> None:
-        if epoch and self._journal.state("epoch") is None:
-            self._journal.set_state(epoch=epoch)
+    def _note(self, epoch: str, server_time_ms: float) -> None:
+        """Keep what the service says of itself. An answer that is not its own says nothing."""
+        if epoch:
+            if self._journal.state("epoch") is None:
+                self._journal.set_state(epoch=epoch)
+            self._journal.trust_clock(max(0, self._replica.now() - int(server_time_ms)))
 
     def _settle(self, outgoing: Sequence[Outgoing], receipt: Receipt) -> list[Refused]:
         """Mark exactly the entries that the receipt speaks of; return the refused ones."""
@@ -181,8 +184,9 @@ class Exchange:
             [entry.ticks for index, entry in enumerate(outgoing) if index not in rejected],
             [RefusedEntry(entry.ticks, f"{entry.code}: {entry.reason}") for entry in refused],
         )
-        if len(refused) < len(rejected):
-            self._restamp(receipt)
+        ahead = [outgoing[r.index].ticks for r in receipt.rejected if r.code == "CLOCK_AHEAD"]
+        if ahead:
+            self._restamp(min(ahead), receipt)
         return refused
 
     def _store_page(self, page: Page, after: str | None) -> Applied | None:
@@ -219,16 +223,17 @@ class Exchange:
         self._emit(Reconciled(applied))
         return page.has_more
 
-    def _restamp(self, receipt: Receipt) -> None:
-        """Bring unsent entries back into the service's time, and later ones with them."""
+    def _restamp(self, since: int, receipt: Receipt) -> None:
+        """Bring entries since then back into the service's time, and later ones with them."""
         self._restamps += 1
         lead = max(0, self._replica.now() - int(receipt.server_time_ms))
         self._replica.versions.fold_local()
-        keys = self._journal.unsent_rows()
-        renamed = self._journal.restamp_unsent(lead)
-        self._replica.versions.rename_local(renamed, keys)
-        self._journal.set_state(folded_until=str(max(renamed.values(), default=0)))
-        self._emit(Restamped(len(renamed), lead))
+        rows = self._journal.unshared_rows(since)
+        renamed = self._journal.restamp(since, lead)
+        self._replica.versions.rename_local(renamed, rows)
+        if renamed:  # else another process of this device was faster
+            self._journal.set_state(folded_until=str(max(renamed.values())))
+            self._emit(Restamped(len(renamed), lead))
 
     def _start_over(self) -> None:
         """The log began a new life: read it from its beginning, offer it all we wrote."""

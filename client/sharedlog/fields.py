@@ -1,17 +1,23 @@
 """How each Peewee field's values travel: a codec per field, from the field's class.
 
-Every codec answers two questions: which JSON value stands for this Python value (`to_wire`),
-and which Python value does this JSON value stand for (`from_wire`). `to_wire` takes only
-what the field itself would give back after a round trip through the table; anything else
-(an integer given to a text field, say) raises `NotCanonical`, and the recorder reads the
-row back instead of guessing what the database made of it.
+A value has three forms: what the application gives or gets (Python), what stands in the table
+(*stored*), and what travels (*wire*, JSON). The promise is about the stored form: what one
+device has in its table, to the bit, another one will have. A codec answers three questions:
+
+- `to_wire`: which JSON stands for this Python value? It takes only what the field itself gives
+  back after a round trip through the table; for anything else (an integer given to a text
+  field, say) it raises `NotCanonical`, and the recorder reads the row back instead of guessing
+  what the database made of it.
+- `from_stored`: which JSON stands for this stored value? `NotCanonical` if it is none that the
+  field would write; then `{"raw": …}` travels in its place, and every device stores just that.
+- `to_stored`: which value has to be given to the database for this JSON?
 """
 
 from __future__ import annotations
 
-import base64
 import datetime
 import decimal
+import json
 import math
 import uuid
 from collections.abc import Callable
@@ -22,28 +28,37 @@ import peewee
 
 from .changes import Wire, dumps
 from .errors import ValueRefused
-
-EXACT_INTEGER = 2**53
-"""Beyond it a JSON number is not exact everywhere; such integers travel as text."""
-
-
-class NotCanonical(Exception):
-    """The value is not of the type that the field gives back; read it back from the table."""
+from .raw import (
+    EXACT_INTEGER,
+    RAW,
+    NotCanonical,
+    base64_of,
+    infinity_of,
+    is_escape,
+    tag,
+    unbase64,
+    untag,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How values of one field travel.
+    """How values of one field travel. None of the functions ever sees None.
 
     Attributes:
-        to_wire: Python value (never None) to JSON value.
-        from_wire: JSON value (never None) to Python value.
-        plain: JSON values of this type are what the database driver takes, unchanged.
+        to_wire: Python value to JSON value.
+        from_stored: Stored value to JSON value.
+        to_stored: JSON value to what the database driver takes. ValueError or TypeError if
+            there is no such value.
+        plain: Values of this type are the same in all three forms.
+        own: The field is of the application's own class.
     """
 
     to_wire: Callable[[Any], Wire]
-    from_wire: Callable[[Wire], Any]
+    from_stored: Callable[[Any], Wire]
+    to_stored: Callable[[Wire], Any]
     plain: type | None = None
+    own: bool = False
 
 
 def codec_for(field: peewee.Field) -> Codec:
@@ -53,81 +68,21 @@ def codec_for(field: peewee.Field) -> Codec:
     for known, make in _KNOWN:
         if isinstance(field, known):
             if _same_conversion(type(field), known):
-                return _with_escape(field, make(field))
+                return make(field)
             break
-    return _through_the_database(field)
+    return Codec(_own_to_wire(field), tag, untag, own=True)
 
 
 def _same_conversion(cls: type[peewee.Field], known: type[peewee.Field]) -> bool:
     """Whether a subclass converts as its base does (so it is no type of its own)."""
-    methods = ("db_value", "python_value", "adapt")
+    methods = ("db_value", "python_value", "adapt", "to_value")
     return all(getattr(cls, name) is getattr(known, name) for name in methods)
 
 
-def _with_escape(field: peewee.Field, codec: Codec) -> Codec:
-    """Let `{"raw": …}` stand for what a table holds although it is not of the field's type."""
-
-    def from_wire(value: Wire) -> Any:
-        if type(value) is dict:
-            return untag(value["raw"])
-        return codec.from_wire(value)
-
-    return (
-        codec
-        if isinstance(field, peewee.JSONField)
-        else Codec(codec.to_wire, from_wire, codec.plain)
-    )
+# -- an application's own fields ---------------------------------------------------------
 
 
-def escape(value: Any) -> Wire:
-    """The wire form of a value that is not of its field's type."""
-    return {"raw": tag(value)}
-
-
-def tag(value: Any) -> Wire:
-    """A database value as JSON, exactly: what JSON lacks becomes a one-member object."""
-    if value is None or type(value) in (bool, str):
-        return value
-    if isinstance(value, int):
-        return int(value) if abs(value) <= EXACT_INTEGER else {"integer": str(value)}
-    if isinstance(value, float):
-        return _float_to_wire(value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return {"bytes": _bytes_to_wire(value)}
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, decimal.Decimal):
-        return {"decimal": str(value)}
-    if isinstance(value, datetime.datetime):
-        return {"datetime": value.isoformat()}
-    if isinstance(value, uuid.UUID):
-        return {"uuid": str(value)}
-    raise ValueRefused(
-        f"A value of type {type(value).__name__} cannot be carried.",
-        hint="Let the field's db_value() return text, a number, bytes or None.",
-    )
-
-
-_UNTAG: tuple[tuple[str, Callable[[str], Any]], ...] = (
-    ("integer", int),
-    ("bytes", base64.b64decode),
-    ("decimal", decimal.Decimal),
-    ("datetime", datetime.datetime.fromisoformat),
-    ("uuid", uuid.UUID),
-)
-
-
-def untag(value: Wire) -> Any:
-    """The inverse of `tag`."""
-    if type(value) is not dict:
-        return float(value) if value in ("Infinity", "-Infinity") else value
-    for name, convert in _UNTAG:
-        if name in value:
-            return convert(value[name])
-    raise ValueError(f"unknown tagged value {sorted(value)}")
-
-
-def _through_the_database(field: peewee.Field) -> Codec:
+def _own_to_wire(field: peewee.Field) -> Callable[[Any], Wire]:
     """An application's own field class: what it gives the database travels, tagged."""
 
     def to_wire(value: Any) -> Wire:
@@ -136,16 +91,14 @@ def _through_the_database(field: peewee.Field) -> Codec:
             raise NotCanonical
         return tag(stored)
 
-    return Codec(to_wire, lambda value: field.python_value(untag(value)))
-
-
-def _of_type(cls: type, convert: Callable[[Any], Wire]) -> Callable[[Any], Wire]:
-    def to_wire(value: Any) -> Wire:
-        if type(value) is not cls:
-            raise NotCanonical
-        return convert(value)
-
     return to_wire
+
+
+# -- Peewee's own fields -----------------------------------------------------------------
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _text_to_wire(value: Any) -> Wire:
@@ -170,50 +123,71 @@ def _bool_to_wire(value: Any) -> Wire:
     return value
 
 
+def _bool_from_stored(stored: Any) -> Wire:
+    if type(stored) in (int, bool) and stored in (0, 1):
+        return bool(stored)
+    raise NotCanonical
+
+
 def _float_to_wire(value: Any) -> Wire:
     if type(value) is not float:
         raise NotCanonical
     if math.isfinite(value):
-        return value if value else 0.0  # SQLite keeps no negative zero
-    if math.isnan(value):
-        raise ValueRefused(
-            "NaN cannot be carried: databases disagree on it and SQLite stores NULL.",
-            hint="Store None for a value that is not known.",
-        )
-    return "Infinity" if value > 0 else "-Infinity"
+        return value if value else 0.0  # SQLite keeps no negative zero in a float column
+    return infinity_of(value)
 
 
 def _decimal_to_wire(field: peewee.Field) -> Callable[[Any], Wire]:
     def to_wire(value: Any) -> Wire:
         if type(value) is not decimal.Decimal:
             raise NotCanonical
-        if value.is_finite():
-            value = field.db_value(value)
-        else:
-            raise ValueRefused(f"The decimal {value} cannot be carried.")
-        database = field.model._meta.database
-        database = getattr(database, "obj", database)
-        if isinstance(database, peewee.SqliteDatabase):
-            stored = decimal.Decimal(str(float(value)))
-            if stored != value:
-                raise ValueRefused(
-                    f"SQLite cannot hold the decimal {value} of field {field.name!r} exactly: "
-                    f"it keeps a binary fraction and would give back {stored}.",
-                    hint="Use at most 15 digits, or a field that stores the decimal as text.",
-                )
-            value = stored
-            if value == value.to_integral_value() and abs(value) < 10**15:
-                # The column's NUMERIC affinity turns a whole number into an integer.
-                value = decimal.Decimal(int(value))
-        return str(value)
+        if not value.is_finite():
+            raise ValueRefused(
+                f"The decimal {value} cannot be carried.",
+                hint="Store None for a value that is not known.",
+            )
+        value = field.db_value(value)
+        stored = _decimal_as_stored(value)
+        if stored is None:
+            raise ValueRefused(
+                f"SQLite cannot hold the decimal {value} exactly: it keeps a binary fraction.",
+                hint="Use at most 15 digits, or a field that stores the decimal as text.",
+            )
+        return str(stored)
 
     return to_wire
+
+
+def _decimal_as_stored(value: decimal.Decimal) -> decimal.Decimal | None:
+    """What comes back for a decimal from a column of NUMERIC affinity; None if not the same."""
+    if value.as_tuple().exponent == 0 and -(2**63) <= value < 2**63:
+        return value  # digits only: SQLite makes it an integer
+    stored = float(value)
+    if decimal.Decimal(repr(stored)) != value:
+        return None
+    if stored.is_integer() and abs(stored) <= EXACT_INTEGER:
+        return decimal.Decimal(int(stored))
+    # Of 16 and 17 digits not every one survives SQLite's own conversion from text.
+    return decimal.Decimal(repr(stored)) if len(value.normalize().as_tuple().digits) <= 15 else None
+
+
+def _decimal_from_stored(stored: Any) -> Wire:
+    if type(stored) is int:
+        return str(stored)
+    if type(stored) is float and math.isfinite(stored):
+        value = decimal.Decimal(repr(stored))
+        _, digits, exponent = value.as_tuple()
+        # From text with few decimals SQLite makes the same float again on every machine;
+        # with more it depends on the processor, so the float itself travels.
+        if len(digits) <= 15 and isinstance(exponent, int) and -3 <= exponent <= 0:
+            return str(value)
+    raise NotCanonical
 
 
 def _bytes_to_wire(value: Any) -> Wire:
     if not isinstance(value, bytes | bytearray | memoryview):
         raise NotCanonical
-    return base64.b64encode(bytes(value)).decode()
+    return base64_of(value)
 
 
 def _uuid_to_wire(value: Any) -> Wire:
@@ -222,36 +196,43 @@ def _uuid_to_wire(value: Any) -> Wire:
     return str(value)
 
 
-def _datetime_to_wire(value: Any) -> Wire:
-    if type(value) is not datetime.datetime:
+def _uuid_from_stored(stored: Any) -> Wire:
+    if type(stored) is str and len(stored) == 32:
+        try:
+            value = uuid.UUID(stored)
+        except ValueError:
+            raise NotCanonical from None
+        if value.hex == stored:
+            return str(value)
+    raise NotCanonical
+
+
+def _binary_uuid_from_stored(stored: Any) -> Wire:
+    if type(stored) is bytes and len(stored) == 16:
+        return str(uuid.UUID(bytes=stored))
+    raise NotCanonical
+
+
+def _iso(cls: Any, separator: str) -> Codec:
+    """Dates and times: ISO 8601 on the wire; stored the same, but for the separator."""
+
+    def to_wire(value: Any) -> Wire:
+        if type(value) is not cls:
+            raise NotCanonical
+        return value.isoformat()
+
+    def from_stored(stored: Any) -> Wire:
+        if type(stored) is str:
+            try:
+                value = cls.fromisoformat(stored)
+            except ValueError:
+                raise NotCanonical from None
+            text: str = value.isoformat()
+            if text.replace("T", separator) == stored:
+                return text
         raise NotCanonical
-    if value.tzinfo is not None and type(value.tzinfo) is not datetime.timezone:
-        value = value.replace(tzinfo=datetime.timezone(value.utcoffset() or datetime.timedelta()))
-    return value.isoformat()
 
-
-def _json_to_wire(value: Any) -> Wire:
-    _check_json(value)
-    return value
-
-
-def _check_json(value: Any) -> None:
-    """Refuse what would change or break on its way through JSON text."""
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueRefused(f"JSON has no {value}.", hint="Store None or a text instead.")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if type(key) is not str:
-                raise ValueRefused(f"The JSON key {key!r} is not text.")
-            _check_json(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _check_json(item)
-    elif isinstance(value, int) and abs(value) >= 2**63:
-        raise ValueRefused(f"The integer {value} does not fit in 64 bits.")
-    elif not (value is None or isinstance(value, str | int)):
-        raise ValueRefused(f"JSON cannot hold a {type(value).__name__}.")
+    return Codec(to_wire, from_stored, cls.fromisoformat)
 
 
 def _timestamp(field: peewee.Field) -> Codec:
@@ -262,49 +243,116 @@ def _timestamp(field: peewee.Field) -> Codec:
             raise NotCanonical
         return _integer_to_wire(field.db_value(value))
 
-    return Codec(to_wire, lambda value: field.python_value(int(value)))
+    return Codec(to_wire, _integer_to_wire, int)
 
 
-def _float_from_wire(value: Wire) -> Any:
-    return float(value)
+def _ip(field: peewee.Field) -> Codec:
+    def to_wire(value: Any) -> Wire:
+        return field.python_value(field.db_value(value))  # 127.1 is 127.0.0.1
+
+    def from_stored(stored: Any) -> Wire:
+        if type(stored) is int and 0 <= stored < 2**32:
+            return field.python_value(stored)
+        raise NotCanonical
+
+    def to_stored(value: Wire) -> Any:
+        try:
+            return field.db_value(value)
+        except OSError as error:
+            raise ValueError(f"{value!r} is no address: {error}") from None
+
+    return Codec(to_wire, from_stored, to_stored)
 
 
-def _same(value: Wire) -> Any:
-    return value
+def _json(field: Any) -> Codec:
+    """JSON travels as it is. What stands in the table is its text without white space, as
+    SQLite's json() leaves it."""
+    if field._dumps is not json.dumps or field._loads is not json.loads:
+        return Codec(_not_canonical, _not_canonical, _compact)  # so the text itself travels
+
+    def to_wire(value: Any) -> Wire:
+        try:
+            _check_json(value)
+        except RecursionError:
+            raise ValueRefused("The JSON is nested too deeply.") from None
+        return {RAW: _compact(value)} if is_escape(value) else value
+
+    def from_stored(stored: Any) -> Wire:
+        try:
+            value = json.loads(stored)
+            if value is not None and _compact(value) == stored:
+                return to_wire(value)
+        except (TypeError, ValueError, RecursionError, ValueRefused):
+            pass
+        raise NotCanonical
+
+    return Codec(to_wire, from_stored, _compact)
 
 
-_TEXT = Codec(_text_to_wire, _same, plain=str)
-_INTEGER = Codec(_integer_to_wire, int, plain=int)
-_BOOL = Codec(_bool_to_wire, bool, plain=bool)
-_FLOAT = Codec(_float_to_wire, _float_from_wire)
-_BYTES = Codec(_bytes_to_wire, base64.b64decode)
-_UUID = Codec(_uuid_to_wire, uuid.UUID)
-_DATETIME = Codec(_datetime_to_wire, datetime.datetime.fromisoformat)
-_DATE = Codec(_of_type(datetime.date, datetime.date.isoformat), datetime.date.fromisoformat)
-_TIME = Codec(_of_type(datetime.time, datetime.time.isoformat), datetime.time.fromisoformat)
-_JSON = Codec(_json_to_wire, _same)
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _not_canonical(value: Any) -> Any:
+    raise NotCanonical
+
+
+def _check_json(value: Any) -> None:
+    """Refuse what would change or break on its way through JSON text."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueRefused(f"JSON has no {value}.", hint="Store None or a text instead.")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if type(key) is not str:
+                raise ValueRefused(
+                    f"The JSON key {key!r} is not text.", hint="JSON objects have text keys only."
+                )
+            _check_json(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_json(item)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueRefused(
+            f"The integer {value} does not fit in 64 bits.", hint="Store it as text."
+        )
+    elif not (value is None or isinstance(value, str | int)):
+        raise ValueRefused(
+            f"JSON cannot hold a {type(value).__name__}.", hint="Store it as text or a number."
+        )
+
+
+_TEXT = Codec(_text_to_wire, _text_to_wire, _same, plain=str)
+_INTEGER = Codec(_integer_to_wire, _integer_to_wire, int)
+_BOOL = Codec(_bool_to_wire, _bool_from_stored, bool, plain=bool)
+_FLOAT = Codec(_float_to_wire, _float_to_wire, float)
+_BYTES = Codec(_bytes_to_wire, _bytes_to_wire, unbase64)
+_UUID = Codec(_uuid_to_wire, _uuid_from_stored, lambda value: uuid.UUID(value).hex)
+_BINARY_UUID = Codec(_uuid_to_wire, _binary_uuid_from_stored, lambda value: uuid.UUID(value).bytes)
 
 # The first match decides, so subclasses stand before their bases.
-_KNOWN: tuple[tuple[type[peewee.Field], Callable[[peewee.Field], Codec]], ...] = (
+_KNOWN: tuple[tuple[type[peewee.Field], Callable[[Any], Codec]], ...] = (
     (peewee.TimestampField, _timestamp),
-    (peewee.IPField, lambda field: _TEXT_CONVERTED),
+    (peewee.IPField, _ip),
     (peewee.BigBitField, lambda field: _BYTES),
-    (peewee.BinaryUUIDField, lambda field: _UUID),
+    (peewee.BinaryUUIDField, lambda field: _BINARY_UUID),
     (peewee.UUIDField, lambda field: _UUID),
     (peewee.BlobField, lambda field: _BYTES),
     (peewee.BitField, lambda field: _INTEGER),
     (peewee.IntegerField, lambda field: _INTEGER),
     (peewee.BooleanField, lambda field: _BOOL),
     (peewee.FloatField, lambda field: _FLOAT),
-    (peewee.DecimalField, lambda field: Codec(_decimal_to_wire(field), decimal.Decimal)),
+    (
+        peewee.DecimalField,
+        lambda field: Codec(_decimal_to_wire(field), _decimal_from_stored, decimal.Decimal),
+    ),
     (peewee.CharField, lambda field: _TEXT),
     (peewee.TextField, lambda field: _TEXT),
-    (peewee.DateTimeField, lambda field: _DATETIME),
-    (peewee.DateField, lambda field: _DATE),
-    (peewee.TimeField, lambda field: _TIME),
-    (peewee.JSONField, lambda field: _JSON),
+    (peewee.DateTimeField, lambda field: _iso(datetime.datetime, " ")),
+    (peewee.DateField, lambda field: _iso(datetime.date, "T")),
+    (peewee.TimeField, lambda field: _iso(datetime.time, "T")),
+    (peewee.JSONField, _json),
 )
-_TEXT_CONVERTED = Codec(_text_to_wire, _same)
 
 
 def check_text(value: Wire, what: str) -> str:

@@ -7,11 +7,9 @@ double the cost of every write.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import peewee
 
@@ -19,6 +17,7 @@ from .changes import CREATE, DELETE, MODIFY, assemble
 from .clock import TICKS_PER_MS, Now
 from .errors import NotSetUp
 from .layout import LAYOUT, TABLES
+from .transactions import Transactions
 
 UNSENT, SENT, REFUSED = 0, 1, 2
 OPERATION_NAMES = (CREATE, MODIFY, DELETE)
@@ -80,10 +79,9 @@ def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
 class _Group:
     """The entries of one transaction so far, in this thread."""
 
-    __slots__ = ("entries", "size", "start", "transaction")
+    __slots__ = ("entries", "size", "start")
 
-    def __init__(self, transaction: Any) -> None:
-        self.transaction = transaction
+    def __init__(self) -> None:
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -112,13 +110,12 @@ def _parts(group: _Group, records: Sequence[Record]) -> Iterator[Sequence[Record
     yield records[begin:] if begin else records
 
 
-class Journal:
+class Journal(Transactions):
     """The client log of one database. Methods that write say whether they need a transaction."""
 
     def __init__(self, database: peewee.Database, now: Now) -> None:
-        self.database = database
+        super().__init__(database)
         self._now = now
-        self._local = threading.local()
 
     # -- foundations ---------------------------------------------------------------------
 
@@ -134,50 +131,6 @@ class Journal:
                     "This database was used by a newer version of sharedlog.",
                     hint="Upgrade sharedlog; nothing was changed.",
                 )
-
-    def run(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        return self.database.execute_sql(sql, parameters)
-
-    def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        with peewee.__exception_wrapper__:  # type: ignore[attr-defined]
-            self.database.cursor().executemany(sql, rows)
-
-    def in_transaction(self) -> bool:
-        """Whether the application opened a transaction, by Peewee or by hand."""
-        if self.database.transaction_depth() > 0:
-            return True
-        connection = self.database.connection()
-        return bool(getattr(connection, "in_transaction", False))
-
-    def transaction(self) -> AbstractContextManager[Any]:
-        """The application's transaction, or one of our own that takes the write lock at once.
-
-        IMMEDIATE, because a transaction that reads first and writes later fails at once,
-        whatever the busy timeout, when another connection wrote in between.
-        """
-        if self.in_transaction():
-            return nullcontext()
-        return self.database.atomic("IMMEDIATE")
-
-    def take_write_lock(self) -> None:
-        """Make the open transaction a writing one, before it reads.
-
-        The application's transaction may be a deferred one (see `transaction`).
-        """
-        self.run("UPDATE sharedlog_clock SET floor = floor WHERE one = 0")
-
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """All or nothing inside an open transaction. Its name is fixed, so SQLite can reuse
-        the prepared statement; savepoints of one name nest."""
-        self.run("SAVEPOINT sharedlog")
-        try:
-            yield
-        except BaseException:
-            self.run("ROLLBACK TO SAVEPOINT sharedlog")
-            self.run("RELEASE SAVEPOINT sharedlog")
-            raise
-        self.run("RELEASE SAVEPOINT sharedlog")
 
     # -- state ---------------------------------------------------------------------------
 
@@ -203,7 +156,8 @@ class Journal:
             return self._append(group, records)
 
     def _append(self, group: _Group, records: Sequence[Record]) -> int:
-        return [self._insert(group, part) for part in _parts(group, records)][0]
+        first, *_ = [self._insert(group, part) for part in _parts(group, records)]
+        return first
 
     def _insert(self, group: _Group, records: Sequence[Record]) -> int:
         start = group.start
@@ -221,15 +175,14 @@ class Journal:
 
     def take_back(self, first_ticks: int) -> None:
         """Remove what `append` just added, because the change did not happen."""
-        self.run("DELETE FROM sharedlog_entry WHERE ticks >= ?", (first_ticks,))
+        if self.in_transaction():  # else all of it is gone with the transaction
+            self.run("DELETE FROM sharedlog_entry WHERE ticks >= ?", (first_ticks,))
 
     def _group(self) -> _Group:
         """The group of the open transaction."""
-        transactions = self.database._state.transactions  # type: ignore[attr-defined]
-        outermost = transactions[0] if transactions else None
         group: _Group | None = getattr(self._local, "group", None)
-        if group is None or outermost is None or group.transaction is not outermost:
-            group = self._local.group = _Group(outermost)
+        if group is None:
+            group = self._local.group = _Group()
         return group
 
     def unsent(self, limit: int, byte_limit: int) -> list[LocalEntry]:
@@ -292,12 +245,14 @@ class Journal:
             (int(self.state("all_sent_until") or 0),),
         )
 
-    def unsent_rows(self) -> set[tuple[str, str]]:
-        """The (collection, pk) of rows with unsent entries."""
+    def unshared_rows(self, since: int) -> list[tuple[str, str]]:
+        """The (collection, pk) of rows with entries since then that are not in the log."""
         cursor = self.run(
-            f"SELECT DISTINCT collection, pk FROM sharedlog_entry WHERE status = {UNSENT}"
+            "SELECT DISTINCT collection, pk FROM sharedlog_entry "
+            f"WHERE ticks >= ? AND status <> {SENT} ORDER BY 1, 2",
+            (since,),
         )
-        return set(cursor.fetchall())
+        return list(cursor.fetchall())
 
     def unsend_everything(self) -> None:
         """Make every sent entry that is still here unsent again."""
@@ -323,7 +278,7 @@ class Journal:
 
     def prune(self, older_than_ticks: int) -> int:
         """Delete entries that are sent and folded; return how many. Changes no outcome."""
-        self._raise_floor_over_log()
+        self._raise_floor_over_sent()
         bound = min(older_than_ticks, int(self.state("folded_until") or 0))
         cursor = self.run(
             f"DELETE FROM sharedlog_entry WHERE ticks <= ? AND status = {SENT}", (bound,)
@@ -332,10 +287,11 @@ class Journal:
 
     # -- the clock -----------------------------------------------------------------------
 
-    def _raise_floor_over_log(self) -> None:
+    def _raise_floor_over_sent(self) -> None:
+        """Remember what was given out. Entries that are not sent may get other timestamps yet."""
         self.run(
-            "UPDATE sharedlog_clock SET floor = max(floor, "
-            "ifnull((SELECT max(ticks) FROM sharedlog_entry), 0))"
+            "UPDATE sharedlog_clock SET floor = max(floor, ifnull("
+            f"(SELECT max(ticks) FROM sharedlog_entry WHERE status = {SENT}), 0))"
         )
 
     def lift_clock(self, ticks: int) -> None:
@@ -347,20 +303,27 @@ class Journal:
         row = self.run(_NEXT_TICKS, (self._now(),)).fetchone()
         return int(row[0])
 
-    def restamp_unsent(self, lead_ms: int) -> dict[int, int]:
-        """Give unsent entries new timestamps, from a clock that is `lead_ms` slower.
+    def trust_clock(self, lead_ms: int) -> None:
+        """Take back a correction of this device's clock as far as it is no longer needed."""
+        self.run("UPDATE sharedlog_clock SET lead_ms = ? WHERE lead_ms > ?", (lead_ms, lead_ms))
 
-        In order, groups kept; later local changes use the corrected clock too. Inside the
-        open transaction. Returns the new timestamps by the old ones.
+    def restamp(self, since: int, lead_ms: int) -> dict[int, int]:
+        """Give entries since then new timestamps, from a clock that is `lead_ms` slower.
+
+        In order, groups kept; later local changes use the corrected clock too. Refused
+        entries are among them: they are in no log, and must not hold the clock where it was.
+        Inside the open transaction. Returns the new timestamps by the old ones.
         """
         rows = self.run(
             "SELECT ticks, offset_ticks FROM sharedlog_entry "
-            f"WHERE status = {UNSENT} ORDER BY ticks"
+            f"WHERE ticks >= ? AND status <> {SENT} ORDER BY ticks",
+            (since,),
         ).fetchall()
         self.run("UPDATE sharedlog_clock SET lead_ms = ?", (lead_ms,))
         settled = self.run(
             "SELECT max(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry "
-            f"WHERE status <> {UNSENT}), 0)) FROM sharedlog_clock"
+            f"WHERE ticks < ? OR status = {SENT}), 0)) FROM sharedlog_clock",
+            (since,),
         ).fetchone()[0]
         first = max((self._now() - lead_ms) * TICKS_PER_MS, settled + 1)
         renamed = {ticks: first + i for i, (ticks, _) in enumerate(rows)}
@@ -375,7 +338,7 @@ class Journal:
         )
         self.run("UPDATE sharedlog_entry SET ticks = -ticks WHERE ticks < 0")
         self.set_state(all_sent_until="0")
-        self._local.group = None
+        self.new_group()
         return renamed
 
     def device_id(self) -> str:

@@ -42,6 +42,7 @@ class MemorySharedLog:
         byte_limit: int,
     ) -> Receipt:
         self._check(device)
+        self._position(after)
         accepted = duplicates = 0
         rejected = []
         latest = (self._now() + MAX_LEAD_MS) * TICKS_PER_MS

@@ -188,7 +188,7 @@ class Parents:
         for name, some in self._works.items():
             for column in self._relations.referred.get(name, ()):
                 target = (name, column.name)
-                if column.name in some[0].tracked.by_name:
+                if some and column.name in some[0].tracked.by_name:
                     for work in some:
                         if work.in_table and work.stands and column.name in work.written:
                             new = (target, dumps(work.wire(column.name)))
@@ -225,7 +225,7 @@ class Parents:
                 raw = [peewee.Value(parameter, converter=False) for parameter in chunk]
                 query = field.model.select(field).where(field.in_(raw))
                 for (value,) in self._database.execute(query).fetchall():
-                    wire = some[target].to_wire(field.python_value(value))
+                    wire = some[target].wire_of_stored(value)
                     present.add((target, dumps(wire)))
         return present
 

@@ -10,21 +10,17 @@ every page.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import peewee
 
-from .capture import enforces_foreign_keys
-from .changes import Wire
+from .comparing import enforces_foreign_keys
 from .journal import Journal
 from .parents import Parents, Relations
-from .rows import UNFIT, Work, read_rows
+from .rows import UNFIT, Conversion, Work, conversions, read_rows
 from .tracked import Registry, Tracked
 from .versions import Versions
-
-Conversion = tuple[str, "type | None", Callable[[Wire], Any]]
-"""A column's name, what the driver takes as it is, and what converts the rest."""
 
 
 class Placement:
@@ -79,12 +75,11 @@ class Placement:
 
     def _convert(self, works: dict[str, list[Work]]) -> None:
         for some in works.values():
-            columns = some[0].tracked.columns if some else []
-            conversions = [(c.name, c.codec.plain, c.to_parameter) for c in columns]
+            columns = conversions(some[0].tracked.columns) if some else []
             for work in some:
                 if work.stands:
                     try:
-                        work.parameters = _parameters(work, conversions)
+                        work.parameters = _parameters(work, columns)
                     except UNFIT as error:
                         self._park(work, f"value does not fit: {error}")
 
@@ -166,14 +161,14 @@ class Placement:
         return failed
 
 
-def _parameters(work: Work, conversions: Iterable[Conversion]) -> list[Any]:
+def _parameters(work: Work, columns: Iterable[Conversion]) -> list[Any]:
     if not work.in_table:
         values = work.values or {}
         row = work.key_parameters()
-        for name, plain, convert in conversions:
+        for name, plain, convert in columns:
             wire = values[name]
             row.append(wire if type(wire) is plain else convert(wire))
         return row
-    columns = work.tracked.by_name
-    row = [columns[name].to_parameter(work.written[name]) for name in sorted(work.written)]
+    by_name = work.tracked.by_name
+    row = [by_name[name].to_parameter(work.written[name]) for name in sorted(work.written)]
     return row + work.key_parameters() if row else row

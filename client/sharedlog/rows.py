@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,14 @@ def target_of(column: TrackedColumn) -> Target:
     return referred.model._meta.table_name, referred.name
 
 
+Conversion = tuple[str, "type | None", Callable[[Wire], Any]]
+"""A column's name, what the driver takes as it is, and what converts the rest."""
+
+
+def conversions(columns: Iterable[TrackedColumn]) -> list[Conversion]:
+    return [(column.name, column.codec.plain, column.to_parameter) for column in columns]
+
+
 def read_rows(
     database: peewee.Database, tracked: Tracked, keys: Sequence[Sequence[Any]]
 ) -> dict[str, dict[str, Wire]]:
@@ -90,15 +98,18 @@ def select_rows(
     database: peewee.Database, tracked: Tracked, where: str, parameters: Sequence[Any]
 ) -> dict[str, dict[str, Wire]]:
     """Rows of a table by a condition: pk as JSON text -> values by name."""
-    every = [*tracked.key, *tracked.columns]
-    width = len(tracked.key)
-    names = ", ".join(column.quoted for column in every)
+    names = ", ".join(column.quoted for column in tracked.every)
     cursor = database.execute_sql(f"SELECT {names} FROM {tracked.table} WHERE {where}", parameters)
-    found = {}
-    for row in cursor.fetchall():
-        values = [c.field.python_value(value) for c, value in zip(every, row, strict=True)]
-        pk = tracked.pk_json(tracked.pk_wire(values[:width]))
-        found[pk] = {
-            c.name: c.to_wire(v) for c, v in zip(tracked.columns, values[width:], strict=True)
+    return as_wires(tracked, cursor.fetchall())
+
+
+def as_wires(tracked: Tracked, rows: Iterable[Sequence[Any]]) -> dict[str, dict[str, Wire]]:
+    """Rows as they stand in the table (`tracked.every`): pk as JSON text -> values by name."""
+    width = len(tracked.key)
+    columns = [(column.name, column.wire_of_stored) for column in tracked.columns]
+    return {
+        tracked.pk_json(tracked.pk_of_stored(row)): {
+            name: wire(stored) for (name, wire), stored in zip(columns, row[width:], strict=True)
         }
-    return found
+        for row in rows
+    }

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import peewee
 
 from .changes import Wire
 from .errors import AutoIncrementKey, ConfigurationError, NotASyncModel, ValueRefused
-from .fields import Codec, NotCanonical, check_text, codec_for, escape
+from .fields import Codec, check_text, codec_for
 from .models import SyncModel
+from .raw import RAW, NotCanonical, escape, is_escape, tag, untag
 
-CASCADING = frozenset(("CASCADE", "SET NULL"))
+ACTING = frozenset(("CASCADE", "SET NULL", "SET DEFAULT"))
+"""What a foreign key may tell the database to do to children."""
+
+
+class Converted(peewee.Value):
+    """A value that its field's own class converted already: just once, so that what is
+    recorded is what is written, also where converting gives another result each time."""
+
+    def __init__(self, stored: Any) -> None:
+        super().__init__(stored, converter=False, unpack=False)
+        self.wire = tag(stored)
 
 
 class TrackedColumn:
@@ -23,49 +34,61 @@ class TrackedColumn:
         self.field: Any = field
         self.name: str = field.name
         self.codec: Codec = codec_for(field)
+        self.plain = self.codec.plain
         self.quoted = quote(field.column_name)
-        self._context = database.get_sql_context
-        self.marker, self._wrapped = self._placeholder(database)
+        self.marker = database.param
+        """What stands for a stored value in SQL."""
 
-    def _placeholder(self, database: peewee.Database) -> tuple[str, bool]:
-        """What stands for the value in SQL: `?`, or `json(?)` and the like."""
-        if isinstance(self.field, peewee.JSONField):
-            sql, parameters = self._context().sql(self.field.to_value({})).query()
-            return (sql, True) if len(parameters) == 1 else (database.param, False)
-        return database.param, False
-
-    def to_wire(self, value: Any) -> Wire:
-        """The wire form of a value that is in the table, whatever its type."""
-        if value is None:
-            return None
+    def wire_of_stored(self, stored: Any) -> Wire:
+        """The wire form of what stands in the table, whatever its type."""
+        if stored is None or (type(stored) is str and self.plain is str):
+            return stored
         try:
-            return self.codec.to_wire(value)
+            return self.codec.from_stored(stored)
         except NotCanonical:
-            return escape(value)
+            return escape(stored)
 
     def exact_wire(self, value: Any) -> Wire:
         """The wire form of a value about to be written; NotCanonical if the table decides."""
-        if value is None:
-            return None
+        if value is None or type(value) is self.plain:
+            return value
         if isinstance(value, peewee.Node):
-            if not isinstance(value, peewee.Model):
-                raise NotCanonical
-            value = getattr(value, self.field.rel_field.safe_name)
+            if type(value) is Converted:
+                return value.wire
+            value = self._referred(value)
         try:
             return self.codec.to_wire(value)
         except ValueRefused as refused:
-            raise ValueRefused(
-                f"{self.field.model.__name__}.{self.name}: {refused.message}", hint=refused.hint
-            ) from None
+            raise ValueRefused(f"{self}: {refused.message}", hint=refused.hint) from None
+
+    def converted(self, value: Any) -> Any:
+        """The value as the field's own class gives it to the database; else the value."""
+        if value is None or (
+            isinstance(value, peewee.Node) and not isinstance(value, peewee.Model)
+        ):
+            return value
+        stored = self.field.db_value(value)
+        return stored if isinstance(stored, peewee.Node) else Converted(stored)
+
+    def _referred(self, node: peewee.Node) -> Any:
+        """What a foreign key to an instance holds."""
+        field = self.field
+        if isinstance(field, peewee.ForeignKeyField) and isinstance(node, field.rel_model):
+            value = getattr(node, field.rel_field.safe_name)
+            if value is not None:
+                return value
+        raise NotCanonical
 
     def to_parameter(self, wire: Wire) -> Any:
         """What the database driver takes for a wire value."""
-        if wire is None or type(wire) is self.codec.plain:
+        if wire is None or type(wire) is self.plain:
             return wire
-        value = self.codec.from_wire(wire)
-        if self._wrapped:
-            return self._context().sql(self.field.to_value(value)).query()[1][0]
-        return self.field.db_value(value)
+        if is_escape(wire):
+            return untag(wire[RAW])
+        return self.codec.to_stored(wire)
+
+    def __str__(self) -> str:
+        return f"{self.field.model.__name__}.{self.name}"
 
 
 def quote(name: str) -> str:
@@ -91,23 +114,29 @@ class Tracked:
             for field in meta.sorted_fields
             if field.name not in names and not isinstance(field, peewee.AutoField)
         ]
+        self.every = (*self.key, *self.columns)
         self.by_name = {column.name: column for column in self.columns}
-        self.by_field = {column.field: column for column in (*self.key, *self.columns)}
+        self.by_field = {column.field: column for column in self.every}
+        self.by_column = {column.field.column_name: column for column in self.every}
         self.names = frozenset(self.by_name)
-        self._parameter = database.param
+        self.exact_key = not any(c.field.collation or c.field.constraints for c in self.key)
+        """Whether `key = value` holds only for the very same value."""
+        self.own = [column for column in self.every if column.codec.own]
         self.parents = [
-            column
-            for column in (*self.key, *self.columns)
-            if isinstance(column.field, peewee.ForeignKeyField)
+            column for column in self.every if isinstance(column.field, peewee.ForeignKeyField)
         ]
 
     def __repr__(self) -> str:
         return f"<Tracked {self.collection}>"
 
-    def pk_wire(self, values: Iterable[Any], *, exact: bool = False) -> Wire:
-        """The pk of a row, from the Python values of its key, in order."""
-        convert = TrackedColumn.exact_wire if exact else TrackedColumn.to_wire
-        wires = [convert(column, value) for column, value in zip(self.key, values, strict=True)]
+    def pk_wire(self, values: Sequence[Any]) -> Wire:
+        """The pk of a row, from the Python values of its key."""
+        wires = [c.exact_wire(value) for c, value in zip(self.key, values, strict=True)]
+        return wires[0] if len(wires) == 1 else wires
+
+    def pk_of_stored(self, stored: Sequence[Any]) -> Wire:
+        """The pk of a row, from what stands in its key columns (and maybe more after them)."""
+        wires = [c.wire_of_stored(value) for c, value in zip(self.key, stored, strict=False)]
         return wires[0] if len(wires) == 1 else wires
 
     def pk_json(self, pk: Wire) -> str:
@@ -160,7 +189,20 @@ class Tracked:
         if default is None or callable(default):
             # A callable (now(), uuid()) would differ from device to device.
             return None
-        return column.to_wire(default)
+        try:
+            return column.exact_wire(default)
+        except NotCanonical:
+            return escape(column.field.db_value(default))  # an integer for a decimal, say
+
+
+class Rule(NamedTuple):
+    """A foreign key that tells the database to change `child` when `referred` changes."""
+
+    child: Tracked
+    column: TrackedColumn
+    referred: TrackedColumn
+    on_delete: str
+    on_update: str
 
 
 class Registry:
@@ -168,7 +210,7 @@ class Registry:
 
     def __init__(self, database: peewee.Database, models: Iterable[type[peewee.Model]]) -> None:
         self._by_collection: dict[str, Tracked] = {}
-        for model in _with_through_models(list(models)):
+        for model in _with_through_models(_checked(models)):
             tracked = Tracked(database, model, _key_of(model))
             other = self._by_collection.setdefault(tracked.collection, tracked)
             if other.model is not model:
@@ -176,10 +218,15 @@ class Registry:
                     f"{other.model.__name__} and {model.__name__} both use the table "
                     f"{tracked.collection!r}; a collection is one table."
                 )
-        self._by_model = {tracked.model: tracked for tracked in self._by_collection.values()}
+        self._by_model: dict[Any, Tracked] = {tracked.model: tracked for tracked in self}
+        self._by_table = {
+            (tracked.model._meta.schema, tracked.collection): tracked for tracked in self
+        }
         models = [tracked.model for tracked in self]
         order = peewee.sort_models(models)  # type: ignore[attr-defined]
         self.in_order = [self._by_model[model] for model in order if model in self._by_model]
+        self.rules = self._find_rules()
+        """By collection of the parent: what the database does to children on its own."""
 
     def __iter__(self) -> Iterator[Tracked]:
         return iter(self._by_collection.values())
@@ -194,10 +241,15 @@ class Registry:
         return self._by_model.get(model)
 
     def table(self, table: Any) -> Tracked | None:
-        """The tracked model of a write query's target: a model, or its plain `Table`."""
-        if isinstance(table, peewee.Table):
-            return self._by_collection.get(table.__name__)
-        return self._by_model.get(table)
+        """The tracked model of a write query's target: the model itself, its plain `Table`,
+        or another model of the same table."""
+        tracked = self._by_model.get(table)
+        if tracked is None and isinstance(table, peewee.Table):
+            tracked = self._by_table.get((table._schema, table.__name__))  # type: ignore[attr-defined]
+        elif tracked is None:
+            meta = table._meta
+            tracked = self._by_table.get((meta.schema, meta.table_name))
+        return tracked
 
     def children(self, parent: Tracked) -> list[tuple[Tracked, TrackedColumn]]:
         """The tracked foreign keys that point to a model."""
@@ -207,6 +259,40 @@ class Registry:
             for column in child.parents
             if column.field.rel_model is parent.model
         ]
+
+    def _find_rules(self) -> dict[str, list[Rule]]:
+        rules: dict[str, list[Rule]] = {}
+        for parent in self:
+            for child, column in self.children(parent):
+                field = column.field
+                if field.rel_field not in parent.by_field:
+                    raise AutoIncrementKey(
+                        f"{column} refers to {parent.model.__name__}.{field.rel_field.name}, "
+                        "which the database numbers: it is another number on each device.",
+                        hint=f"Refer to what identifies a row of {parent.model.__name__}.",
+                    )
+                rule = Rule(
+                    child,
+                    column,
+                    parent.by_field[field.rel_field],
+                    (field.on_delete or "").upper(),
+                    (field.on_update or "").upper(),
+                )
+                if ACTING & {rule.on_delete, rule.on_update}:
+                    rules.setdefault(parent.collection, []).append(rule)
+        return rules
+
+
+def _checked(models: Iterable[type[peewee.Model]]) -> list[type[peewee.Model]]:
+    """The models, if that is what they are."""
+    result = list(models)
+    for model in result:
+        if not (isinstance(model, type) and issubclass(model, peewee.Model)):
+            raise NotASyncModel(
+                f"{model!r} is not a model.",
+                hint="Give Sync the model classes: Sync(database, [Note, Tag], …).",
+            )
+    return result
 
 
 def _with_through_models(models: list[type[peewee.Model]]) -> list[type[peewee.Model]]:
@@ -227,7 +313,7 @@ def _key_of(model: type[peewee.Model]) -> list[peewee.Field]:
     through = _through_key(model)
     if through is not None:
         return through
-    if not (isinstance(model, type) and issubclass(model, SyncModel)):
+    if not issubclass(model, SyncModel):
         raise NotASyncModel(
             f"{model.__name__} is not a SyncModel.",
             hint=f"Write `class {model.__name__}(SyncModel)` in place of its base class.",

@@ -22,6 +22,10 @@ ME = 0
 FOLD_LIMIT = 5_000
 """Local entries folded at a time: bounds memory, not the transaction."""
 
+# Most rows need few columns, and sqlite3 binds a NULL slower than anything else.
+_STORE_BIRTH = """INSERT OR REPLACE INTO sharedlog_row (collection, pk, born, born_device, shape)
+    VALUES (?, ?, ?, ?, ?)"""
+
 _COLUMNS = "pk, born, born_device, shape, died, died_device, fields, held, parked"
 
 
@@ -175,14 +179,20 @@ class Versions:
                 others.append((collection, pk, *self._record(state)))
             else:
                 usual.append((collection, pk, *self._birth(state)))
-        # Most rows need few columns, and sqlite3 binds a NULL slower than anything else.
-        self._journal.run_many(
-            "INSERT OR REPLACE INTO sharedlog_row (collection, pk, born, born_device, shape) "
-            "VALUES (?, ?, ?, ?, ?)",
-            usual,
-        )
+        self._journal.run_many(_STORE_BIRTH, usual)
         self._journal.run_many(
             "INSERT OR REPLACE INTO sharedlog_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", others
+        )
+
+    def store_births(
+        self, collection: str, births: Iterable[tuple[str, Version]], shape: frozenset[str]
+    ) -> None:
+        """Write the states of rows of which only their creation is known."""
+        number = self.shape_number(shape) if shape else None
+        device = self.device_number
+        self._journal.run_many(
+            _STORE_BIRTH,
+            [(collection, pk, ticks, device(by), number) for pk, (ticks, by) in births],
         )
 
     def _birth(self, state: RowState) -> tuple[int | None, int | None, int | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -167,14 +167,14 @@ class InProcess:
     def execute(
         self,
         document: str,
-        variables: dict[str, Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
         operation_name: str | None = None,
     ) -> dict[str, Any]:
         """Execute a document and return the answer: `data`, and `errors` if there are any."""
         try:
             result = self._schema.execute_sync(
                 document,
-                variable_values=orjson.loads(orjson.dumps(variables)),
+                variable_values=orjson.loads(orjson.dumps(dict(variables or {}))),
                 context_value=self._context,
                 operation_name=operation_name,
             )

@@ -115,10 +115,13 @@ class Batch:
             except (TypeError, ValueError, AttributeError):
                 self._reject(index, entry, (Code.ENTRY_INVALID, SHAPE))
                 continue
-            if fault := self._fault(created_on, group, content, ceiling):
-                self._reject(index, entry, fault)
-            elif created_on in self._stored or created_on in self._fresh:
+            if type(created_on) is int and (
+                created_on in self._stored or created_on in self._fresh
+            ):
+                # First of all: what the log has is no longer a question of limits and clocks.
                 self._meet_again(index, created_on, data)
+            elif fault := self._fault(created_on, group, data, content, ceiling):
+                self._reject(index, entry, fault)
             else:
                 self._fresh[created_on] = data
                 self._bytes += len(content)
@@ -129,14 +132,16 @@ class Batch:
                 )
         return new
 
-    def _fault(self, created_on: Any, group: Any, content: bytes, ceiling: int) -> Fault | None:
+    def _fault(
+        self, created_on: Any, group: Any, data: str, content: bytes, ceiling: int
+    ) -> Fault | None:
         if type(created_on) is not int or type(group) is not int or not 0 <= group < created_on:
             return Code.ENTRY_INVALID, "createdOn must be a positive integer, not before its group"
         if created_on // TICKS_PER_MS > ceiling:
             return Code.CLOCK_AHEAD, Code.CLOCK_AHEAD.value
         if len(content) > self._limits.entry_bytes:
             return Code.ENTRY_TOO_LARGE, f"data is over {self._limits.entry_bytes} bytes"
-        if not content or b"\0" in content:
+        if not content or "\0" in data:
             # PostgreSQL stores no NUL in a text: such an entry could never move there.
             return Code.ENTRY_INVALID, "data must be a text that is not empty and has no NUL"
         return None

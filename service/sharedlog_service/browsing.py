@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from itertools import islice
 
+import orjson
 import peewee
 
 from sharedlog_service.database import Row
@@ -16,6 +17,7 @@ from sharedlog_service.entries import (
     TICKS_PER_MS,
     CollectionStats,
     EntryFilter,
+    buckets,
     key,
     read_change,
     row_hash,
@@ -27,6 +29,9 @@ from sharedlog_service.tables import Collection, DeviceRow, Entry
 
 MS_MAX = 1e15
 """Some thirty thousand years: beyond every entry, and no overflow when counted in ticks."""
+
+BUCKET = peewee.SQL("(id >> 14)")
+"""As the index of rows has it, to the letter."""
 
 
 def find_entries(
@@ -48,10 +53,15 @@ def find_entries(
     query = Entry.select(
         Entry.id, Entry.device, Entry.created_on, Entry.group_offset, Entry.shared_on, Entry.data
     )
-    query = query.where(Entry.id.between(key(log, low + 1), key(log, high)))
+    first, last = key(log, low + 1), key(log, high)
+    query = query.where(Entry.id.between(first, last))
     for condition in _conditions(log, wanted):
         query = query.where(condition)
-    query = query.order_by(Entry.id.desc() if newest else Entry.id)
+    order: list[peewee.ColumnBase] = [Entry.id]
+    if wanted.pk is not None:
+        query = query.where(BUCKET.in_(_numbers(buckets(first, last))))
+        order = [BUCKET, Entry.id]
+    query = query.order_by(*(column.desc() if newest else column for column in order))
     found: Iterator[Row] = query.tuples().iterator(db)
     if wanted.pk is not None:
         found = _of_row(found, _identity(wanted.collection or "", wanted.pk))
@@ -88,6 +98,10 @@ def _row_conditions(log: int, wanted: EntryFilter) -> Iterator[peewee.Expression
     elif wanted.collection is not None:
         named = (Collection.log == log) & (Collection.name == wanted.collection)
         yield Entry.collection.in_(Collection.select(Collection.id).where(named))
+
+
+def _numbers(numbers: list[int]) -> peewee.SQL:
+    return peewee.SQL("(SELECT value FROM json_each(?))", [orjson.dumps(numbers).decode()])
 
 
 def _identity(collection: str, pk: object) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import orjson
 
@@ -23,6 +24,10 @@ COLLECTION_CHARS_MAX = 200
 SEQ_BITS = 40
 """An entry's key is `log << 40 | seq`: 8 million logs of a trillion entries in one integer."""
 
+BUCKET_BITS = 14
+"""The index of rows has a part of its own for each so many keys: entries are only ever added to
+the last one, and who looks for a row asks each of them."""
+
 
 def to_ms(ticks: int) -> float:
     return ticks / TICKS_PER_MS
@@ -34,6 +39,11 @@ def key(log: int, seq: int) -> int:
 
 def seq_of(entry_key: int) -> int:
     return entry_key & ((1 << SEQ_BITS) - 1)
+
+
+def buckets(first_key: int, last_key: int) -> list[int]:
+    """Return the parts of the index of rows that these keys are in."""
+    return list(range(first_key >> BUCKET_BITS, (last_key >> BUCKET_BITS) + 1))
 
 
 class Cursor(NamedTuple):
@@ -110,7 +120,7 @@ def row_hash(identity: bytes) -> int:
 
     A lookup verifies on the data, so a collision costs one row read in vain and never an answer.
     """
-    return int.from_bytes(blake2b(identity, digest_size=4).digest(), "big", signed=True)
+    return crc32(identity) - 2**31
 
 
 def fingerprint(data: str) -> bytes:

@@ -97,16 +97,31 @@ def test_a_rows_history_is_told_apart_from_a_row_with_the_same_hash(store: Store
         assert texts(store.history("ada", "note", pk, 10)) == [change(pk)]
 
 
-def colliding_pks() -> tuple[int, int]:
+def colliding_pks() -> tuple[str, str]:
     from sharedlog_service.entries import row_hash, row_identity
 
-    seen: dict[int, int] = {}
-    for pk in range(10**6):
+    seen: dict[int, str] = {}
+    for number in range(10**6):
+        pk = f"{number * 0x9E3779B97F4A7C15 % 2**64:x}"
         found = row_hash(row_identity("note", pk))
         if found in seen:
             return seen[found], pk
         seen[found] = pk
     raise AssertionError("no collision among a million")
+
+
+def test_a_rows_history_is_found_across_the_stretches_of_the_index(store: Store) -> None:
+    device = store.create_device("ada")
+    written = []
+    for start in range(0, 5 * 2**14, 10_000):
+        here = [["mine" if n == 0 else n + start] for n in range(10_000)]
+        batch = [[NOON + start + n, 0, change(pk)] for n, (pk,) in enumerate(here)]
+        store.write("ada", device, batch)
+        written.append(start + 1)
+    found = store.history("ada", "note", "mine", 100)
+    assert [entry.seq for entry in found.entries] == written
+    newest = store.find("ada", EntryFilter(collection="note", pk="mine"), count=2, newest=True)
+    assert [entry.seq for entry in newest.entries] == written[-2:]
 
 
 def test_history_is_oldest_first_and_bounded(filled: Store) -> None:

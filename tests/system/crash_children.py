@@ -72,9 +72,7 @@ def service_child(db: Path, die_at: int | None = None) -> Iterator[ServiceChild]
 
         def announce(found: Announcement) -> None:
             _write(writing, found.url.encode() + b"\n")
-            steps.arm(
-                die_at, tell=lambda step: _write(writing, b"!" if decides(step) else b".")
-            )
+            steps.arm(die_at, tell=lambda step: _write(writing, b"!" if decides(step) else b"."))
 
         count_service(steps)
         serve(Settings(db=db), port=0, user="nobody", announce=announce)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import peewee
 
@@ -50,9 +51,11 @@ def writes() -> list[Operation]:
             _group,
             _rolled_back,
             lambda _: Note.insert_many(rows).execute(),
-            lambda _: Note.insert_many(upserted)
-            .on_conflict(conflict_target=[Note.key], preserve=[Note.stars])
-            .execute(),
+            lambda _: (
+                Note.insert_many(upserted)
+                .on_conflict(conflict_target=[Note.key], preserve=[Note.stars])
+                .execute()
+            ),
             lambda _: Note.get_by_id("n3").delete_instance(),
             lambda _: Folder.get_by_id("f3").delete_instance(recursive=True),
         ),
@@ -126,9 +129,11 @@ def _stubborn(sync: Sync) -> None:
         lambda: Note.update(title="one by its key").where(Note.key == "n1").execute(),
         lambda: Note.insert_many(rows).execute(),
         lambda: Note.update(stars=Note.stars + 1).execute(),
-        lambda: Note.insert_many(upserted)
-        .on_conflict(conflict_target=[Note.key], preserve=[Note.stars])
-        .execute(),
+        lambda: (
+            Note.insert_many(upserted)
+            .on_conflict(conflict_target=[Note.key], preserve=[Note.stars])
+            .execute()
+        ),
         lambda: Note.delete_by_id("n4"),
         lambda: Folder.delete_by_id("f1"),
     ]
@@ -176,7 +181,7 @@ def prepare(folder: Path, *, met: bool = True) -> str:
             with device(folder / "a.db", shared_log=log) as a:
                 a.sync()
         else:
-            _with_rows_from_before(folder / "a.db")
+            with_rows_from_before(folder / "a.db", 3)
         with device(folder / "b.db", shared_log=log) as b:
             Note.update(title="from b", stars=10).where(Note.key == "n1").execute()
             Note.delete_by_id("n2")
@@ -193,12 +198,13 @@ def prepare(folder: Path, *, met: bool = True) -> str:
     return token
 
 
-def _with_rows_from_before(path: Path) -> None:
+def with_rows_from_before(path: Path, count: int) -> None:
+    """Make an application's database that has never heard of sharedlog."""
     database = open_database(path)
     with database.bind_ctx(MODELS):
         database.create_tables(MODELS)
         Folder.create(key="old", name="from before tracking")
-        for i in range(3):
+        for i in range(count):
             Note.create(key=f"old{i}", title="from before tracking", folder="old")
     database.close()
 
@@ -260,7 +266,7 @@ def work_on(
 
 def sync_all(folder: Path, steps: Steps | None = None, *, adopt: bool = False) -> None:
     """Everybody syncs until there is nothing left to say."""
-    counted = {"factory": counted_connection(steps)} if steps else {}
+    counted: dict[str, Any] = {"factory": counted_connection(steps)} if steps else {}
     with local_log(folder, steps) as log:
         for name in ("a", "b", "a"):
             with device(folder / f"{name}.db", shared_log=log, **counted) as one:

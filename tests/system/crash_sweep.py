@@ -10,8 +10,8 @@ devices must be equal and every entry in the shared log exactly once.
   dies at each step of either side.
 - `service`: the service alone dies, speaking real HTTP; the client lives on and is told.
 - `again`: dies at some step, and twice more while it recovers.
-- `errors`, `errors-first`: nobody dies, but each statement in turn fails once (the disk is full), and the same
-  process goes on.
+- `errors`, `errors-first`: nobody dies, but each statement in turn fails once (the disk is
+  full), and the same process goes on.
 - `moments`: a client over real HTTP is killed from outside while it works.
 """
 
@@ -62,7 +62,6 @@ from tests.system.crash_world import (
     read_client,
     read_log,
 )
-
 
 SWEEPS = ("service", "errors", "errors-first", "again", "moments")
 

@@ -2,7 +2,7 @@
 
     python -m tests.system.crash_worker edit DB URL TOKEN NAME
 
-It prints a line when it is set up, waits for a line, works, and prints as JSON what it did: the
+It prints a line when it is there, waits for a line, works, and prints as JSON what it did: the
 `marks` it left, each in exactly one entry, what it counted, and the errors it met (none).
 """
 
@@ -41,7 +41,7 @@ Task = Callable[[str], None]
 
 
 def in_threads(task: Task, names: list[str], done: Done) -> None:
-    """Run a task in several threads, wait for the parent's word to begin, note what it raises."""
+    """Run a task in several threads, and note what it raises."""
 
     def run(name: str) -> None:
         try:
@@ -49,9 +49,6 @@ def in_threads(task: Task, names: list[str], done: Done) -> None:
         except Exception:
             done.errors.append(traceback.format_exc())
 
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    sys.stdin.readline()
     with ThreadPoolExecutor(len(names)) as pool:
         for outcome in [pool.submit(run, name) for name in names]:
             outcome.result()
@@ -89,8 +86,9 @@ def edit(sync: Sync, name: str, done: Done, rounds: int) -> None:
 
 
 def only_sync(sync: Sync, done: Done, rounds: int) -> None:
-    """Do nothing but sync, again and again."""
+    """Write nothing: adopt what stands there, and sync again and again."""
     try:
+        sync.adopt()
         for _ in range(rounds):
             done.syncs.append(sync.sync().exchanges)
     finally:
@@ -137,9 +135,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--batch", type=int, default=1000)
+    parser.add_argument("--journal", default="wal", help="SQLite's journal mode")
     options = parser.parse_args()
     names = [f"{options.name}{number}" for number in range(options.threads)]
     done = Done()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
     if options.task == "push":
         in_threads(
             lambda name: push(options.url, options.token, name, done, options.rounds), names, done
@@ -150,6 +152,7 @@ def main() -> None:
             url=options.url,
             token=options.token,
             batch_size=options.batch,
+            journal=options.journal,
             timeout_s=30,
         ) as sync:
             in_threads(

@@ -19,6 +19,7 @@ import apsw
 import peewee
 
 from sharedlog import SharedLog, Sync, SyncModel
+from sharedlog.clock import Now, system_now
 from tests.dictmodel import Write, row_of
 
 UNSENT, SENT = 0, 1
@@ -48,9 +49,11 @@ class Tag(SyncModel):
 MODELS: list[type[SyncModel]] = [Folder, Note, Tag]
 
 
-def open_database(path: Path, *, timeout_s: float = 5, **connecting: Any) -> peewee.SqliteDatabase:
+def open_database(
+    path: Path, *, journal: str = "wal", timeout_s: float = 5, **connecting: Any
+) -> peewee.SqliteDatabase:
     """The application's database, as an application that cares would open it."""
-    pragmas = {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1}
+    pragmas = {"journal_mode": journal, "synchronous": "full", "foreign_keys": 1}
     return peewee.SqliteDatabase(str(path), pragmas=pragmas, timeout=timeout_s, **connecting)
 
 
@@ -62,6 +65,7 @@ def device(
     url: str | None = None,
     token: str | None = None,
     batch_size: int = 1000,
+    now: Now = system_now,
     **connecting: Any,
 ) -> Iterator[Sync]:
     """A device that is set up, its models bound; nothing of it is open afterwards."""
@@ -69,7 +73,13 @@ def device(
     with database.bind_ctx(MODELS):
         database.create_tables(MODELS)
         sync = Sync(
-            database, MODELS, shared_log=shared_log, url=url, token=token, batch_size=batch_size
+            database,
+            MODELS,
+            shared_log=shared_log,
+            url=url,
+            token=token,
+            batch_size=batch_size,
+            now=now,
         )
         try:
             yield sync.setup()
@@ -170,7 +180,7 @@ def read_log(path: Path) -> list[LogEntry]:
     # because the locks of a process are dropped when either of them closes it.
     with closing(apsw.Connection(str(path), apsw.SQLITE_OPEN_READONLY)) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        ((head,),) = db.execute("SELECT head FROM logs").fetchall()
+        head: Any = db.execute("SELECT head FROM logs").fetchone()
         log = [
             LogEntry(key & (2**40 - 1), device, ticks, offset, json.loads(data))
             for key, device, ticks, offset, data in db.execute(
@@ -178,7 +188,7 @@ def read_log(path: Path) -> list[LogEntry]:
                 "FROM entries JOIN devices ON devices.no = entries.device ORDER BY entries.id"
             )
         ]
-    assert [entry.seq for entry in log] == list(range(1, head + 1))
+    assert [entry.seq for entry in log] == list(range(1, head[0] + 1))
     by_device: dict[str, list[int]] = defaultdict(list)
     for entry in log:
         by_device[entry.device].append(entry.ticks)

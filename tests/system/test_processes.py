@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from threading import Event
+from typing import Any
 
+import pytest
+
+from sharedlog import GraphQLSharedLog, HttpTransport, Sync, Transport
+from sharedlog.clock import system_now
+from sharedlog.remote import WRITE_ENTRIES
+from tests.system.crash_scenario import with_rows_from_before
 from tests.system.crash_worker import SHARED, Done
 from tests.system.crash_world import (
+    MODELS,
     ClientFile,
+    Folder,
     Note,
     check_client,
     check_equal,
     device,
+    open_database,
     read_client,
     read_log,
 )
@@ -47,7 +61,7 @@ class Workers:
         )
 
     def work(self) -> list[Done]:
-        """Let all begin once all are set up; return what each did, in their order."""
+        """Let all begin once all are there; return what each did, in their order."""
         for process in self._processes:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n", process.communicate()
@@ -63,18 +77,20 @@ class Workers:
         return every
 
 
-def seed(service: ServiceProcess, folder: Path) -> None:
+def seed(service: ServiceProcess, folder: Path, journal: str) -> None:
     """Two devices that share the rows everybody will edit."""
-    with device(folder / "b.db", url=service.url, token=service.token) as b:
+    b_db = folder / "b.db"
+    with device(b_db, url=service.url, token=service.token, journal=journal) as b:
         for number in range(SHARED):
             Note.create(key=f"s{number}", title="seed")
         b.sync()
-    sync_both(service, folder, "a")
+    sync_both(service, folder, "a", journal)
 
 
-def sync_both(service: ServiceProcess, folder: Path, order: str = "aba") -> None:
+def sync_both(service: ServiceProcess, folder: Path, order: str, journal: str = "wal") -> None:
     for name in order:
-        with device(folder / f"{name}.db", url=service.url, token=service.token) as one:
+        db = folder / f"{name}.db"
+        with device(db, url=service.url, token=service.token, journal=journal) as one:
             one.sync()
 
 
@@ -103,15 +119,15 @@ def check_work(client: ClientFile, every: list[Done]) -> None:
     assert len({entry.ticks for entry in client.entries}) == len(client.entries)
 
 
+@pytest.mark.parametrize(("journal", "rounds"), [("wal", 16), ("delete", 8)])
 def test_threads_and_processes_write_and_sync_one_file(
-    service: ServiceProcess, tmp_path: Path
+    service: ServiceProcess, tmp_path: Path, journal: str, rounds: int
 ) -> None:
-    seed(service, tmp_path)
+    seed(service, tmp_path, journal)
     workers = Workers(service)
-    for name in ("p", "q"):
-        options = ("--threads", "2", "--rounds", "16", "--batch", "20")
-        workers.add("edit", tmp_path / "a.db", name, *options)
-    workers.add("edit", tmp_path / "b.db", "r", "--threads", "2", "--rounds", "16")
+    options = ("--threads", "2", "--rounds", str(rounds), "--batch", "20", "--journal", journal)
+    for name, db in (("p", "a.db"), ("q", "a.db"), ("r", "b.db")):
+        workers.add("edit", tmp_path / db, name, *options)
     p, q, r = workers.work()
     a, b = (read_client(tmp_path / f"{name}.db") for name in "ab")
     check_work(a, [p, q])
@@ -119,20 +135,21 @@ def test_threads_and_processes_write_and_sync_one_file(
     log = read_log(service.db)
     check_client(a, log)
     check_client(b, log)
-    sync_both(service, tmp_path)
+    sync_both(service, tmp_path, "aba", journal)
     check_equal((read_client(tmp_path / f"{name}.db") for name in "ab"), read_log(service.db))
-    assert sum(len(done.syncs) for done in (p, q, r)) == 6 * 4
+    assert sum(len(done.syncs) for done in (p, q, r)) == 6 * rounds // 4
 
 
-def test_processes_sync_one_file_at_the_same_time(service: ServiceProcess, tmp_path: Path) -> None:
-    seed(service, tmp_path)
-    for name in ("a", "b"):
-        with device(tmp_path / f"{name}.db", url=service.url, token=service.token) as one:
-            for number in range(150):
-                Note.create(key=f"{name}{number}", title="waiting to be sent")
-            Note.update(title=f"from {name}").where(Note.key == "s0").execute()
-            if name == "b":
-                one.sync()
+def test_processes_set_up_and_sync_one_file_at_the_same_time(
+    service: ServiceProcess, tmp_path: Path
+) -> None:
+    """All begin with a file that never was synced: tables, adoption, registration, exchange."""
+    with_rows_from_before(tmp_path / "a.db", 150)
+    with device(tmp_path / "b.db", url=service.url, token=service.token) as b:
+        for number in range(150):
+            Note.create(key=f"b{number}", title="waiting to be received")
+        Note.create(key="old0", title="made by both")
+        b.sync()
     workers = Workers(service)
     for name in ("p", "q", "r"):
         workers.add("sync", tmp_path / "a.db", name, "--rounds", "10", "--batch", "3")
@@ -140,7 +157,11 @@ def test_processes_sync_one_file_at_the_same_time(service: ServiceProcess, tmp_p
     assert [done.errors for done in every] == [[], [], []]
     assert all(max(done.syncs) > 1 for done in every), "one of them did all the work"
     sync_both(service, tmp_path, "ba")
-    check_equal((read_client(tmp_path / f"{name}.db") for name in "ab"), read_log(service.db))
+    a = read_client(tmp_path / "a.db")
+    assert len(a.entries) == 151
+    check_equal([a, read_client(tmp_path / "b.db")], read_log(service.db))
+    with closing(sqlite3.connect(service.db)) as db:
+        assert db.execute("SELECT count(*) FROM devices").fetchone() == (2,)
 
 
 def test_processes_push_to_one_log_at_the_same_time(
@@ -161,3 +182,85 @@ def test_processes_push_to_one_log_at_the_same_time(
     batches = [count for done in every for count in done.syncs]
     assert len(batches) == 4 * 40
     assert sum(batches) > 1.5 * len(batches), "nearly every batch was sent once"
+
+
+class Meeting:
+    """A transport of one process that lets another one act between an answer and its use."""
+
+    def __init__(self, transport: Transport, meet: Callable[[int], None]) -> None:
+        self._transport = transport
+        self._meet = meet
+        self._writes = 0
+
+    def execute(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        answer = self._transport.execute(document, variables)
+        if document == WRITE_ENTRIES:
+            self._writes += 1
+            self._meet(self._writes)
+        return answer
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+def test_two_processes_whose_clock_is_ahead_correct_it_once(
+    service: ServiceProcess, tmp_path: Path
+) -> None:
+    """Both are told that their entries are ahead of time. One corrects them and has sent them
+    again, and is not back yet; the other must not correct them a second time."""
+    ahead_ms = 0
+
+    def now() -> int:
+        return system_now() + ahead_ms
+
+    with device(tmp_path / "b.db", url=service.url, token=service.token) as b:
+        Folder.create(key="f", name="comes and goes")
+        b.sync()
+    with device(tmp_path / "a.db", url=service.url, token=service.token) as a:
+        a.sync()
+        Note.create(key="n0", title="parked when its folder goes", folder="f")
+    with device(tmp_path / "b.db", url=service.url, token=service.token) as b:
+        Folder.delete_by_id("f")
+        b.sync()
+    with device(tmp_path / "a.db", url=service.url, token=service.token, now=now) as a:
+        assert a.sync().parked == 1
+        ahead_ms = 10 * 60 * 1000
+        Note.create(key="n1", title="once")
+        Note.create(key="n2", title="once")
+
+        p_was_told, q_has_sent, p_is_done = Event(), Event(), Event()
+
+        def meet_in_p(write: int) -> None:
+            if write == 1:
+                p_was_told.set()
+                assert q_has_sent.wait(DEADLINE_S)
+
+        def meet_in_q(write: int) -> None:
+            if write == 1:
+                assert p_was_told.wait(DEADLINE_S)
+            else:
+                q_has_sent.set()
+                assert p_is_done.wait(DEADLINE_S)
+
+        def run(meet: Callable[[int], None], done: Event) -> None:
+            transport = Meeting(HttpTransport(service.url, service.token), meet)
+            database = open_database(tmp_path / "a.db")
+            sync = Sync(database, MODELS, shared_log=GraphQLSharedLog(transport), now=now)
+            sync.setup().sync()
+            sync.close()
+            database.close()
+            done.set()
+
+        with ThreadPoolExecutor(2) as pool:
+            both = [pool.submit(run, meet_in_p, p_is_done), pool.submit(run, meet_in_q, Event())]
+        for one in both:
+            one.result()
+    log = read_log(service.db)
+    assert [entry.change["pk"] for entry in log] == ["f", "f", "n0", "n1", "n2"]
+    with device(tmp_path / "b.db", url=service.url, token=service.token) as b:
+        Folder.create(key="f", name="is back")
+        b.sync()
+    sync_both(service, tmp_path, "ab")
+    a_file, b_file = (read_client(tmp_path / f"{name}.db") for name in "ab")
+    check_equal([a_file, b_file], read_log(service.db))
+    assert sorted(a_file.tables["note"]) == ["n0", "n1", "n2"]

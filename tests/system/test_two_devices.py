@@ -6,9 +6,10 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import peewee
 import pytest
@@ -18,12 +19,17 @@ from sharedlog import (
     ConfigurationError,
     ConnectionFailed,
     Event,
+    GraphQLSharedLog,
+    LocalTransport,
     MemorySharedLog,
     Sync,
+    Transport,
     Unauthorized,
 )
 from sharedlog.events import Received, Sending
 from sharedlog.journal import GROUP_ENTRIES
+from sharedlog_service.app import InProcess
+from sharedlog_service.store import Store
 from tests.system.crash_world import (
     UNSENT,
     Folder,
@@ -120,11 +126,9 @@ def test_defaults_and_upserts_arrive_as_they_were_written(
     assert (note["title"], note["stars"]) == ("from b", 7)
 
 
-def test_statement_on_more_rows_than_a_group_holds_arrives_whole(
-    service: ServiceProcess, opened: Open, tmp_path: Path
-) -> None:
-    count = 2 * GROUP_ENTRIES + 1000
-    with opened("a") as a:
+def test_statement_on_more_rows_than_a_group_holds_is_recorded_whole(tmp_path: Path) -> None:
+    count = 2 * GROUP_ENTRIES + 1
+    with device(tmp_path / "a.db", shared_log=MemorySharedLog()) as a:
         with a.database.atomic():
             for some in chunked(({"key": f"{i}", "title": "many"} for i in range(count)), 1000):
                 Note.insert_many(some).execute()
@@ -134,8 +138,7 @@ def test_statement_on_more_rows_than_a_group_holds_arrives_whole(
         sizes = Counter(e.ticks - e.offset for e in read_client(tmp_path / "a.db").entries)
         assert len(sizes) == 6
         assert max(sizes.values()) == GROUP_ENTRIES
-    sync_all(opened)
-    assert_equal(service, tmp_path)
+    check_client(read_client(tmp_path / "a.db"), [])
 
 
 # -- the service is not there, or not for you --------------------------------------------
@@ -306,6 +309,45 @@ def test_service_is_asked_to_stop_while_devices_push(
         assert a.sync().sent == 1
     sync_all(opened)
     assert_equal(service, tmp_path)
+
+
+class Deaf:
+    """A transport that hears no answers while it is `deaf`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.deaf = False
+
+    def execute(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        answer = self.transport.execute(document, variables)
+        if self.deaf:
+            raise ConnectionFailed("the answer got lost")
+        return answer
+
+    def close(self) -> None:
+        self.transport.close()
+
+
+def test_service_whose_clock_is_set_back_knows_what_it_has(tmp_path: Path) -> None:
+    """An entry that it took, but whose receipt got lost, is not ahead of its time."""
+    now = 1_800_000_000_000
+    store = Store.open(tmp_path / "service.db", now=lambda: now)
+    store.create_user("me")
+    transport = Deaf(LocalTransport(InProcess(store, "me").execute))
+    log = GraphQLSharedLog(transport, "me")
+    with device(tmp_path / "a.db", shared_log=log, now=lambda: now) as a:
+        a.sync()
+        Note.create(key="n1", title="once")
+        transport.deaf = True
+        with pytest.raises(ConnectionFailed):
+            a.sync()
+        transport.deaf = False
+        now -= 10 * 60 * 1000
+        result = a.sync()
+        assert (result.sent, result.duplicates, result.refused) == (1, 1, 0)
+    store.close()
+    assert [entry.change["pk"] for entry in read_log(tmp_path / "service.db")] == ["n1"]
+    check_client(read_client(tmp_path / "a.db"), read_log(tmp_path / "service.db"))
 
 
 # -- transactions ------------------------------------------------------------------------

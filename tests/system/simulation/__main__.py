@@ -1,7 +1,7 @@
 """Replay one seed, or run worlds for a while:
 
-    python -m tests.system.simulation --seed 42 --show
-    python -m tests.system.simulation --seconds 600
+python -m tests.system.simulation --seed 42 --show
+python -m tests.system.simulation --seconds 600
 """
 
 from __future__ import annotations

@@ -108,8 +108,8 @@ def check_quiet(device: Device, wanted: Expected) -> None:
 def check_agreement(device: Device, log: Sequence[Logged]) -> None:
     """In the middle of everything: a device that has just synced is what its entries come to:
     the log up to its checkpoint, and what it wrote itself and has not sent yet."""
-    checkpoint = int((device.sync_object.status().checkpoint or ".0").rpartition(".")[2])
-    known = [entry for entry in log if entry.seq <= checkpoint or entry.device == device.id]
+    check_whole_groups(device, log)
+    known = [entry for entry in log if entry.seq <= device.checkpoint or entry.device == device.id]
     sent = {entry.ticks for entry in known if entry.device == device.id}
     unsent = device.run(
         "SELECT ticks, operation, collection, pk, value FROM sharedlog_entry ORDER BY ticks"
@@ -124,6 +124,19 @@ def check_agreement(device: Device, log: Sequence[Logged]) -> None:
             }
             known.append(Logged(0, device.id, ticks, 0, orjson.dumps(change).decode()))
     check_tables(device, expected(known))
+
+
+def check_whole_groups(device: Device, log: Sequence[Logged]) -> None:
+    """Nobody stands in the middle of a transaction of somebody else."""
+    around = log[max(0, device.checkpoint - 1) : device.checkpoint + 1]
+    groups = {(entry.device, entry.ticks - entry.offset) for entry in around}
+    if (
+        device.checkpoint
+        and len(around) == 2
+        and len(groups) == 1
+        and around[0].device != device.id
+    ):
+        raise Bad(f"{device.name} has read half of a transaction, up to {device.checkpoint}")
 
 
 def difference(found: Mapping[Key, Any], wanted: Mapping[Key, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sharedlog import ConnectionFailed, Sync
 from sharedlog.changes import dumps
+from sharedlog.events import Listener
 
 from .clocks import Clock
 from .files import Fuse, abandon, open_database
@@ -51,8 +52,8 @@ class Habits:
 
 def any_habits(chance: Random, *, may_prune: bool) -> Habits:
     return Habits(
-        chance.choice((1, 2, 5, 20, 1000)),
-        chance.choice((1, 300, 3_000, 1_000_000)),
+        chance.choices((1, 3, 10, 50, 1000), (1, 2, 3, 3, 3))[0],
+        chance.choices((1, 2_000, 1_000_000), (1, 3, 6))[0],
         may_prune and chance.random() < 0.5,
     )
 
@@ -69,6 +70,7 @@ class Device:
         habits: Habits,
         workload: Workload,
         chance: Random,
+        listener: Listener,
     ) -> None:
         self.name = link.name
         self.link = link
@@ -77,6 +79,7 @@ class Device:
         self._path = path
         self._workload = workload
         self._chance = chance
+        self._listener = listener
         self._models = define()
         self.has_synced = False
         self._start()
@@ -91,7 +94,7 @@ class Device:
             self.database.execute_sql(statement)
 
     def _sync_on(self, database: Any) -> Sync:
-        return Sync(
+        sync = Sync(
             database,
             self._models.given,
             shared_log=self.link,
@@ -100,7 +103,9 @@ class Device:
             byte_limit=self.habits.byte_limit,
             now=self.clock,
             new_request_id=lambda: f"{self._chance.getrandbits(64):x}",
-        ).setup()
+        )
+        sync.on_event(self._listener)
+        return sync.setup()
 
     def restart(self) -> None:
         """After a crash, or just so: nothing survives but the file."""
@@ -204,8 +209,10 @@ class Device:
             for pk, state in versions.load(collection, pks).items()
         }
 
-    def unreadable(self) -> int:
-        return int(self.sync_object.status().unreadable)
+    @property
+    def checkpoint(self) -> int:
+        """How far it has read, as a position."""
+        return int((self.sync_object.status().checkpoint or ".0").rpartition(".")[2])
 
     def broken_references(self) -> list[Any]:
         return self.run("PRAGMA foreign_key_check")

@@ -18,8 +18,8 @@ RATES: Mapping[str, float] = {
     "service dies at a statement": 0.02,
     "service dies before its reply": 0.02,
     "service clock jumps": 0.01,
-    "log begins a new life": 0.004,
-    "service restored from a backup": 0.003,
+    "log begins a new life": 0.006,
+    "service restored from a backup": 0.01,
     "foreign entry": 0.01,
     # In a device, for each thing it does.
     "device dies at a statement": 0.05,

@@ -19,12 +19,13 @@ class Totals:
     entries: int = 0
     seconds: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
+    reached: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        kinds = "\n".join(f"  {number:7,}  {kind}" for kind, number in self.faults.most_common())
         return (
             f"{self.worlds} worlds, {self.device_days:,.0f} device-days, {self.entries:,} entries, "
-            f"{self.faults.total():,} faults in {self.seconds:.1f} s\n{kinds}"
+            f"{self.faults.total():,} faults in {self.seconds:.1f} s\n"
+            f"{_listed(self.faults)}\n reached:\n{_listed(self.reached)}"
         )
 
 
@@ -45,8 +46,13 @@ def run_fleet(
         totals.device_days += report.device_days
         totals.entries += report.entries
         totals.faults += report.faults
+        totals.reached += report.reached
         totals.seconds = time.monotonic() - began
         enough = totals.device_days >= device_days and totals.faults.total() >= faults_wanted
         if enough or totals.seconds >= seconds:
             return totals
     raise AssertionError("unreachable")
+
+
+def _listed(counts: Counter[str]) -> str:
+    return "\n".join(f"  {number:7,}  {kind}" for kind, number in counts.most_common())

@@ -205,7 +205,9 @@ class Workload:
 
     def edit_tag(self, models: Models) -> None:
         colour = self._chance.choice((None, "", "white"))
-        models.tag.update(colour=colour).where(models.tag.word == self._chance.choice(TAGS)).execute()
+        models.tag.update(colour=colour).where(
+            models.tag.word == self._chance.choice(TAGS)
+        ).execute()
 
     def delete_tag(self, models: Models) -> None:
         models.tag.delete_by_id(self._chance.choice(TAGS))

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from sharedlog import SharedLog
 from sharedlog.clock import TICKS_PER_MS
+from sharedlog.events import Event, Reconciled, Restamped
 from sharedlog.remote import Outgoing
 
 from .checks import (
@@ -68,6 +70,7 @@ class Report:
     devices: int
     changes: int
     faults: Counter[str]
+    reached: Counter[str]
     entries: int
     digest: str
 
@@ -91,11 +94,12 @@ class World:
         self.seed = seed
         self._chance = self._source("world")
         self._time = WorldTime()
-        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._queue: list[tuple[int, int, Callable[[], object]]] = []
         self._scheduled = 0
         self._end_ms = self._time.ms + round(days * DAY)
         self.trace = Trace(show=show)
         self.faults = Faults(self._source("faults"), scale=faults)
+        self.reached: Counter[str] = Counter()
         self._service_clock = Clock(self._time)
         self.service = Service(folder, self._service_clock, self._source("service"))
         self.network = Network(self, self.service, self.faults, self._source("network"), self.trace)
@@ -120,7 +124,18 @@ class World:
             habits=any_habits(chance, may_prune=not self._restores),
             workload=Workload(self._source(f"{name}/workload"), self.faults),
             chance=chance,
+            listener=self._notice,
         )
+
+    def _notice(self, event: Event) -> None:
+        """Count what the run gets to see, so that it is known what it tests."""
+        if isinstance(event, Restamped):
+            self.reached["timestamps corrected"] += 1
+        elif isinstance(event, Reconciled):
+            self.reached["conflicts"] += len(event.applied.conflicts)
+            self.reached["pages with parked rows"] += event.applied.parked > 0
+            self.reached["pages with unreadable entries"] += event.applied.unreadable > 0
+            self.reached["rows deleted by others"] += event.applied.deleted
 
     # -- time ----------------------------------------------------------------------------
 
@@ -131,12 +146,12 @@ class World:
     def pass_time(self, ms: int) -> None:
         self._time.ms += ms
 
-    def later(self, delay_ms: int, event: Callable[[], None]) -> None:
+    def later(self, delay_ms: int, event: Callable[[], object]) -> None:
         """Let something happen in the future. Events of one instant keep their order."""
         self._scheduled += 1
         heapq.heappush(self._queue, (self.now + delay_ms, self._scheduled, event))
 
-    def _now_and_then(self, per_day: float, event: Callable[[], None]) -> None:
+    def _now_and_then(self, per_day: float, event: Callable[[], object]) -> None:
         """Let something happen again and again, at random, until the end."""
 
         def happen() -> None:
@@ -160,6 +175,7 @@ class World:
                 len(self.devices),
                 sum(len(device.ledger()) for device in self.devices),
                 self.faults.counts,
+                self.reached,
                 len(log),
                 self.trace.digest,
             )
@@ -173,10 +189,10 @@ class World:
 
     def _schedule(self) -> None:
         for device in self.devices:
-            self._now_and_then(CHANGES_A_DAY / 1.5, lambda d=device: self._do(d, d.work))
-            self._now_and_then(self._chance.choice((2, 6, 12)), lambda d=device: self._sync(d))
+            self._now_and_then(CHANGES_A_DAY / 1.5, partial(self._do, device, device.work))
+            self._now_and_then(self._chance.choice((2, 6, 12)), partial(self._sync, device))
             if device.habits.prunes:
-                self._now_and_then(1, lambda d=device: self._do(d, d.prune))
+                self._now_and_then(1, partial(self._do, device, device.prune))
         if self._restores:
             self._now_and_then(1, self._back_up)
         self._now_and_then(1, self._foreign_entry)
@@ -211,6 +227,7 @@ class World:
         lived = self._do(device, device.exchange)
         if lived and not self._restores and self._chance.random() < 0.1:
             if self._do(device, device.sync) and device.has_synced:
+                self.reached["devices checked in the middle"] += 1
                 check_agreement(device, self.service.entries())
 
     def _meanwhile(self, name: str) -> None:
@@ -220,8 +237,10 @@ class World:
         device = next(device for device in self.devices if device.name == name)
         chance = self._chance.random()
         if chance < 0.05:
+            self.reached["changes while waiting for the service"] += 1
             self.trace.add(self.now, name, "meanwhile", device.work())
         elif chance < 0.07 and name not in self._beside:
+            self.reached["two processes syncing one file"] += 1
             self._beside.add(name)
             try:
                 self.trace.add(self.now, name, "beside", device.sync_beside())
@@ -253,9 +272,7 @@ class World:
 
         def request(log: SharedLog) -> None:
             device = log.register("foreign", "foreign")
-            log.write(
-                device, self._foreign, after=None, now_ms=self.now, limit=1, byte_limit=1
-            )
+            log.write(device, self._foreign, after=None, now_ms=self.now, limit=1, byte_limit=1)
 
         self.service.answer(request)
 

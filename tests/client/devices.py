@@ -1,0 +1,154 @@
+"""Devices for tests: an application's database file, tracked or not, and what is in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import peewee
+
+from sharedlog import MemorySharedLog, Sync
+from sharedlog.clock import Now, system_now
+
+Models = Sequence[type[peewee.Model]]
+
+PRAGMAS = {"journal_mode": "wal", "foreign_keys": 1, "synchronous": 0}
+
+RECORDERS = ("statements",)
+"""The ways of recording. What is expected of one is expected of each."""
+
+
+class Logged(NamedTuple):
+    """An entry of the client log. `group` is the timestamp that its transaction began with."""
+
+    operation: str
+    collection: str
+    pk: Any
+    value: Any
+    ticks: int
+    group: int
+
+    @property
+    def change(self) -> tuple[str, str, Any, Any]:
+        return self[:4]
+
+
+class Device:
+    """A database file with an application's tables; use the models inside `with device:`."""
+
+    def __init__(
+        self,
+        path: Path,
+        models: Models,
+        *,
+        tracked: bool = True,
+        recorder: str = "statements",
+        shared_log: Any = None,
+        now: Now = system_now,
+        proxy: bool = False,
+        create: bool = True,
+        **options: Any,
+    ) -> None:
+        assert recorder in RECORDERS
+        self.models = models
+        self.database = peewee.SqliteDatabase(str(path), pragmas=PRAGMAS, **options)
+        self.bound: Any = self.database
+        if proxy:
+            self.bound = peewee.DatabaseProxy()
+            self.bound.initialize(self.database)
+        self._bindings: list[Any] = []
+        with self:
+            if create:
+                self.database.create_tables(models)
+            self.sync = Sync(
+                self.bound, models, shared_log=shared_log or MemorySharedLog(), now=now
+            )
+        if tracked:
+            self.sync.setup()
+
+    def __enter__(self) -> Device:
+        binding = self.bound
+        self._bindings.append(_Binding(self.models, binding))
+        self._bindings[-1].__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bindings.pop().__exit__(kind, error, traceback)
+
+    def close(self) -> None:
+        self.sync.close()
+        self.database.close()
+
+    # -- what is in it -------------------------------------------------------------------
+
+    def stored(self) -> dict[str, list[tuple[Any, ...]]]:
+        """All rows of all tables, each value with its storage class."""
+        return {table: stored_rows(self.database, table) for table in tables(self.models)}
+
+    def log(self) -> list[Logged]:
+        """The client log, in order."""
+        cursor = self.database.execute_sql(
+            "SELECT ticks, offset_ticks, collection, pk, operation, value "
+            "FROM sharedlog_entry ORDER BY ticks"
+        )
+        return [
+            Logged(
+                ("create", "modify", "delete")[operation],
+                collection,
+                json.loads(pk),
+                None if value is None else json.loads(value),
+                ticks,
+                ticks - offset,
+            )
+            for ticks, offset, collection, pk, operation, value in cursor.fetchall()
+        ]
+
+
+class _Binding:
+    """Binds models, and those they bring along, and binds them back."""
+
+    def __init__(self, models: Models, database: Any) -> None:
+        self._models = with_through_models(models)
+        self._database = database
+        self._before: list[Any] = []
+
+    def __enter__(self) -> None:
+        self._before = [model._meta.database for model in self._models]
+        for model in self._models:
+            model.bind(self._database, bind_refs=False, bind_backrefs=False)
+
+    def __exit__(self, *error: Any) -> None:
+        for model, database in zip(self._models, self._before, strict=True):
+            model.bind(database, bind_refs=False, bind_backrefs=False)
+
+
+def with_through_models(models: Models) -> list[type[peewee.Model]]:
+    result = list(models)
+    for model in models:
+        for field in model._meta.manytomany.values():
+            through = field.get_through_model()
+            if through not in result:
+                result.append(through)
+    return result
+
+
+def tables(models: Models) -> list[str]:
+    return [model._meta.table_name for model in with_through_models(models)]
+
+
+def stored_rows(database: peewee.Database, table: str) -> list[tuple[Any, ...]]:
+    """A table's rows as (storage class, value, storage class, value, …), in their own order."""
+    names = [column.name for column in database.get_columns(table)]
+    # A through model's own number is of its database: no other one knows it.
+    names = [name for name in names if not (name == "id" and table.endswith("_through"))]
+    pairs = ", ".join(f'typeof("{name}"), "{name}"' for name in names)
+    rows: Iterable[tuple[Any, ...]] = database.execute_sql(f'SELECT {pairs} FROM "{table}"')
+    return sorted(rows, key=repr)
