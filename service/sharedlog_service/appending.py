@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 import peewee
 
+from sharedlog_service.beginnings import Beginnings
 from sharedlog_service.database import Row, connection, rows, scalar
 from sharedlog_service.entries import (
     TICKS_PER_MS,
@@ -30,7 +31,7 @@ from sharedlog_service.settings import Limits
 INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 IDENTITIES = """
-    SELECT created_on, data FROM entries
+    SELECT id, device, created_on, group_offset, shared_on, operation, collection, data FROM entries
     WHERE device = ? AND created_on IN (SELECT value FROM json_each(?))
 """
 
@@ -66,6 +67,7 @@ class Batch:
         self._device = device
         self._limits = limits
         self._collections: dict[str, int] = {}
+        self._beginnings = Beginnings(db)
         self._stored: dict[int, bytes] = {}
         self._fresh: dict[int, str] = {}
         self._duplicates: set[int] = set()
@@ -103,7 +105,8 @@ class Batch:
                 IDENTITIES, (self._device, orjson.dumps(old).decode())
             )
             # One by one and as fingerprints: the stored texts may be larger than the batch.
-            self._stored = {ticks: fingerprint(data) for ticks, data in found}
+            whole = self._beginnings.whole(found)
+            self._stored = {row[2]: fingerprint(row[5]) for row in whole}
 
     def _sift(self, offered: Sequence[Any], base: int, shared_on: int, now: int) -> list[Row]:
         ceiling = now + self._limits.clock_ahead_ms
@@ -126,9 +129,20 @@ class Batch:
                 self._fresh[created_on] = data
                 self._bytes += len(content)
                 position = base + len(new) + 1
-                index_columns = self._describe(content)
+                operation, collection, row = self._describe(content)
+                kept = self._beginnings.without(data, operation, collection)
                 new.append(
-                    (position, self._device, created_on, group, shared_on, *index_columns, data)
+                    (
+                        position,
+                        self._device,
+                        created_on,
+                        group,
+                        shared_on,
+                        operation,
+                        collection,
+                        row,
+                        kept,
+                    )
                 )
         return new
 

@@ -12,6 +12,7 @@ from itertools import islice
 import orjson
 import peewee
 
+from sharedlog_service.beginnings import Beginnings
 from sharedlog_service.database import Row
 from sharedlog_service.entries import (
     TICKS_PER_MS,
@@ -51,7 +52,14 @@ def find_entries(
     low, high = _seq_range(db, log, head, wanted)
     low, high = max(low, after), min(high, before - 1)
     query = Entry.select(
-        Entry.id, Entry.device, Entry.created_on, Entry.group_offset, Entry.shared_on, Entry.data
+        Entry.id,
+        Entry.device,
+        Entry.created_on,
+        Entry.group_offset,
+        Entry.shared_on,
+        Entry.operation,
+        Entry.collection,
+        Entry.data,
     )
     first, last = key(log, low + 1), key(log, high)
     query = query.where(Entry.id.between(first, last))
@@ -62,7 +70,7 @@ def find_entries(
         query = query.where(BUCKET.in_(_numbers(buckets(first, last))))
         order = [BUCKET, Entry.id]
     query = query.order_by(*(column.desc() if newest else column for column in order))
-    found: Iterator[Row] = query.tuples().iterator(db)
+    found: Iterator[Row] = Beginnings(db).whole(query.tuples().iterator(db))
     if wanted.pk is not None:
         found = _of_row(found, _identity(wanted.collection or "", wanted.pk))
     return list(islice(found, count))

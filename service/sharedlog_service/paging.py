@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 import orjson
 import peewee
 
+from sharedlog_service.beginnings import Beginnings
 from sharedlog_service.database import Row, connection, rows, scalar
 from sharedlog_service.entries import key
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import Limits
 
 OTHERS = """
-    SELECT id, device, created_on, group_offset, shared_on, data FROM entries
+    SELECT id, device, created_on, group_offset, shared_on, operation, collection, data FROM entries
     WHERE id > ? AND id <= ? AND device <> ?
 """
 
@@ -75,7 +76,7 @@ def read_others(
         parameters += [log, orjson.dumps(list(collections)).decode()]
     cursor = connection(db).execute(sql + "ORDER BY id", parameters)
     try:
-        stretch.fill(cursor)
+        stretch.fill(Beginnings(db).whole(cursor))
     finally:
         cursor.close(True)
 

@@ -63,6 +63,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             operation INTEGER,
             collection INTEGER,
             row_hash INTEGER,
+            -- without what operation and collection tell again: see beginnings.py
             data TEXT NOT NULL
         )""",
         # A device belongs to one log, so this is the identity (log, device, createdOn).

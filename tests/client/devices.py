@@ -62,7 +62,7 @@ class Device:
         self._bindings: list[Any] = []
         with self:
             if create:
-                self.database.create_tables(models)
+                self.database.create_tables(with_through_models(models))
             self.sync = Sync(
                 self.bound, models, shared_log=shared_log or MemorySharedLog(), now=now
             )
@@ -94,7 +94,9 @@ class Device:
         return {table: stored_rows(self.database, table) for table in tables(self.models)}
 
     def log(self) -> list[Logged]:
-        """The client log, in order."""
+        """The client log, in order; empty where nothing is tracked."""
+        if not self.database.table_exists("sharedlog_entry"):
+            return []
         cursor = self.database.execute_sql(
             "SELECT ticks, offset_ticks, collection, pk, operation, value "
             "FROM sharedlog_entry ORDER BY ticks"

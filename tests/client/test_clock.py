@@ -131,7 +131,7 @@ def test_python_and_sql_order_versions_alike(some: list[Version]) -> None:
         db.executemany("INSERT INTO v VALUES (?, ?)", some)
         in_sql = [Version(*row) for row in db.execute("SELECT * FROM v ORDER BY ticks, device")]
     assert in_sql == sorted(some)
-    assert all(BEFORE_TRACKING <= version for version in some)
+    assert all(version >= BEFORE_TRACKING for version in some)
 
 
 # -- the clock of a device ----------------------------------------------------------------

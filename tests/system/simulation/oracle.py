@@ -70,7 +70,7 @@ def _fits(key: Key) -> bool:
     name, pk = key
     if name in ("folder", "note"):
         try:
-            return str(uuid.UUID(json.loads(pk))) == json.loads(pk)
+            return bool(str(uuid.UUID(json.loads(pk))) == json.loads(pk))
         except (ValueError, AttributeError):
             return False
     return name in TABLES

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 import apsw
 
 from sharedlog import GraphQLSharedLog, LocalTransport, SharedLog
-from sharedlog_service.app import InProcess, ServiceSchema, build_schema
+from sharedlog_service.app import InProcess
+from sharedlog_service.schema import ServiceSchema, build_schema
 from sharedlog_service.store import Store
 
 from .clocks import Clock

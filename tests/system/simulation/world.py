@@ -225,10 +225,11 @@ class World:
 
     def _sync(self, device: Device) -> None:
         lived = self._do(device, device.exchange)
-        if lived and not self._restores and self._chance.random() < 0.1:
-            if self._do(device, device.sync) and device.has_synced:
-                self.reached["devices checked in the middle"] += 1
-                check_agreement(device, self.service.entries())
+        if not lived or self._restores or self._chance.random() < 0.8:
+            return
+        if self._do(device, device.sync) and device.has_synced:
+            self.reached["devices checked in the middle"] += 1
+            check_agreement(device, self.service.entries())
 
     def _meanwhile(self, name: str) -> None:
         """Something else happens on a device while its sync waits for the network."""
