@@ -292,7 +292,7 @@ class Answer:
     def __init__(self, cursor: Any, rows: list[Any], hidden: int = 0) -> None:
         self._cursor = cursor
         self._rows = iter(rows)
-        self.rowcount = len(rows)
+        self.rowcount = cursor.rowcount  # -1 for WITH, as without us
         description = tuple(cursor.description or ())
         self.description = description[: len(description) - hidden]
 

@@ -82,6 +82,7 @@ class Article(SyncModel):
     shelf = IntegerField()
     place = IntegerField()
     barcode = CharField(null=True, unique=True)
+    tags = peewee.ManyToManyField(Tag, on_delete="CASCADE")
 
     class Meta:
         indexes = ((("shelf", "place"), True),)
@@ -109,6 +110,7 @@ class Shelf(SyncModel):
 
 MODELS = (Tag, Note, Comment, Reply, Article, Price, Shelf)
 NoteTag: Any = Note.tags.get_through_model()  # type: ignore[attr-defined]
+ArticleTag: Any = Article.tags.get_through_model()  # type: ignore[attr-defined]
 
 
 def key(number: int) -> str:

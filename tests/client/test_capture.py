@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +24,12 @@ from .shop import (
     MODELS,
     NUMBERS,
     Article,
+    ArticleTag,
     Comment,
     Note,
     NoteTag,
     Price,
     Reply,
-    Row,
     Shelf,
     Tag,
     key,
@@ -57,9 +57,7 @@ def nothing() -> None:
     pass
 
 
-def case(
-    *expected: Change, before: Run = nothing, statements: int = 5
-) -> Callable[[Run], Run]:
+def case(*expected: Change, before: Run = nothing, statements: int = 3) -> Callable[[Run], Run]:
     def add(run: Run) -> Run:
         assert run.__doc__ is None
         CASES.append(pytest.param(Case(run, before, expected, statements), id=run.__name__))
@@ -165,7 +163,7 @@ def save_by_force() -> Any:
     return Note(title="x").save(force_insert=True)
 
 
-@case(modify(Note, key(1), title="x"), before=three_notes, statements=3)
+@case(modify(Note, key(1), title="x"), before=three_notes)
 def save_a_change() -> Any:
     instance = Note.get(title="a")
     instance.title = "x"
@@ -177,21 +175,21 @@ def save_without_a_change() -> Any:
     return Note.get(title="a").save()
 
 
-@case(modify(Note, key(1), rank=5), before=three_notes, statements=3)
+@case(modify(Note, key(1), rank=5), before=three_notes)
 def save_only_some() -> Any:
     instance = Note.get(title="a")
     instance.title, instance.rank = "x", 5
     return instance.save(only=[Note.rank])
 
 
-@case(modify(Note, key(1), rank=1), before=three_notes, statements=6)
+@case(modify(Note, key(1), rank=1), before=three_notes, statements=4)
 def save_an_expression() -> Any:
     instance = Note.get(title="a")
     instance.rank = Note.rank + 1
     return instance.save()
 
 
-@case(modify(Note, key(1), title="x"), before=three_notes, statements=3)
+@case(modify(Note, key(1), title="x"), before=three_notes)
 def save_an_instance_that_was_saved_before() -> Any:
     instance = Note.get(title="a")
     instance.title = "x"
@@ -205,7 +203,7 @@ def save_a_reference() -> Any:
     return instance.save()
 
 
-@case(before=three_notes, statements=5)
+@case(before=three_notes, statements=4)
 def save_an_instance_whose_row_is_gone() -> Any:
     instance = Note.get(title="a")
     instance.id = uuid.UUID(int=77)
@@ -213,27 +211,22 @@ def save_an_instance_whose_row_is_gone() -> Any:
     return instance.save()
 
 
-@case(delete(Note, key(2)), before=three_notes, statements=8)
+@case(delete(Note, key(2)), before=three_notes, statements=9)
 def delete_an_instance() -> Any:
     return Note.get(title="b").delete_instance()
 
 
-@case(delete(Reply, key(6)), before=a_family, statements=3)
+@case(delete(Reply, key(6)), before=a_family)
 def delete_an_instance_without_dependants() -> Any:
     return Reply.get().delete_instance()
 
 
-@case(before=three_notes, statements=7)
+@case(before=three_notes)
 def delete_an_instance_that_was_never_saved() -> Any:
     return Note(title="x").delete_instance()
 
 
-@case(
-    delete(Note, key(1)),
-    new_note(1, "a", 100),
-    before=three_notes,
-    statements=11,
-)
+@case(delete(Note, key(1)), new_note(1, "a", 100), before=three_notes, statements=11)
 def save_an_instance_that_was_deleted() -> Any:
     instance = Note.get(title="a")
     return instance.delete_instance(), instance.save()
@@ -245,7 +238,7 @@ def save_an_instance_that_was_deleted() -> Any:
     modify(Note, key(2), parent=None),
     delete(Note, key(1)),
     before=lambda: (a_family(), Comment.update(note=uuid.UUID(int=1)).execute()),
-    statements=60,
+    statements=23,
 )
 def delete_an_instance_recursively_but_keep_nullable_dependants() -> Any:
     return Note.get(title="root").delete_instance(recursive=True)
@@ -258,13 +251,13 @@ def delete_an_instance_recursively_but_keep_nullable_dependants() -> Any:
     delete(Note, key(2)),
     delete(Note, key(1)),
     before=a_family,
-    statements=60,
+    statements=30,
 )
 def delete_an_instance_recursively_with_nullable_dependants() -> Any:
     return Note.get(title="root").delete_instance(recursive=True, delete_nullable=True)
 
 
-@case(new_note(1, "x", 100, rank=4), statements=3)
+@case(new_note(1, "x", 100, rank=4))
 def get_or_create_what_is_not_there() -> Any:
     return Note.get_or_create(title="x", defaults={"rank": 4})
 
@@ -302,7 +295,7 @@ def insert_by_object_id_name() -> Any:
     return Note.insert({"title": "x", "label": uuid.UUID(int=1)}).execute()
 
 
-@case(new_note(3, "x", 100, tag=key(2)), before=lambda: tags_only(), statements=3)
+@case(new_note(3, "x", 100, tag=key(2)), before=lambda: tags_only())
 def insert_a_reference_as_an_instance() -> Any:
     return Note.insert(title="x", tag=Tag.get(name="blue")).execute()
 
@@ -339,7 +332,7 @@ def insert_an_expression_returning_everything() -> Any:
     new_note(3, "a", 100, tag=key(1)),
     create(Comment, key(4), note=key(3), text=""),
     create(Reply, key(5), comment=key(4), mood="calm"),
-    statements=12,
+    statements=11,
 )
 def insert_with_a_default_of_the_database() -> Any:
     Tag.insert(name="red").execute()
@@ -382,11 +375,7 @@ def insert_many_short_tuples() -> Any:
     return Note.insert_many([("x", 50), ("y",)], fields=fields).execute()
 
 
-@case(
-    new_note(7, "x", 1, rank=2),
-    new_note(8, "y", 3, rank=4, data={"k": 1}),
-    statements=2,
-)
+@case(new_note(7, "x", 1, rank=2), new_note(8, "y", 3, rank=4, data={"k": 1}), statements=2)
 def insert_many_full_tuples() -> Any:
     rows = [
         (uuid.UUID(int=7), "x", 2, 1, None, None, None),
@@ -411,7 +400,7 @@ def insert_many_from_a_generator_with_text_for_numbers() -> Any:
     return Note.insert_many(rows, fields=[Note.title, Note.rank]).execute()
 
 
-@case(statements=1)
+@case(statements=0)
 def insert_many_of_nothing() -> Any:
     return Note.insert_many([]).execute()
 
@@ -446,7 +435,7 @@ def bulk_create_in_batches() -> Any:
     return Note.bulk_create([Note(title=title) for title in "vwxyz"], batch_size=2)
 
 
-@case(new_note(4, "x", 103, parent=key(1)), before=three_notes, statements=3)
+@case(new_note(4, "x", 103, parent=key(1)), before=three_notes)
 def bulk_create_with_a_reference() -> Any:
     return Note.bulk_create([Note(title="x", parent=Note.get(title="a"))])
 
@@ -459,7 +448,7 @@ def update_one_row_by_its_key() -> Any:
     return Note.update(title="x", rank=4).where(Note.id == uuid.UUID(int=1)).execute()
 
 
-@case(before=three_notes, statements=3)
+@case(before=three_notes)
 def update_one_row_that_is_not_there() -> Any:
     return Note.update(title="x").where(Note.id == uuid.UUID(int=99)).execute()
 
@@ -474,7 +463,7 @@ def update_one_row_by_its_key_and_a_condition() -> Any:
     return Note.update(title="x").where(Note.id == uuid.UUID(int=1), Note.rank == 0).execute()
 
 
-@case(before=three_notes)
+@case(before=three_notes, statements=2)
 def update_one_row_by_its_key_and_a_condition_that_fails() -> Any:
     return Note.update(title="x").where(Note.id == uuid.UUID(int=1), Note.rank == 1).execute()
 
@@ -489,7 +478,7 @@ def update_by_a_condition() -> Any:
     return Note.update(rank=9).where(Note.title > "a").execute()
 
 
-@case(before=three_notes)
+@case(before=three_notes, statements=2)
 def update_by_a_condition_that_fails() -> Any:
     return Note.update(rank=9).where(Note.title > "z").execute()
 
@@ -553,7 +542,7 @@ def update_to_null() -> Any:
     return Note.update(data=None, parent=None).where(Note.id == uuid.UUID(int=1)).execute()
 
 
-@case(modify(Note, key(3), tag=key(1)), before=tags_and_notes, statements=3)
+@case(modify(Note, key(3), tag=key(1)), before=tags_and_notes)
 def update_a_reference_to_an_instance() -> Any:
     tag = Tag.get(name="red")
     return Note.update(tag=tag).where(Note.id == uuid.UUID(int=3)).execute()
@@ -564,7 +553,7 @@ def update_a_reference_to_an_instance() -> Any:
     modify(Note, key(2), title="b!", rank=2),
     modify(Note, key(3), title="c!", rank=3),
     before=three_notes,
-    statements=6,
+    statements=4,
 )
 def bulk_update() -> Any:
     notes = list(Note.select().order_by(Note.title))
@@ -573,9 +562,7 @@ def bulk_update() -> Any:
     return Note.bulk_update(notes, [Note.title, "rank"])
 
 
-@case(
-    *(modify(Note, key(n), data={"n": n}) for n in (1, 2, 3)), before=three_notes, statements=11
-)
+@case(*(modify(Note, key(n), data={"n": n}) for n in (1, 2, 3)), before=three_notes, statements=7)
 def bulk_update_in_batches() -> Any:
     notes = list(Note.select().order_by(Note.title))
     for number, instance in enumerate(notes, 1):
@@ -601,7 +588,7 @@ def set_item() -> Any:
 # -- deletions ---------------------------------------------------------------------------
 
 
-@case(delete(Note, key(2)), delete(Note, key(3)), before=three_notes, statements=10)
+@case(delete(Note, key(2)), delete(Note, key(3)), before=three_notes, statements=8)
 def delete_by_a_condition() -> Any:
     return Note.delete().where(Note.title > "a").execute()
 
@@ -611,12 +598,12 @@ def delete_by_a_condition_without_dependants() -> Any:
     return Reply.delete().where(Reply.mood == "glad").execute()
 
 
-@case(*(delete(Note, key(n)) for n in (1, 2, 3)), before=three_notes, statements=10)
+@case(*(delete(Note, key(n)) for n in (1, 2, 3)), before=three_notes, statements=8)
 def delete_all_rows() -> Any:
     return Note.delete().execute()
 
 
-@case(before=three_notes, statements=10)
+@case(before=three_notes)
 def delete_nothing() -> Any:
     return Note.delete().where(Note.title == "z").execute()
 
@@ -626,7 +613,7 @@ def delete_by_id() -> Any:
     return Reply.delete_by_id(uuid.UUID(int=6))
 
 
-@case(before=a_family, statements=3)
+@case(before=a_family)
 def delete_by_an_id_that_is_not_there() -> Any:
     return Reply.delete_by_id(uuid.UUID(int=99))
 
@@ -642,14 +629,14 @@ def delete_returning() -> Any:
     return list(query.tuples().execute())
 
 
-@case(delete(Note, key(1)), before=three_notes, statements=10)
+@case(delete(Note, key(1)), before=three_notes, statements=8)
 def delete_by_a_common_table_expression() -> Any:
     first = Note.select(fn.min(Note.title).alias("title")).cte("first")
     query = Note.delete().with_cte(first)
     return query.where(Note.title == first.select(first.c.title)).execute()
 
 
-@case(*(delete(Note, key(n)) for n in (1, 2, 3)), before=three_notes, statements=10)
+@case(*(delete(Note, key(n)) for n in (1, 2, 3)), before=three_notes, statements=8)
 def truncate_table() -> Any:
     Note.truncate_table()
 
@@ -664,7 +651,7 @@ def truncate_table() -> Any:
     delete(Note, key(2)),
     delete(Note, key(3)),
     before=a_family,
-    statements=24,
+    statements=17,
 )
 def cascade_over_a_chain_and_a_self_reference() -> Any:
     return Note.delete().where(Note.title == "root").execute()
@@ -677,7 +664,7 @@ def cascade_over_a_chain_and_a_self_reference() -> Any:
     delete(Note, key(2)),
     delete(Note, key(3)),
     before=a_family,
-    statements=24,
+    statements=14,
 )
 def cascade_onto_rows_of_the_statement_itself() -> Any:
     return Note.delete().where(Note.title.in_(["root", "child", "grandchild"])).execute()
@@ -689,7 +676,7 @@ def cascade_onto_rows_of_the_statement_itself() -> Any:
     delete(Tag, key(1)),
     modify(Note, key(4), tag=None),
     before=lambda: (tagged(), Note.update(tag=uuid.UUID(int=1)).where(Note.title == "b").execute()),
-    statements=20,
+    statements=10,
 )
 def cascade_deletes_pairs_and_empties_references() -> Any:
     return Tag.delete_by_id(uuid.UUID(int=1))
@@ -701,13 +688,15 @@ def cascade_deletes_pairs_and_empties_references() -> Any:
     delete(Article, "a"),
     modify(Shelf, 1, best=None),
     before=prices,
-    statements=20,
+    statements=10,
 )
 def cascade_to_composite_keys_and_by_another_field() -> Any:
     return Article.delete_by_id("a")
 
 
-@case(modify(Article, "a", barcode="999"), modify(Shelf, 1, best="999"), before=prices, statements=20)
+@case(
+    modify(Article, "a", barcode="999"), modify(Shelf, 1, best="999"), before=prices, statements=10
+)
 def cascade_of_an_update() -> Any:
     return Article.update(barcode="999").where(Article.code == "a").execute()
 
@@ -720,7 +709,7 @@ def cascade_of_an_update() -> Any:
     create(Price, ["z", "EUR"], cents=5),
     create(Price, ["z", "USD"], cents=6),
     before=prices,
-    statements=20,
+    statements=8,
 )
 def cascade_of_a_changed_key() -> Any:
     return Article.update(code="z").where(Article.code == "a").execute()
@@ -729,50 +718,44 @@ def cascade_of_a_changed_key() -> Any:
 # -- changed keys ------------------------------------------------------------------------
 
 
-@case(
-    delete(Note, key(1)), new_note(50, "a", 100), before=three_notes, statements=12
-)
+@case(delete(Note, key(1)), new_note(50, "a", 100), before=three_notes, statements=5)
 def change_a_key() -> Any:
     return Note.update(id=uuid.UUID(int=50)).where(Note.title == "a").execute()
 
 
 @case(
-    delete(Price, ["b", "EUR"]),
-    create(Price, ["b", "CHF"], cents=8),
-    before=prices,
-    statements=12,
+    delete(Price, ["b", "EUR"]), create(Price, ["b", "CHF"], cents=8), before=prices, statements=5
 )
 def change_a_part_of_a_key() -> Any:
     query = Price.update(currency="CHF", cents=8)
     return query.where(Price.article == "b").execute()
 
 
-@case(modify(Note, key(2), title="x"), before=three_notes, statements=12)
+@case(modify(Note, key(2), title="x"), before=three_notes, statements=5)
 def change_a_key_to_what_it_is() -> Any:
     return Note.update(id=Note.id, title="x").where(Note.title == "b").execute()
 
 
 @case(
-    delete(Shelf, 1),
-    modify(Shelf, 2, best="111"),
-    create(Shelf, 3, best="222"),
-    before=prices,
-    statements=12,
+    delete(Shelf, 12),
+    modify(Shelf, 11, best="222"),
+    create(Shelf, 10, best="111"),
+    before=lambda: (prices(), Shelf.update(number=Shelf.number + 10).execute()),
+    statements=5,
 )
 def change_keys_in_a_row() -> Any:
-    Shelf.update(number=Shelf.number + 10).execute()
-    return Shelf.update(number=Shelf.number - 9).execute()
+    return Shelf.update(number=Shelf.number - 1).execute()
 
 
 # -- conflicts ---------------------------------------------------------------------------
 
 
-@case(create(Tag, key(1), name="red", count=2), statements=12)
+@case(create(Tag, key(1), name="red", count=2), statements=8)
 def replace_nothing() -> Any:
     return Tag.replace(name="red", count=2).execute()
 
 
-@case(modify(Tag, key(1), name="green", count=2), before=lambda: tags_only(), statements=20)
+@case(modify(Tag, key(1), name="green", count=2), before=lambda: tags_only(), statements=11)
 def replace_the_same_key() -> Any:
     return Tag.replace(id=uuid.UUID(int=1), name="green", count=2).execute()
 
@@ -781,7 +764,7 @@ def replace_the_same_key() -> Any:
     delete(Tag, key(1)),
     create(Tag, key(3), name="red", count=2),
     before=lambda: tags_only(),
-    statements=20,
+    statements=11,
 )
 def replace_displaces_a_row() -> Any:
     return Tag.replace(name="red", count=2).execute()
@@ -792,7 +775,7 @@ def replace_displaces_a_row() -> Any:
     delete(Article, "b"),
     modify(Article, "c", shelf=1, place=1, barcode="222"),
     before=articles,
-    statements=20,
+    statements=12,
 )
 def replace_displaces_several_rows_by_several_indexes() -> Any:
     return Article.replace(code="c", shelf=1, place=1, barcode="222").execute()
@@ -804,17 +787,13 @@ def replace_displaces_several_rows_by_several_indexes() -> Any:
     modify(Article, "a", shelf=9, place=9, barcode=None),
     modify(Shelf, 1, best=None),
     before=prices,
-    statements=24,
+    statements=12,
 )
 def replace_deletes_the_children_of_the_row() -> Any:
     return Article.replace(code="a", shelf=9, place=9).execute()
 
 
-@case(
-    create(Article, "y", shelf=7, place=7, barcode=None),
-    before=articles,
-    statements=20,
-)
+@case(create(Article, "y", shelf=7, place=7, barcode=None), before=articles, statements=10)
 def replace_many_that_displace_each_other() -> Any:
     fields = [Article.code, Article.shelf, Article.place]
     return Article.replace_many([("x", 7, 7), ("y", 7, 7)], fields=fields).execute()
@@ -825,7 +804,7 @@ def replace_many_that_displace_each_other() -> Any:
     modify(Article, "a", shelf=1, place=2, barcode=None),
     create(Article, "x", shelf=3, place=3, barcode=None),
     before=articles,
-    statements=20,
+    statements=10,
 )
 def replace_many() -> Any:
     rows = ({"code": c, "shelf": s, "place": p} for c, s, p in (("a", 1, 2), ("x", 3, 3)))
@@ -836,7 +815,7 @@ def replace_many() -> Any:
     delete(Tag, key(2)),
     modify(Tag, key(1), name="blue", count=0),
     before=lambda: tags_only(),
-    statements=20,
+    statements=9,
 )
 def replace_from_a_select() -> Any:
     select = Tag.select(peewee.Value(uuid.UUID(int=1).hex), peewee.Value("blue"), peewee.Value(0))
@@ -844,74 +823,82 @@ def replace_from_a_select() -> Any:
     return query.on_conflict_replace().execute()
 
 
-@case(create(Tag, key(1), name="red", count=7), statements=8)
+@case(create(Tag, key(1), name="red", count=7), statements=4)
 def upsert_what_is_not_there() -> Any:
     query = Tag.insert(name="red", count=7)
-    return query.on_conflict(conflict_target=[Tag.name], update={Tag.count: Tag.count + 1}).execute()
+    return query.on_conflict(
+        conflict_target=[Tag.name], update={Tag.count: Tag.count + 1}
+    ).execute()
 
 
-@case(modify(Tag, key(1), count=1), before=lambda: tags_only(), statements=8)
+@case(modify(Tag, key(1), count=1), before=lambda: tags_only(), statements=4)
 def upsert_what_is_there_by_a_unique_field() -> Any:
     query = Tag.insert(name="red", count=7)
-    return query.on_conflict(conflict_target=[Tag.name], update={Tag.count: Tag.count + 1}).execute()
+    return query.on_conflict(
+        conflict_target=[Tag.name], update={Tag.count: Tag.count + 1}
+    ).execute()
 
 
-@case(modify(Tag, key(1), count=7), before=lambda: tags_only(), statements=8)
+@case(modify(Tag, key(1), count=7), before=lambda: tags_only(), statements=4)
 def upsert_by_key_preserving() -> Any:
     query = Tag.insert(id=uuid.UUID(int=1), name="green", count=7)
     return query.on_conflict(conflict_target=[Tag.id], preserve=[Tag.count]).execute()
 
 
-@case(modify(Tag, key(1), count=8, name="green"), before=lambda: tags_only(), statements=8)
+@case(modify(Tag, key(1), count=8, name="green"), before=lambda: tags_only(), statements=4)
 def upsert_preserving_and_updating_by_name() -> Any:
     query = Tag.insert(id=uuid.UUID(int=1), name="green", count=7)
     action = {"conflict_target": ["id"], "preserve": ["name"], "update": {"count": 8}}
     return query.on_conflict(**action).execute()
 
 
-@case(modify(Tag, key(1), count=107), before=lambda: tags_only(), statements=8)
+@case(modify(Tag, key(1), count=107), before=lambda: tags_only(), statements=4)
 def upsert_with_what_was_offered() -> Any:
     query = Tag.insert(name="red", count=7)
     update = {Tag.count: peewee.EXCLUDED.count + 100}  # type: ignore[attr-defined]
     return query.on_conflict(conflict_target=[Tag.name], update=update).execute()
 
 
-@case(before=lambda: tags_only(), statements=8)
+@case(before=lambda: tags_only())
 def upsert_where_false() -> Any:
     query = Tag.insert(name="red", count=7)
-    return query.on_conflict(
-        conflict_target=[Tag.name], update={Tag.count: 5}, where=(Tag.count > 100)
-    ).as_rowcount().execute()
+    return (
+        query.on_conflict(
+            conflict_target=[Tag.name], update={Tag.count: 5}, where=(Tag.count > 100)
+        )
+        .as_rowcount()
+        .execute()
+    )
 
 
 @case(
     modify(Tag, key(2), count=4),
     create(Tag, key(4), name="green", count=5),
     before=lambda: tags_only(),
-    statements=8,
+    statements=4,
 )
 def upsert_many() -> Any:
     rows = [{"name": "blue", "count": 4}, {"name": "green", "count": 5}]
     query = Tag.insert_many(rows)
-    return query.on_conflict(
-        conflict_target=[Tag.name], preserve=[Tag.count]
-    ).as_rowcount().execute()
+    return (
+        query.on_conflict(conflict_target=[Tag.name], preserve=[Tag.count]).as_rowcount().execute()
+    )
 
 
-@case(create(Tag, key(1), name="red", count=6), statements=8)
+@case(create(Tag, key(1), name="red", count=6), statements=4)
 def upsert_many_onto_itself() -> Any:
     rows = [{"name": "red", "count": 4}, {"name": "red", "count": 6}]
     query = Tag.insert_many(rows)
-    return query.on_conflict(
-        conflict_target=[Tag.name], preserve=[Tag.count]
-    ).as_rowcount().execute()
+    return (
+        query.on_conflict(conflict_target=[Tag.name], preserve=[Tag.count]).as_rowcount().execute()
+    )
 
 
 @case(
     delete(Tag, key(1)),
     create(Tag, key(9), name="red", count=0),
     before=lambda: tags_only(),
-    statements=14,
+    statements=5,
 )
 def upsert_that_changes_the_key() -> Any:
     query = Tag.insert(id=uuid.UUID(int=9), name="red")
@@ -922,7 +909,7 @@ def upsert_that_changes_the_key() -> Any:
     modify(Tag, key(1), count=1),
     create(Tag, key(8), name="n", count=1),
     before=lambda: tags_only(),
-    statements=14,
+    statements=5,
 )
 def upsert_from_a_select() -> Any:
     red = Tag.select(Tag.id, Tag.name, peewee.Value(1)).where(Tag.name == "red")
@@ -930,38 +917,34 @@ def upsert_from_a_select() -> Any:
     select = (red | new.limit(1)).alias("both")
     rows = peewee.Select([select], [peewee.SQL("*")]).where(peewee.SQL("true"))
     query = Tag.insert_from(rows, [Tag.id, Tag.name, Tag.count])
-    return query.on_conflict(
-        conflict_target=[Tag.id], preserve=[Tag.count]
-    ).as_rowcount().execute()
+    return query.on_conflict(conflict_target=[Tag.id], preserve=[Tag.count]).as_rowcount().execute()
 
 
 @case(
     modify(Price, ["a", "EUR"], cents=50),
     create(Price, ["a", "CHF"], cents=51),
     before=prices,
-    statements=8,
+    statements=4,
 )
 def upsert_by_a_composite_key() -> Any:
     rows = [("a", "EUR", 50), ("a", "CHF", 51)]
     query = Price.insert_many(rows, fields=[Price.article, Price.currency, Price.cents])
     target = [Price.article, Price.currency]
-    return query.on_conflict(
-        conflict_target=target, preserve=[Price.cents]
-    ).as_rowcount().execute()
+    return query.on_conflict(conflict_target=target, preserve=[Price.cents]).as_rowcount().execute()
 
 
-@case(before=lambda: tags_only(), statements=5)
+@case(before=lambda: tags_only(), statements=2)
 def ignore_a_conflict() -> Any:
     return Tag.insert(name="red").on_conflict_ignore().as_rowcount().execute()
 
 
-@case(create(Tag, key(4), name="green", count=0), before=lambda: tags_only(), statements=5)
+@case(create(Tag, key(4), name="green", count=0), before=lambda: tags_only())
 def ignore_some_conflicts() -> Any:
     rows = ({"name": name} for name in ("red", "green"))
     return Tag.insert_many(rows).on_conflict_ignore().as_rowcount().execute()
 
 
-@case(create(Tag, key(4), name="green", count=0), before=lambda: tags_only(), statements=5)
+@case(create(Tag, key(4), name="green", count=0), before=lambda: tags_only())
 def do_nothing_on_a_conflict() -> Any:
     rows = ({"name": name} for name in ("red", "green"))
     query = Tag.insert_many(rows).on_conflict(action="nothing", conflict_target=[Tag.name])
@@ -980,25 +963,25 @@ def add_a_tag() -> Any:
     create(NoteTag, [key(3), key(1)]),
     create(NoteTag, [key(3), key(2)]),
     before=tags_and_notes,
-    statements=5,
+    statements=4,
 )
 def add_tags() -> Any:
     return Note.get(title="a").tags.add(list(Tag.select().order_by(Tag.id)))
 
 
-@case(create(NoteTag, [key(3), key(2)]), before=tags_and_notes, statements=3)
+@case(create(NoteTag, [key(3), key(2)]), before=tags_and_notes)
 def add_a_tag_by_its_id() -> Any:
     return Note.get(title="a").tags.add(uuid.UUID(int=2))
 
 
 @case(
-    create(NoteTag, [key(3), key(1)]),
-    create(NoteTag, [key(3), key(2)]),
-    before=tags_and_notes,
-    statements=6,
+    create(ArticleTag, ["a", key(1)]),
+    create(ArticleTag, ["a", key(2)]),
+    before=lambda: (tags_only(), articles()),
+    statements=4,
 )
 def add_tags_by_a_query() -> Any:
-    return Note.get(title="a").tags.add(Tag.select().order_by(Tag.id))
+    return Article.get(code="a").tags.add(Tag.select().order_by(Tag.id))
 
 
 @case(create(NoteTag, [key(4), key(2)]), before=tagged, statements=4)
@@ -1006,12 +989,12 @@ def add_from_the_other_side() -> Any:
     return Tag.get(name="blue").notes.add(Note.get(title="b"))
 
 
-@case(delete(NoteTag, [key(3), key(1)]), before=tagged, statements=7)
+@case(delete(NoteTag, [key(3), key(1)]), before=tagged, statements=5)
 def remove_a_tag() -> Any:
     return Note.get(title="a").tags.remove(Tag.get(name="red"))
 
 
-@case(delete(NoteTag, [key(3), key(2)]), before=tagged, statements=6)
+@case(delete(NoteTag, [key(3), key(2)]), before=tagged, statements=4)
 def remove_tags_by_a_query() -> Any:
     return Note.get(title="a").tags.remove(Tag.select().where(Tag.name == "blue"))
 
@@ -1020,7 +1003,7 @@ def remove_tags_by_a_query() -> Any:
     delete(NoteTag, [key(3), key(1)]),
     delete(NoteTag, [key(3), key(2)]),
     before=tagged,
-    statements=6,
+    statements=4,
 )
 def clear_tags() -> Any:
     return Note.get(title="a").tags.clear()
@@ -1031,7 +1014,7 @@ def clear_tags() -> Any:
     delete(NoteTag, [key(3), key(2)]),
     create(NoteTag, [key(3), key(2)]),
     before=tagged,
-    statements=9,
+    statements=7,
 )
 def set_tags() -> Any:
     Note.get(title="a").tags = [Tag.get(name="blue")]
@@ -1043,44 +1026,40 @@ def set_tags() -> Any:
 @case(new_note(7, "x", 1, rank=2), before=nothing)
 def insert_into_the_plain_table() -> Any:
     table = Note._meta.table
-    row = {table.c.id: uuid.UUID(int=7).hex, table.c.title: "x", table.c.number: 2, table.c.turn: 1}
+    row = {table.id: uuid.UUID(int=7).hex, table.title: "x", table.number: 2, table.turn: 1}
     return table.insert(row).execute(Note._meta.database)
 
 
-@case(
-    modify(Note, key(1), rank=9), modify(Note, key(2), rank=9), before=three_notes
-)
+@case(modify(Note, key(1), rank=9), modify(Note, key(2), rank=9), before=three_notes)
 def update_the_plain_table() -> Any:
     table = Note._meta.table
-    query = table.update({table.c.number: 9}).where(table.c.title < "c")
+    query = table.update({table.number: 9}).where(table.title < "c")
     return query.execute(Note._meta.database)
 
 
-@case(
-    delete(Note, key(3)), new_note(30, "c", 102), before=three_notes, statements=12
-)
+@case(delete(Note, key(3)), new_note(30, "c", 102), before=three_notes, statements=5)
 def change_a_key_in_the_plain_table() -> Any:
     table = Note._meta.table
-    query = table.update({table.c.id: uuid.UUID(int=30).hex}).where(table.c.title == "c")
+    query = table.update({table.id: uuid.UUID(int=30).hex}).where(table.title == "c")
     return query.execute(Note._meta.database)
 
 
-@case(delete(Note, key(3)), before=three_notes, statements=10)
+@case(delete(Note, key(3)), before=three_notes, statements=8)
 def delete_from_the_plain_table() -> Any:
     table = Note._meta.table
-    return table.delete().where(table.c.title == "c").execute(Note._meta.database)
+    return table.delete().where(table.title == "c").execute(Note._meta.database)
 
 
 @case(
     create(Tag, key(1), name="red", count=1),
     modify(Tag, key(1), count=2),
     delete(Tag, key(1)),
-    statements=26,
+    statements=14,
 )
 def write_through_a_table_of_ones_own() -> Any:
     table = peewee.Table("tag", ("id", "name", "count")).bind(Note._meta.database)
-    first = table.insert({"id": uuid.UUID(int=1).hex, "name": "red", "count": 1}).execute()
-    second = table.update({"count": 2}).where(table.name == "red").execute()
+    first = table.insert(id=uuid.UUID(int=1).hex, name="red", count=1).execute()
+    second = table.update(count=2).where(table.name == "red").execute()
     return first, second, table.delete().where(table.name == "red").execute()
 
 
@@ -1099,7 +1078,7 @@ class Label(peewee.Model):
     create(Tag, key(1), name="red", count=5),
     modify(Tag, key(1), count=2),
     delete(Tag, key(1)),
-    statements=26,
+    statements=14,
 )
 def write_through_another_model_of_the_table() -> Any:
     with Label.bind_ctx(Note._meta.database):
@@ -1108,12 +1087,12 @@ def write_through_another_model_of_the_table() -> Any:
         return first, second, Label.delete().where(Label.title == "red").execute()
 
 
-@case(before=three_notes, statements=1)
+@case(before=three_notes)
 def write_an_untracked_table() -> Any:
     database = Note._meta.database
     database.execute_sql("CREATE TABLE own (a)")
     table = peewee.Table("own", ("a",)).bind(database)
-    return table.insert({"a": 1}).execute(), table.update({"a": 2}).execute()
+    return table.insert(a=1).execute(), table.update(a=2).execute()
 
 
 def tags_only() -> None:
@@ -1200,9 +1179,7 @@ def in_mode(device: Device, mode: str) -> AbstractContextManager[Any]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_recorded(
-    case: Case, mode: str, recorder: str, open_device: OpenDevice
-) -> None:
+def test_what_is_recorded(case: Case, mode: str, recorder: str, open_device: OpenDevice) -> None:
     options = MODES[mode]
     results = []
     statements: list[str] = []
@@ -1226,8 +1203,7 @@ def test_what_is_recorded(
     changes = [entry.change for entry in device.log()[before:]]
     assert sorted(changes, key=repr) == sorted(case.expected, key=repr)
     assert played_back(device) == in_tables(device, MODELS)
-    assert len(statements) <= case.statements+1000, "\n".join(statements)
-    import pathlib; f = pathlib.Path("/tmp/counts"); f.write_text((f.read_text() if f.exists() else "") + f"{case.run.__name__} {len(statements)} {case.statements}\n")
+    assert len(statements) <= case.statements, "\n".join(statements)
 
 
 def test_the_cases_have_names_of_their_own() -> None:

@@ -36,8 +36,9 @@ CLIENT_LAYERS = (
     {"exchange"},
     {"sync"},
     {"__init__"},
-    {"demo_models", "demo_proof", "demo_screen", "demo_signals"},
-    {"demo_data", "demo_device", "demo_edits", "demo_service", "demo_tables"},
+    {"demo.models", "demo.proof", "demo.screen", "demo.signals"},
+    {"demo.data", "demo.device", "demo.edits", "demo.service", "demo.tables"},
+    {"demo.story"},
     {"demo"},
     {"cli"},
 )

@@ -64,7 +64,9 @@ def test_whatever_begins_otherwise_is_kept_as_it_is(store: Store, data: str) -> 
 @given(
     collection=st.text(min_size=1, max_size=9),
     operation=st.sampled_from(["create", "modify", "delete", "other"]),
-    pk=st.one_of(st.text(max_size=9), st.integers(-9, 9), st.booleans(), st.lists(st.integers())),
+    pk=st.one_of(
+        st.text(max_size=9), st.integers(-9, 9), st.booleans(), st.lists(st.integers(-9, 9))
+    ),
     gap=st.sampled_from(["", " ", "\t", "\n"]),
     end=st.text(max_size=3),
 )

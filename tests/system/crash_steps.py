@@ -119,9 +119,8 @@ def count_service(steps: Steps) -> Callable[[], None]:
         steps(f"service: after {event['sql']}")
 
     def watch(connection: Any) -> None:
-        if not connection.readonly("main"):  # a test that looks at the file
-            connection.exec_trace = before
-            connection.trace_v2(apsw.SQLITE_TRACE_PROFILE, after)
+        connection.exec_trace = before
+        connection.trace_v2(apsw.SQLITE_TRACE_PROFILE, after)
 
     apsw.connection_hooks.append(watch)
     return lambda: apsw.connection_hooks.remove(watch)

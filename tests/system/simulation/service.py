@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -14,6 +14,7 @@ import apsw
 
 from sharedlog import GraphQLSharedLog, LocalTransport, SharedLog
 from sharedlog_service.app import InProcess
+from sharedlog_service.entries import EntryFilter
 from sharedlog_service.schema import ServiceSchema, build_schema
 from sharedlog_service.store import Store
 
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 
 class Logged(NamedTuple):
-    """An entry as it stands in the service's file."""
+    """An entry as it stands in the log."""
 
     seq: int
     device: str
@@ -134,15 +135,14 @@ class Service:
     def has_backup(self) -> bool:
         return self._backup.exists()
 
-    # -- what is in the file -------------------------------------------------------------
+    # -- what is in the log --------------------------------------------------------------
 
     def entries(self) -> list[Logged]:
-        """The log, read by plain SQL. (By the store's own SQLite library: two in one process
-        take each other's locks away.)"""
-        sql = """SELECT entries.id & ((1 << 40) - 1), devices.id, created_on, group_offset, data
-            FROM entries JOIN devices ON devices.no = entries.device ORDER BY entries.id"""
-        with closing(apsw.Connection(str(self._path))) as db:
-            return [Logged(*row) for row in db.execute(sql)]
+        """The whole log, as people may see it: not by the way devices read."""
+        assert self._store is not None
+        with self._watched():
+            page = self._store.find(USER, EntryFilter(), count=10_000_000)
+        return [Logged(e.seq, e.device, e.created_on, e.group, e.data) for e in page.entries]
 
 
 def _plain(execute: Callable[..., Any]) -> Callable[..., Any]:

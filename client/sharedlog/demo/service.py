@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from .demo_signals import Signals
-from .errors import SharedLogError
+from ..errors import SharedLogError
+from .signals import Signals
 
 START_S = 30
 STOP_S = 15

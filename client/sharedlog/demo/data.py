@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import peewee
 import pycountry
 
-from .demo_models import Country, Language, Region
+from .models import Country, Language, Region
 
 Rows: TypeAlias = list[dict[str, Any]]
 

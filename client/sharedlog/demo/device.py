@@ -14,9 +14,9 @@ from typing import Any
 
 import peewee
 
-from .demo_models import MODELS
-from .events import Event, Progress, Received, Sending, SyncResult
-from .sync import Sync
+from ..events import Event, Progress, Received, Sending, SyncResult
+from ..sync import Sync
+from .models import MODELS
 
 
 @dataclass(frozen=True, slots=True)

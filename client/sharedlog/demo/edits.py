@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .demo_models import Country, Language, Note, Region
+from .models import Country, Language, Note, Region
 
 Write = Callable[[], object]
 Look = Callable[[], str]

@@ -10,11 +10,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from .apply import Conflict
-from .changes import Wire
-from .clock import Version, to_created_on
-from .demo_proof import Comparison
-from .demo_screen import device
+from ..apply import Conflict
+from ..changes import Wire
+from ..clock import Version, to_created_on
+from .proof import Comparison
+from .screen import device
 
 GOOD = "bold green"
 DIGEST_CHARS = 12

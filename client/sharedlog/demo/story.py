@@ -1,6 +1,6 @@
 """`sharedlog demo`: the product, watched. Two devices, one service, real data, real HTTP.
 
-This file tells the story; what it needs stands in the `demo_*` modules: the application's
+This file tells the story; what it needs stands in the modules beside it: the application's
 models and data, the devices, the service's process, the offline edits, the proof, the looks.
 """
 
@@ -15,16 +15,16 @@ from typing import Any
 
 import peewee
 
-from . import demo_data, demo_tables
-from .demo_device import Device, Exchange
-from .demo_edits import EDITS, Edit, code_of, device_of
-from .demo_models import MODELS
-from .demo_proof import Comparison, broken_references, compare
-from .demo_screen import Screen, open_screen, steps
-from .demo_service import ServiceProcess
-from .demo_signals import Signals
-from .demo_tables import Figure, Outcome, size
-from .errors import ConfigurationError, ConnectionFailed
+from ..errors import ConfigurationError, ConnectionFailed
+from . import data, tables
+from .device import Device, Exchange
+from .edits import EDITS, Edit, code_of, device_of
+from .models import MODELS
+from .proof import Comparison, broken_references, compare
+from .screen import Screen, open_screen, steps
+from .service import ServiceProcess
+from .signals import Signals
+from .tables import Figure, Outcome, size
 
 CHUNK = 1_000
 """Rows in one INSERT of the import, and in one transaction."""
@@ -178,7 +178,7 @@ class Story:
     def _import(self) -> None:
         screen = self._screen
         screen.section(1, "The laptop fills its database, offline", IMPORT)
-        tables = list(demo_data.tables())
+        tables = list(data.tables())
         total = sum(len(rows) for _, rows in tables)
         begin = time.perf_counter()
         with self._laptop.bound(), screen.working("importing", total) as advance:
@@ -253,11 +253,11 @@ class Story:
         screen.gap()
         names = {device.id or "": device.name for device in self._devices.values()}
         found = [conflict for exchange in exchanges for conflict in exchange.result.conflicts]
-        screen.table(demo_tables.conflicts(found, names))
+        screen.table(tables.conflicts(found, names))
         screen.gap()
         screen.say("And so each of the edits above came out:")
         screen.gap()
-        screen.table(demo_tables.outcomes(self._outcomes()))
+        screen.table(tables.outcomes(self._outcomes()))
 
     def _outcomes(self) -> list[Outcome]:
         found = []
@@ -274,7 +274,7 @@ class Story:
         screen.section(5, "The proof: both databases are equal", PROOF)
         self.close()  # the applications end; what counts now is what is in the files
         found = compare(self._laptop.path, self._phone.path, TABLES)
-        screen.table(demo_tables.proof(found))
+        screen.table(tables.proof(found))
         screen.gap()
         broken = sum(broken_references(device.path) for device in self._devices.values())
         equal = all(comparison.equal for comparison in found) and not broken
@@ -284,7 +284,7 @@ class Story:
     def _sum_up(self, seconds: float) -> None:
         screen = self._screen
         screen.section(6, "In figures")
-        screen.table(demo_tables.figures(self._figures))
+        screen.table(tables.figures(self._figures))
         screen.gap()
         files = [self._service.path, self._laptop.path, self._phone.path]
         screen.say(
