@@ -50,6 +50,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rows", type=int, nargs="+", help="default: 1000 10000 100000")
     parser.add_argument("--history", type=int, nargs="+", help="default: 1000 100000 1000000")
+    parser.add_argument("--bulk", type=int, default=5_000, help="new rows after a history")
     parser.add_argument("--rounds", type=int, help="repetitions (default: 7 to 3, by rows)")
     parser.add_argument("--quick", action="store_true", help="small numbers, a minute at most")
     parser.add_argument("--only", choices=NAMES, action="append", help="may be repeated")
@@ -68,7 +69,8 @@ def _measure(folder: Path, options: argparse.Namespace) -> Iterator[Figure]:
         own = folder / name
         own.mkdir()
         if name == "incremental":
-            yield from incremental.measure(own, options.history, 20 if options.quick else 200)
+            changes = 20 if options.quick else 200
+            yield from incremental.measure(own, options.history, changes, options.bulk)
         elif name == "memory":
             yield from memory.measure(own, options.rows)
         else:

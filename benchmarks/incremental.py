@@ -1,12 +1,15 @@
-"""One change, sync on both sides: how long it takes, whatever the log holds already.
+"""What is new, on top of what is old: one change, and some thousand, after a long history.
 
-The history is real: one device adopts all rows and sends them, the other receives them.
+The history is real: one device adopts all rows and sends them, the other receives them. The
+histories of all lengths are made first; then they take turns, so that a machine that is slow
+for a while is slow for all of them.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from .devices import Device, raw_file
@@ -19,65 +22,113 @@ GROWTH_TARGET = 1.25
 WARM_UP = 10
 
 
-def measure(folder: Path, histories: list[int], changes: int) -> Iterator[Figure]:
-    first: float | None = None
-    for history in sorted(histories):
-        times, idle = _with_history(folder / f"incremental-{history}", history, changes)
-        p50 = middle(times) * 1000
-        yield Figure(
+def measure(folder: Path, histories: list[int], changes: int, bulk: int) -> Iterator[Figure]:
+    with ExitStack() as stack:
+        worlds = [
+            stack.enter_context(World(folder / str(history), history))
+            for history in sorted(histories)
+        ]
+        for number in range(WARM_UP + changes):
+            for world in worlds:
+                world.change_one(number)
+        for world in worlds:
+            yield world.latency()
+        for world in worlds[1:]:
+            yield world.compared("one change, sync on both sides", world.both, worlds[0].both)
+        for turn in range(5):
+            for world in worlds:
+                world.add_many(turn, bulk)
+        for world in worlds[1:]:
+            what = f"{bulk:,} new rows, push"
+            yield world.compared(what, world.pushes, worlds[0].pushes)
+            what = f"{bulk:,} new rows, pull and apply"
+            yield world.compared(what, world.pulls, worlds[0].pulls)
+
+
+class World:
+    """A service and two devices that have so many rows and entries behind them."""
+
+    def __init__(self, folder: Path, history: int) -> None:
+        self.history = history
+        self.both: list[float] = []
+        self.nothing_new: list[float] = []
+        self.pushes: list[float] = []
+        self.pulls: list[float] = []
+        self._folder = folder
+        self._keys = [record["id"] for record in records(history)]
+        self._chance = random.Random(1)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> World:
+        self._folder.mkdir()
+        raw = raw_file(self._folder / "one.db")
+        raw.executemany(INSERT, (as_row(record) for record in records(self.history)))
+        raw.commit()
+        raw.close()
+        service = self._stack.enter_context(Service(self._folder / "service.db"))
+        self._one = Device(self._folder / "one.db", service.shared_log())
+        self._other = Device(self._folder / "other.db", service.shared_log())
+        self._one.sync.adopt()
+        self._one.sync.sync()
+        self._other.sync.sync()
+        self._check(self.history)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._one.close()
+        self._other.close()
+        self._stack.close()
+        for path in self._folder.iterdir():
+            path.unlink()
+
+    def change_one(self, number: int) -> None:
+        """Change one old row here, and sync here and there."""
+        row = self._one.model.get_by_id(self._chance.choice(self._keys))
+        row.title = f"changed {number}"
+        row.save()
+        both = seconds(self._one.sync.sync) + seconds(self._other.sync.sync)
+        if self._other.model.get_by_id(row.id).title != row.title:
+            raise RuntimeError("A change did not arrive.")
+        nothing_new = seconds(self._one.sync.sync)
+        if number >= WARM_UP:
+            self.both.append(both)
+            self.nothing_new.append(nothing_new)
+
+    def add_many(self, turn: int, count: int) -> None:
+        """Add rows here, and sync here and there."""
+        self._one.insert(records(count, prefix=f"b{turn}"))
+        self.pushes.append(seconds(self._one.sync.sync))
+        self.pulls.append(seconds(self._other.sync.sync))
+        self._check(self.history + count * (turn + 1))
+
+    def _check(self, rows: int) -> None:
+        arrived = self._other.count()
+        if arrived != rows:
+            raise RuntimeError(f"{arrived} of {rows} rows arrived.")
+
+    def latency(self) -> Figure:
+        return Figure(
             "incremental",
             "one change, sync on both sides",
-            history,
-            p50,
+            self.history,
+            middle(self.both) * 1000,
             "ms",
             target=TARGET_MS,
             details={
-                "p95_ms": percentile(times, 0.95) * 1000,
-                "nothing_new_ms": middle(idle) * 1000,
-                "changes": changes,
+                "p95_ms": percentile(self.both, 0.95) * 1000,
+                "nothing_new_ms": middle(self.nothing_new) * 1000,
+                "changes": len(self.both),
             },
         )
-        if first is None:
-            first = p50
-        else:
-            name = "the same, as a multiple of the shortest history's"
-            yield Figure("incremental", name, history, p50 / first, "x", target=GROWTH_TARGET)
 
-
-def _with_history(folder: Path, history: int, changes: int) -> tuple[list[float], list[float]]:
-    folder.mkdir()
-    raw = raw_file(folder / "one.db")
-    raw.executemany(INSERT, (as_row(record) for record in records(history)))
-    raw.commit()
-    raw.close()
-    with Service(folder / "service.db") as service:
-        one = Device(folder / "one.db", service.shared_log())
-        other = Device(folder / "other.db", service.shared_log())
-        one.sync.adopt()
-        one.sync.sync()
-        other.sync.sync()
-        if other.count() != history:
-            raise RuntimeError(f"{other.count()} of {history} rows arrived.")
-        keys = [record["id"] for record in records(history)]
-        times, idle = _take_times(one, other, keys, changes)
-        one.close()
-        other.close()
-    for path in folder.iterdir():
-        path.unlink()
-    return times, idle
-
-
-def _take_times(
-    one: Device, other: Device, keys: list[str], changes: int
-) -> tuple[list[float], list[float]]:
-    rng = random.Random(1)
-    times, idle = [], []
-    for number in range(WARM_UP + changes):
-        row = one.model.get_by_id(rng.choice(keys))
-        row.title = f"changed {number}"
-        row.save()
-        times.append(seconds(one.sync.sync) + seconds(other.sync.sync))
-        idle.append(seconds(one.sync.sync))
-        if other.model.get_by_id(row.id).title != row.title:
-            raise RuntimeError("A change did not arrive.")
-    return times[WARM_UP:], idle[WARM_UP:]
+    def compared(self, what: str, here: list[float], shortest: list[float]) -> Figure:
+        """How much longer it takes than after the shortest history, in the same turns."""
+        return Figure(
+            "incremental",
+            f"{what}, to the shortest history's",
+            self.history,
+            middle([long / short for long, short in zip(here, shortest, strict=True)]),
+            "x",
+            limit=1.0,
+            target=GROWTH_TARGET,
+        )

@@ -130,6 +130,7 @@ class Recorder:
         known = self._defaults.get(tracked.collection)
         if known is None:
             meta = tracked.model._meta
+            self._journal.take_write_lock()
             columns = self._database.get_columns(tracked.collection, meta.schema)
             known = frozenset(
                 tracked.by_column[column.name].name

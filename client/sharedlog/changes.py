@@ -23,7 +23,8 @@ Wire: TypeAlias = Any
 
 class Change(NamedTuple):
     """One operation on one row. `value` has all fields for a creation, the changed ones for a
-    modification, and is None for a deletion. `pk` is a JSON scalar, or a list if composite."""
+    modification, and is None for a deletion. `pk` is what stands for the key's value (usually
+    a scalar), or a list if composite."""
 
     operation: str
     collection: str
@@ -88,8 +89,8 @@ def decode(data: str) -> Change:
         raise EntryUnreadable(f"Unknown operation {operation!r}.")
     if type(collection) is not str or not collection:
         raise EntryUnreadable("The collection is not a name.")
-    if pk is None or type(pk) is dict:
-        raise EntryUnreadable("The pk is neither a scalar nor a list.")
+    if pk is None:
+        raise EntryUnreadable("There is no pk.")
     if (type(value) is not dict) if operation != DELETE else (value is not None):
         raise EntryUnreadable(f"A {operation} with value {type(value).__name__}.")
     field = raw.get("field")

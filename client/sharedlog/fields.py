@@ -113,7 +113,9 @@ def _integer_to_wire(value: Any) -> Wire:
     if -EXACT_INTEGER <= value <= EXACT_INTEGER:
         return value
     if not -(2**63) <= value < 2**63:
-        raise ValueRefused(f"The integer {value} does not fit in 64 bits.")
+        raise ValueRefused(
+            f"The integer {value} does not fit in 64 bits.", hint="Store it as text."
+        )
     return str(value)
 
 
@@ -135,6 +137,13 @@ def _float_to_wire(value: Any) -> Wire:
     if math.isfinite(value):
         return value if value else 0.0  # SQLite keeps no negative zero in a float column
     return infinity_of(value)
+
+
+def _float_from_stored(stored: Any) -> Wire:
+    # A whole number is an integer inside SQLite, and RETURNING may show it as one.
+    if type(stored) is int and abs(stored) <= EXACT_INTEGER:
+        return float(stored)
+    return _float_to_wire(stored)
 
 
 def _decimal_to_wire(field: peewee.Field) -> Callable[[Any], Wire]:
@@ -167,8 +176,19 @@ def _decimal_as_stored(value: decimal.Decimal) -> decimal.Decimal | None:
         return None
     if stored.is_integer() and abs(stored) <= EXACT_INTEGER:
         return decimal.Decimal(int(stored))
-    # Of 16 and 17 digits not every one survives SQLite's own conversion from text.
-    return decimal.Decimal(repr(stored)) if len(value.normalize().as_tuple().digits) <= 15 else None
+    same = decimal.Decimal(repr(stored))
+    if len(same.as_tuple().digits) > 15:
+        return None  # of more digits not every one survives SQLite's own conversion from text
+    if not _is_short(same):
+        raise NotCanonical
+    return same
+
+
+def _is_short(value: decimal.Decimal) -> bool:
+    """Whether SQLite makes the same float of this text on every machine. With more decimals it
+    depends on the processor, so the float itself travels."""
+    _, digits, exponent = value.as_tuple()
+    return len(digits) <= 15 and isinstance(exponent, int) and -5 <= exponent <= 0
 
 
 def _decimal_from_stored(stored: Any) -> Wire:
@@ -176,10 +196,7 @@ def _decimal_from_stored(stored: Any) -> Wire:
         return str(stored)
     if type(stored) is float and math.isfinite(stored):
         value = decimal.Decimal(repr(stored))
-        _, digits, exponent = value.as_tuple()
-        # From text with few decimals SQLite makes the same float again on every machine;
-        # with more it depends on the processor, so the float itself travels.
-        if len(digits) <= 15 and isinstance(exponent, int) and -3 <= exponent <= 0:
+        if _is_short(value):
             return str(value)
     raise NotCanonical
 
@@ -232,7 +249,8 @@ def _iso(cls: Any, separator: str) -> Codec:
                 return text
         raise NotCanonical
 
-    return Codec(to_wire, from_stored, cls.fromisoformat)
+    # As text: drivers differ in how they would write a date.
+    return Codec(to_wire, from_stored, lambda value: str(cls.fromisoformat(value)))
 
 
 def _timestamp(field: peewee.Field) -> Codec:
@@ -274,7 +292,9 @@ def _json(field: Any) -> Codec:
         try:
             _check_json(value)
         except RecursionError:
-            raise ValueRefused("The JSON is nested too deeply.") from None
+            raise ValueRefused(
+                "The JSON is nested too deeply.", hint="JSON must be no deeper than 254."
+            ) from None
         return {RAW: _compact(value)} if is_escape(value) else value
 
     def from_stored(stored: Any) -> Wire:
@@ -325,7 +345,7 @@ def _check_json(value: Any) -> None:
 _TEXT = Codec(_text_to_wire, _text_to_wire, _same, plain=str)
 _INTEGER = Codec(_integer_to_wire, _integer_to_wire, int)
 _BOOL = Codec(_bool_to_wire, _bool_from_stored, bool, plain=bool)
-_FLOAT = Codec(_float_to_wire, _float_to_wire, float)
+_FLOAT = Codec(_float_to_wire, _float_from_stored, float)
 _BYTES = Codec(_bytes_to_wire, _bytes_to_wire, unbase64)
 _UUID = Codec(_uuid_to_wire, _uuid_from_stored, lambda value: uuid.UUID(value).hex)
 _BINARY_UUID = Codec(_uuid_to_wire, _binary_uuid_from_stored, lambda value: uuid.UUID(value).bytes)

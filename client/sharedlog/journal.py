@@ -192,21 +192,22 @@ class Journal(Transactions):
         """
         batch: list[LocalEntry] = []
         group: list[LocalEntry] = []
+        start: int | None = None
         size = 0
         cursor = self.run(
             "SELECT ticks, offset_ticks, collection, pk, operation, value FROM sharedlog_entry "
             f"WHERE ticks > ? AND status = {UNSENT} ORDER BY ticks",
             (int(self.state("all_sent_until") or 0),),
         )
-        for row in cursor:
-            entry = LocalEntry(*row)
-            if group and entry.ticks - entry.offset != group[0].ticks - group[0].offset:
+        for ticks, offset, collection, pk, operation, value in cursor:
+            if ticks - offset != start:
+                start = ticks - offset
                 batch += group
                 group = []
             if batch and (len(batch) + len(group) >= limit or size > byte_limit):
                 break
-            group.append(entry)
-            size += len(entry.pk) + len(entry.value or "") + 120
+            group.append(LocalEntry(ticks, offset, collection, pk, operation, value))
+            size += len(pk) + len(value or "") + 120
         else:
             batch += group
         cursor.close()

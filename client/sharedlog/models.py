@@ -53,7 +53,7 @@ def _fingerprint(field: peewee.Field, value: Any) -> Any:
         stored = field.db_value(value)
         return repr(value) if isinstance(stored, peewee.Node) else stored
     except Exception:
-        return repr(value)  # not a value that can be saved, which save() will tell
+        return id(value)  # not a value that can be saved, which save() will tell
 
 
 class _Watched(peewee.FieldAccessor):

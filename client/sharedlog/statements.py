@@ -15,7 +15,7 @@ from .errors import AutoIncrementKey
 from .fields import check_text
 from .journal import OPERATION_CODES, Record
 from .raw import NotCanonical, tag
-from .tracked import Tracked, TrackedColumn
+from .tracked import Converted, Tracked, TrackedColumn
 
 Values = dict[str, Wire]
 """The columns of a row beside its key, by field name."""
@@ -334,14 +334,17 @@ def check_constants(tracked: Tracked, query: Any, found: Rows | None = None) -> 
     pairs += (getattr(query, "_update", None) or {}).items()
     for key, value in pairs:
         column = column_of(tracked, key)
-        if column is not None and not column.codec.own:
+        if column is not None:
             for constant in _within(value):
                 _check(tracked, query, column, constant)
 
 
 def _check(tracked: Tracked, query: Any, column: TrackedColumn, value: Any) -> None:
     try:
-        wire = column.exact_wire(value) if query.table is tracked.model else tag(value)
+        if query.table is not tracked.model:
+            wire = tag(value)
+        else:
+            wire = column.exact_wire(column.converted(value) if column.codec.own else value)
     except NotCanonical:
         return
     check_text(wire, str(column))
@@ -351,8 +354,8 @@ def _within(value: Any) -> Iterator[Any]:
     if isinstance(value, peewee.Case):  # bulk_update
         for _, item in value.expression_tuples:
             yield from _within(item)
-    elif isinstance(value, peewee.Value):
+    elif isinstance(value, peewee.Value) and not isinstance(value, Converted):
         if not value.multi:
             yield value.value
-    elif isinstance(value, peewee.Model) or not isinstance(value, peewee.Node):
+    elif isinstance(value, Converted | peewee.Model) or not isinstance(value, peewee.Node):
         yield value

@@ -59,7 +59,7 @@ class TrackedColumn:
         try:
             return self.codec.to_wire(value)
         except ValueRefused as refused:
-            raise ValueRefused(f"{self}: {refused.message}", hint=refused.hint) from None
+            raise self._named(refused) from None
 
     def converted(self, value: Any) -> Any:
         """The value as the field's own class gives it to the database; else the value."""
@@ -68,7 +68,12 @@ class TrackedColumn:
         ):
             return value
         stored = self.field.db_value(value)
-        return stored if isinstance(stored, peewee.Node) else Converted(stored)
+        if isinstance(stored, peewee.Node):
+            return stored
+        try:
+            return Converted(stored)
+        except ValueRefused as refused:
+            raise self._named(refused) from None
 
     def _referred(self, node: peewee.Node) -> Any:
         """What a foreign key to an instance holds."""
@@ -86,6 +91,10 @@ class TrackedColumn:
         if is_escape(wire):
             return untag(wire[RAW])
         return self.codec.to_stored(wire)
+
+    def _named(self, refused: ValueRefused) -> ValueRefused:
+        """The refusal that says which field it is."""
+        return ValueRefused(f"{self}: {refused.message}", hint=refused.hint)
 
     def __str__(self) -> str:
         return f"{self.field.model.__name__}.{self.name}"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 import peewee
 
-from sharedlog_service.beginnings import Beginnings
+from sharedlog_service.beginnings import KIND, Beginnings, beginning, without
 from sharedlog_service.database import Row, connection, rows, scalar
 from sharedlog_service.entries import (
     TICKS_PER_MS,
@@ -30,8 +30,8 @@ from sharedlog_service.settings import Limits
 
 INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-IDENTITIES = """
-    SELECT id, device, created_on, group_offset, shared_on, operation, collection, data FROM entries
+IDENTITIES = f"""
+    SELECT id, device, created_on, group_offset, shared_on, {KIND}, data FROM entries
     WHERE device = ? AND created_on IN (SELECT value FROM json_each(?))
 """
 
@@ -40,9 +40,13 @@ COUNT = """
         last_shared_on = ? WHERE id = ?
 """
 
-SEALED = (None, None, None)
-
 Fault = tuple[Code, str]
+
+Kind = tuple[int, str]
+"""A collection's number, and how plain data of one operation on it begin."""
+
+Description = tuple[int | None, int | None, int | None, str]
+"""The columns operation, collection, row_hash and data."""
 
 
 class Appended(NamedTuple):
@@ -67,7 +71,7 @@ class Batch:
         self._device = device
         self._limits = limits
         self._collections: dict[str, int] = {}
-        self._beginnings = Beginnings(db)
+        self._kinds: dict[tuple[int, str], Kind] = {}
         self._stored: dict[int, bytes] = {}
         self._fresh: dict[int, str] = {}
         self._duplicates: set[int] = set()
@@ -105,7 +109,7 @@ class Batch:
                 IDENTITIES, (self._device, orjson.dumps(old).decode())
             )
             # One by one and as fingerprints: the stored texts may be larger than the batch.
-            whole = self._beginnings.whole(found)
+            whole = Beginnings(self._db).whole(found)
             self._stored = {row[2]: fingerprint(row[5]) for row in whole}
 
     def _sift(self, offered: Sequence[Any], base: int, shared_on: int, now: int) -> list[Row]:
@@ -129,21 +133,8 @@ class Batch:
                 self._fresh[created_on] = data
                 self._bytes += len(content)
                 position = base + len(new) + 1
-                operation, collection, row = self._describe(content)
-                kept = self._beginnings.without(data, operation, collection)
-                new.append(
-                    (
-                        position,
-                        self._device,
-                        created_on,
-                        group,
-                        shared_on,
-                        operation,
-                        collection,
-                        row,
-                        kept,
-                    )
-                )
+                columns = self._describe(data, content)
+                new.append((position, self._device, created_on, group, shared_on, *columns))
         return new
 
     def _fault(
@@ -171,13 +162,19 @@ class Batch:
     def _reject(self, index: int, entry: Any, fault: Fault) -> None:
         self._rejections.append(Rejection(index, _ticks(entry), *fault))
 
-    def _describe(self, content: bytes) -> tuple[int | None, int | None, int | None]:
+    def _describe(self, data: str, content: bytes) -> Description:
         change = read_change(content)
         if change is None:
-            return SEALED
+            return None, None, None, data
         operation, collection, pk = change
+        known = self._kinds.get((operation, collection))
+        number, start = known or self._kind(operation, collection)
+        return operation, number, row_hash(row_identity(collection, pk)), without(start, data)
+
+    def _kind(self, operation: int, collection: str) -> Kind:
         number = self._collections.get(collection) or self._collection(collection)
-        return operation, number, row_hash(row_identity(collection, pk))
+        kind = self._kinds[operation, collection] = number, beginning(operation, collection)
+        return kind
 
     def _collection(self, name: str) -> int:
         insert = "INSERT INTO collections (log, name) VALUES (?, ?) ON CONFLICT DO NOTHING"

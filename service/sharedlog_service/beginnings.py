@@ -15,34 +15,40 @@ import peewee
 from sharedlog_service.database import Row, scalar
 from sharedlog_service.entries import OPERATIONS
 
+KIND = "collection << 2 | operation"
+"""One number for both; null where the data are sealed. What `Beginnings` are kept by."""
+
 OBJECT = frozenset("{ \t\r\n")
 """How whole plain data begin: with a brace or with white space. What is left out is never
 followed by any of these, so what is kept tells by itself which it is."""
 
 
-class Beginnings(dict[tuple[int | None, int | None], str]):
-    """The beginnings of plain data, by the columns operation and collection."""
+def beginning(operation: int, collection: str) -> str:
+    name = orjson.dumps(collection).decode()
+    return f'{{"operation":"{OPERATIONS[operation]}","collection":{name},"pk":'
+
+
+def without(start: str, data: str) -> str:
+    """Return what the log keeps of plain data whose beginning should be `start`."""
+    rest = data.removeprefix(start)
+    return data if rest[0] in OBJECT else rest
+
+
+class Beginnings(dict[int | None, str]):
+    """The beginnings of plain data, by kind."""
 
     def __init__(self, db: peewee.Database) -> None:
-        super().__init__({(None, None): ""})
+        super().__init__({None: ""})
         self._db = db
 
-    def __missing__(self, kind: tuple[int | None, int | None]) -> str:
-        operation, collection = kind
-        assert operation is not None
-        name = scalar(self._db, "SELECT name FROM collections WHERE id = ?", collection)
-        start = f'{{"operation":"{OPERATIONS[operation]}","collection":'
-        self[kind] = f'{start}{orjson.dumps(name).decode()},"pk":'
+    def __missing__(self, kind: int) -> str:
+        name = scalar(self._db, "SELECT name FROM collections WHERE id = ?", kind >> 2)
+        self[kind] = beginning(kind & 3, name)
         return self[kind]
 
-    def without(self, data: str, operation: int | None, collection: int | None) -> str:
-        """Return what the log keeps of these data."""
-        rest = data.removeprefix(self[operation, collection])
-        return data if rest[0] in OBJECT else rest
-
     def whole(self, found: Iterable[Row]) -> Iterator[Row]:
-        """Put the beginnings back: of rows that end in (operation, collection, what was kept),
-        yield rows that end in the data."""
-        for key, device, created_on, group, shared_on, operation, collection, kept in found:
-            data = kept if kept[0] in OBJECT else self[operation, collection] + kept
+        """Put the beginnings back: of rows that end in (kind, what was kept), yield rows that
+        end in the data."""
+        for key, device, created_on, group, shared_on, kind, kept in found:
+            data = kept if kept[0] in OBJECT else self[kind] + kept
             yield key, device, created_on, group, shared_on, data

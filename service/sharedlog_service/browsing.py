@@ -12,7 +12,7 @@ from itertools import islice
 import orjson
 import peewee
 
-from sharedlog_service.beginnings import Beginnings
+from sharedlog_service.beginnings import KIND, Beginnings
 from sharedlog_service.database import Row
 from sharedlog_service.entries import (
     TICKS_PER_MS,
@@ -57,8 +57,7 @@ def find_entries(
         Entry.created_on,
         Entry.group_offset,
         Entry.shared_on,
-        Entry.operation,
-        Entry.collection,
+        peewee.SQL(KIND),
         Entry.data,
     )
     first, last = key(log, low + 1), key(log, high)
@@ -123,7 +122,7 @@ def _of_row(found: Iterator[Row], identity: bytes) -> Iterator[Row]:
     """Keep what is really of this row: the index only knows a hash."""
     for row in found:
         change = read_change(row[5])
-        if change and row_identity(change.collection, change.pk) == identity:
+        if change and row_identity(*change[1:]) == identity:
             yield row
 
 

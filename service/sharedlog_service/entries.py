@@ -19,6 +19,8 @@ TICKS_PER_MS = 1024
 OPERATIONS = ("create", "modify", "delete")
 """Position = the number stored; SQLite keeps 0 and 1 in no bytes at all."""
 
+NUMBERS = {name: number for number, name in enumerate(OPERATIONS)}
+
 COLLECTION_CHARS_MAX = 200
 
 SEQ_BITS = 40
@@ -82,25 +84,21 @@ class StoredEntry(NamedTuple):
     data: str
 
 
-class Change(NamedTuple):
-    """What plain (not sealed) data says about itself."""
-
-    operation: int
-    collection: str
-    pk: Any
+Change = tuple[int, str, Any]
+"""What plain (not sealed) data says about itself: operation, collection, pk."""
 
 
 def read_change(data: str | bytes) -> Change | None:
     """Return what the data says if it is our plain JSON, else None. Never fails, whatever it is."""
     try:
         found = orjson.loads(data)
-        operation = OPERATIONS.index(found["operation"])
+        operation = NUMBERS[found["operation"]]
         collection, pk = found["collection"], found["pk"]
     except (ValueError, KeyError, TypeError, IndexError):
         return None
     if type(collection) is not str or not 0 < len(collection) <= COLLECTION_CHARS_MAX:
         return None
-    return Change(operation, collection, pk) if is_key(pk) else None
+    return (operation, collection, pk) if type(pk) is str or is_key(pk) else None
 
 
 def is_key(pk: object) -> bool:

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 import orjson
 import peewee
 
-from sharedlog_service.beginnings import Beginnings
+from sharedlog_service.beginnings import KIND, Beginnings
 from sharedlog_service.database import Row, connection, rows, scalar
 from sharedlog_service.entries import key
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import Limits
 
-OTHERS = """
-    SELECT id, device, created_on, group_offset, shared_on, operation, collection, data FROM entries
+OTHERS = f"""
+    SELECT id, device, created_on, group_offset, shared_on, {KIND}, data FROM entries
     WHERE id > ? AND id <= ? AND device <> ?
 """
 

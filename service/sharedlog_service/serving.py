@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ def serve(
         known = user if token or settings.no_auth else None
         found = Announcement(settings, url, known, token)
         server = AnnouncingServer(server_config(settings), lambda: announce(found))
+        # The schema and its libraries are here to stay: no collection needs to look at them again.
+        gc.freeze()
         try:
             server.run(sockets=[listener])
         except KeyboardInterrupt:

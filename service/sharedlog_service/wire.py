@@ -147,7 +147,7 @@ class SharedSyncLogEntry:
 
     @classmethod
     def of(cls, entry: values.StoredEntry, user: str, epoch: str) -> SharedSyncLogEntry:
-        change = values.read_change(entry.data)
+        operation, collection, pk = values.read_change(entry.data) or (None, None, None)
         return cls(
             user_id=strawberry.ID(user),
             device_id=strawberry.ID(entry.device),
@@ -157,9 +157,9 @@ class SharedSyncLogEntry:
             cursor=Cursor(str(values.Cursor(epoch, entry.seq))),
             position=entry.seq,
             group=to_ms(entry.created_on - entry.group),
-            operation=None if change is None else EntryOperation(change.operation),
-            collection=None if change is None else change.collection,
-            pk=None if change is None else change.pk,
+            operation=None if operation is None else EntryOperation(operation),
+            collection=collection,
+            pk=pk,
         )
 
 

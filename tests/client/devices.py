@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -15,7 +15,9 @@ from sharedlog.clock import Now, system_now
 
 Models = Sequence[type[peewee.Model]]
 
-PRAGMAS = {"journal_mode": "wal", "foreign_keys": 1, "synchronous": 0}
+PRAGMAS: Mapping[str, Any] = {"foreign_keys": 1, "synchronous": 0, "journal_mode": "memory"}
+SHARED: Mapping[str, Any] = {"foreign_keys": 1, "synchronous": 0, "journal_mode": "wal"}
+"""For files that several connections write at once."""
 
 RECORDERS = ("statements",)
 """The ways of recording. What is expected of one is expected of each."""
@@ -50,11 +52,12 @@ class Device:
         now: Now = system_now,
         proxy: bool = False,
         create: bool = True,
+        pragmas: Mapping[str, Any] = PRAGMAS,
         **options: Any,
     ) -> None:
         assert recorder in RECORDERS
         self.models = models
-        self.database = peewee.SqliteDatabase(str(path), pragmas=PRAGMAS, **options)
+        self.database = peewee.SqliteDatabase(str(path), pragmas=dict(pragmas), **options)
         self.bound: Any = self.database
         if proxy:
             self.bound = peewee.DatabaseProxy()
@@ -62,7 +65,8 @@ class Device:
         self._bindings: list[Any] = []
         with self:
             if create:
-                self.database.create_tables(with_through_models(models))
+                with self.database.atomic():
+                    self.database.create_tables(with_through_models(models))
             self.sync = Sync(
                 self.bound, models, shared_log=shared_log or MemorySharedLog(), now=now
             )

@@ -109,8 +109,8 @@ class Shelf(SyncModel):
 
 
 MODELS = (Tag, Note, Comment, Reply, Article, Price, Shelf)
-NoteTag: Any = Note.tags.get_through_model()  # type: ignore[attr-defined]
-ArticleTag: Any = Article.tags.get_through_model()  # type: ignore[attr-defined]
+NoteTag: Any = Note.tags.get_through_model()
+ArticleTag: Any = Article.tags.get_through_model()
 
 
 def key(number: int) -> str:

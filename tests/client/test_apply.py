@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -120,17 +120,24 @@ def items() -> Models:
 Opener = Callable[[Models], Replica]
 
 
-@pytest.fixture
-def open_replica(tmp_path: Path) -> Iterator[Opener]:
+def openers(folder: Path) -> Generator[Opener, None, None]:
+    """Something that opens replicas, which are closed afterwards."""
     replicas: list[Replica] = []
 
     def opened(models: Models) -> Replica:
-        replicas.append(Replica(str(tmp_path / f"{len(replicas)}.db"), models))
+        replicas.append(Replica(str(folder / f"{len(replicas)}.db"), models))
         return replicas[-1]
 
-    yield opened
-    for replica in replicas:
-        replica.close()
+    try:
+        yield opened
+    finally:
+        for replica in replicas:
+            replica.close()
+
+
+@pytest.fixture
+def open_replica(tmp_path: Path) -> Generator[Opener, None, None]:
+    yield from openers(tmp_path)
 
 
 # -- every life of a row, with every split into applied and new --------------------------

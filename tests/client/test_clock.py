@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -90,17 +90,24 @@ def service() -> Service:
     return Service()
 
 
-@pytest.fixture
-def new_device(tmp_path: Path, service: Service) -> Iterator[NewDevice]:
+def devices_of(folder: Path, service: Service) -> Generator[NewDevice, None, None]:
+    """Something that makes devices, which are closed afterwards."""
     devices: list[Device] = []
 
     def make(**options: Any) -> Device:
-        devices.append(Device(tmp_path / f"{len(devices)}.db", service, **options))
+        devices.append(Device(folder / f"{len(devices)}.db", service, **options))
         return devices[-1]
 
-    yield make
-    for device in devices:
-        device.close()
+    try:
+        yield make
+    finally:
+        for device in devices:
+            device.close()
+
+
+@pytest.fixture
+def new_device(tmp_path: Path, service: Service) -> Generator[NewDevice, None, None]:
+    yield from devices_of(tmp_path, service)
 
 
 # -- the value ----------------------------------------------------------------------------
@@ -166,6 +173,18 @@ def test_a_restart_does_not_forget_what_was_given_out_or_seen(
     again.write("mine", "again")
     assert again.ticks() == [other.ticks()[0] + 1, other.ticks()[0] + 2]
     again.close()
+
+
+def test_local_changes_follow_what_was_seen(new_device: NewDevice, service: Service) -> None:
+    other, slow = new_device(), new_device()
+    slow.now_ms -= DAY
+    other.write("a", "other")
+    other.sync()
+    slow.sync()
+    slow.write("a", "slow, and later")
+    slow.sync()
+    other.sync()
+    assert other.titles() == slow.titles() == {"a": "slow, and later"}
 
 
 def test_a_transaction_that_was_rolled_back_leaves_no_hole_and_no_repetition(

@@ -62,9 +62,13 @@ _UNFAILING = re.compile("ROLLBACK|RELEASE|PRAGMA")
 """What SQLite does without asking the disk for anything."""
 
 
+_WRITING = re.compile("INSERT|UPDATE|DELETE|REPLACE")
+"""A statement that is a transaction of its own when none is open."""
+
+
 def decides(name: str) -> bool:
     """Whether what is durable, here or there, may differ before and after this step."""
-    return "COMMIT" in name or "exchange" in name
+    return "COMMIT" in name or "exchange" in name or name.startswith("after alone: ")
 
 
 def counted_connection(steps: Steps) -> type[sqlite3.Connection]:
@@ -73,8 +77,10 @@ def counted_connection(steps: Steps) -> type[sqlite3.Connection]:
     class Cursor(sqlite3.Cursor):
         def execute(self, sql: str, parameters: Any = ()) -> Cursor:
             steps(f"before {sql}", sqlite3.OperationalError(FULL))
+            begun = self.connection.in_transaction
             super().execute(sql, parameters)
-            steps(f"after {sql}")
+            alone = not begun and _WRITING.match(sql)
+            steps(f"after alone: {sql}" if alone else f"after {sql}")
             return self
 
         def executemany(self, sql: str, rows: Iterable[Any]) -> Cursor:

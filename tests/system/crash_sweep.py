@@ -1,6 +1,6 @@
 """Kills a process at one step after the other, and looks at what it leaves behind.
 
-    python -m tests.system.crash_sweep writes FOLDER --shard 0/2 --every 1
+    python -m tests.system.crash_sweep FOLDER writes service:4 --shard 0/2
 
 Each kill: a fresh copy of the same prepared files; a forked child that runs the same scenario
 and dies by SIGKILL at step n; then the files must be sound, and after everybody has synced the
@@ -279,37 +279,47 @@ class Sweep:
             sys.stderr.write(f"--- {what}\n{traceback.format_exc()}\n")
 
 
+def run(name: str, folder: Path, shard: int, shards: int, every: int, rounds: int) -> Sweep:
+    """Run one part of a sweep."""
+    sweep = Sweep(folder)
+    if name in SCENARIOS:
+        sweep.every_step(name, shard, shards, every)
+    elif name.startswith("errors"):
+        sweep.errors(name.removeprefix("errors-"), shard, shards, every)
+    elif name == "service":
+        sweep.service(shard, shards, every)
+    else:
+        getattr(sweep, name)(shard, rounds)
+    return sweep
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sweep", choices=[*SCENARIOS, *SWEEPS])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="for the files; must be new or empty")
+    parser.add_argument("sweeps", nargs="+", metavar="SWEEP[:N]", help="N: each so manieth step")
     parser.add_argument("--shard", default="0/1", help="this part of how many, as 0/2")
-    parser.add_argument("--every", type=int, default=1, help="only each so manieth step")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=10, help="of `again` and `moments`")
     options = parser.parse_args()
     shard, shards = map(int, options.shard.split("/"))
-    began = time.monotonic()
     schema()
-    sweep = Sweep(options.folder)
-    if options.sweep in SCENARIOS:
-        sweep.every_step(options.sweep, shard, shards, options.every)
-    elif options.sweep.startswith("errors"):
-        sweep.errors(options.sweep.removeprefix("errors-"), shard, shards, options.every)
-    elif options.sweep == "service":
-        sweep.service(shard, shards, options.every)
-    else:
-        getattr(sweep, options.sweep)(options.seed, options.rounds)
-    report = {
-        "sweep": options.sweep,
-        "steps": sweep.steps,
-        "kills": sweep.kills,
-        "errors": sweep.failed,
-        "seconds": round(time.monotonic() - began, 1),
-        "failures": sweep.failures,
-    }
-    sys.stdout.write(json.dumps(report) + "\n")
-    sys.exit(bool(sweep.failures))
+    failed = False
+    for sweep in options.sweeps:
+        name, _, every = sweep.partition(":")
+        if name not in (*SCENARIOS, *SWEEPS):
+            parser.error(f"there is no sweep {name!r}")
+        began = time.monotonic()
+        done = run(name, options.folder / name, shard, shards, int(every or 1), options.rounds)
+        report = {
+            "sweep": name,
+            "steps": done.steps,
+            "kills": done.kills,
+            "errors": done.failed,
+            "seconds": round(time.monotonic() - began, 1),
+            "failures": done.failures,
+        }
+        sys.stdout.write(json.dumps(report) + "\n")
+        failed |= bool(done.failures)
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from peewee import Value
+
 from sharedlog import Change, GraphQLSharedLog, HttpTransport, Sync
 from sharedlog.changes import encode
 from sharedlog.remote import Outgoing, Receipt
@@ -73,7 +75,11 @@ def edit(sync: Sync, name: str, done: Done, rounds: int) -> None:
                     conflict_target=[Note.key], preserve=[Note.meta]
                 ).execute()
                 Note.create(key=mark + "-v", title="in the same group")
-            done.marks += [mark + "-u", mark + "-v"]
+            with sync.database.atomic():
+                copied = Note.select(Value(mark + "-x"), Value("copied"), Value(0))
+                fields = [Note.key, Note.title, Note.stars]
+                Note.insert_from(copied.where(Note.key == shared), fields).execute()
+            done.marks += [mark + "-u", mark + "-v", mark + "-x"]
             with sync.database.atomic():
                 Folder.create(key=mark, name="to be deleted")
                 Note.create(key=mark + "-w", title="with its folder", folder=mark)

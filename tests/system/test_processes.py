@@ -9,17 +9,20 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+import peewee
 import pytest
+from peewee import Value
 
-from sharedlog import GraphQLSharedLog, HttpTransport, Sync, Transport
+from sharedlog import GraphQLSharedLog, HttpTransport, MemorySharedLog, Sync, Transport
 from sharedlog.clock import system_now
 from sharedlog.remote import WRITE_ENTRIES
 from tests.system.crash_scenario import with_rows_from_before
+from tests.system.crash_steps import Steps, counted_connection
 from tests.system.crash_worker import SHARED, Done
 from tests.system.crash_world import (
     MODELS,
@@ -138,6 +141,56 @@ def test_threads_and_processes_write_and_sync_one_file(
     sync_both(service, tmp_path, "aba", journal)
     check_equal((read_client(tmp_path / f"{name}.db") for name in "ab"), read_log(service.db))
     assert sum(len(done.syncs) for done in (p, q, r)) == 6 * rounds // 4
+
+
+COPIED = Note.select(Value("copy"), Value("copied"), Value(0)).where(Note.key == "n0")
+
+WRITES: dict[str, Callable[[], object]] = {
+    "create": lambda: Note.create(key="new", title="x"),
+    "insert_many": lambda: Note.insert_many([{"key": f"{i}", "title": "x"} for i in "abc"]),
+    "insert_from": lambda: Note.insert_from(COPIED, [Note.key, Note.title, Note.stars]),
+    "upsert": lambda: Note.insert(key="n0", title="x").on_conflict(
+        conflict_target=[Note.key], preserve=[Note.title]
+    ),
+    "replace": lambda: Note.replace(key="n0", title="x"),
+    "update": lambda: Note.update(title="x").where(Note.key == "n0"),
+    "expression": lambda: Note.update(stars=Note.stars + 1),
+    "key": lambda: Note.update(key="other").where(Note.key == "n0"),
+    "delete": lambda: Note.delete().where(Note.stars == 0),
+    "cascade": lambda: Folder.delete().where(Folder.key == "f"),
+    "recursive": lambda: Folder(key="f").delete_instance(recursive=True),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_write_does_not_read_before_it_has_the_lock(tmp_path: Path, name: str) -> None:
+    """Another process writes whenever it can, while an application's deferred transaction begins
+    with a write: whoever had read by then could not write any more, and no timeout would help."""
+    meddled: list[str] = []
+    steps = Steps()
+    with (
+        device(
+            tmp_path / "a.db", shared_log=MemorySharedLog(), factory=counted_connection(steps)
+        ) as a,
+        closing(sqlite3.connect(tmp_path / "a.db", timeout=0, isolation_level=None)) as other,
+    ):
+        other.execute("INSERT INTO folder VALUES ('f', 'x')")
+        other.execute("INSERT INTO note VALUES ('n0', 'x', 0, NULL, 'f')")
+        other.execute("CREATE TABLE meddler (n INTEGER)")
+
+        def meddle(step: str) -> None:
+            with suppress(sqlite3.OperationalError):
+                other.execute("INSERT INTO meddler VALUES (1)")
+                meddled.append(step)
+
+        with a.database.atomic():
+            steps.arm(tell=meddle)
+            query = WRITES[name]()
+            if isinstance(query, peewee.Query):
+                query.execute()
+            steps.arm()
+        assert a.status().pending > 0
+    assert meddled, "nobody could write even before the write"
 
 
 def test_processes_set_up_and_sync_one_file_at_the_same_time(

@@ -19,15 +19,18 @@ class WorldTime:
 
 
 class Clock:
-    """What a machine takes for the time: true time, shifted, or standing still."""
+    """What a machine takes for the time: true time, shifted, in coarse steps, or standing still."""
 
-    def __init__(self, time: WorldTime, offset_ms: int = 0) -> None:
+    def __init__(self, time: WorldTime, offset_ms: int = 0, step_ms: int = 1) -> None:
         self._time = time
         self._offset_ms = offset_ms
+        self._step_ms = step_ms
         self._frozen_ms: int | None = None
 
     def __call__(self) -> int:
-        return self._time.ms + self._offset_ms if self._frozen_ms is None else self._frozen_ms
+        if self._frozen_ms is not None:
+            return self._frozen_ms
+        return (self._time.ms + self._offset_ms) // self._step_ms * self._step_ms
 
     def set(self, offset_ms: int) -> None:
         self._offset_ms, self._frozen_ms = offset_ms, None
@@ -37,7 +40,12 @@ class Clock:
         self._frozen_ms = self()
 
 
+def any_step(chance: Random) -> int:
+    """How fine a clock is. In coarse steps devices often write at the same time."""
+    return chance.choice((1, 1, 1, 2 * HOUR))
+
+
 def any_offset(chance: Random) -> int:
     """How wrong a clock may be: hardly, by minutes, by days, either way."""
-    bound = chance.choice((0, 5, SECOND, 4 * MINUTE, HOUR, 30 * DAY))
+    bound = chance.choice((0, 0, 0, 5, SECOND, 4 * MINUTE, HOUR, 30 * DAY))
     return chance.randint(-bound, bound)

@@ -17,12 +17,12 @@ RATES: Mapping[str, float] = {
     # In the service, for each exchange.
     "service dies at a statement": 0.02,
     "service dies before its reply": 0.02,
-    "service clock jumps": 0.01,
+    "service clock jumps": 0.02,
     "log begins a new life": 0.006,
-    "service restored from a backup": 0.01,
+    "service restored from a backup": 0.02,
     "foreign entry": 0.01,
     # In a device, for each thing it does.
-    "device dies at a statement": 0.05,
+    "device dies at a statement": 0.1,
     "device dies": 0.01,
     "clock jumps": 0.03,
     "clock freezes": 0.02,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Protocol, TypeVar
 
-from sharedlog import ConnectionFailed, SharedLog, SharedLogError
+from sharedlog import ConnectionFailed, Entry, SharedLog, SharedLogError
 from sharedlog.remote import Outgoing, Page, Receipt
 
 from .clocks import HOUR, MINUTE, SECOND
@@ -28,6 +28,10 @@ EXCHANGES_MAX = 2_000
 
 class Stuck(AssertionError):
     """A device exchanges without end, or cannot finish although nothing is in its way."""
+
+
+class Torn(AssertionError):
+    """A page ends in the middle of a transaction."""
 
 
 class World(Protocol):
@@ -152,6 +156,7 @@ class Link:
         self.exchanges = 0
         self._network = network
         self._meanwhile = meanwhile
+        self._ends: dict[str, Entry] = {}
 
     def register(self, name: str | None, request_id: str) -> str:
         return self._call("registers", lambda log: log.register(name, request_id))
@@ -177,13 +182,25 @@ class Link:
         for index, entry in enumerate(entries):
             if index not in rejected:
                 self._network.acknowledged[device, entry.ticks] = entry.data
+        if receipt.page is not None:
+            self._check_groups(receipt.page, after)
         return receipt
 
     def read(self, device: str, *, after: str | None, limit: int, byte_limit: int) -> Page:
         def request(log: SharedLog) -> Page:
             return log.read(device, after=after, limit=limit, byte_limit=byte_limit)
 
-        return self._call(f"reads after {after}", request)
+        page = self._call(f"reads after {after}", request)
+        self._check_groups(page, after)
+        return page
+
+    def _check_groups(self, page: Page, after: str | None) -> None:
+        """A page must not go on with the transaction that the one before it ended with."""
+        last = self._ends.get(after or "")
+        if last is not None and page.entries and _group(last) == _group(page.entries[0]):
+            raise Torn(f"{self.name}: the page at {after} begins inside a transaction")
+        if page.entries and page.has_more:
+            self._ends[page.cursor] = page.entries[-1]
 
     def close(self) -> None:
         pass
@@ -198,6 +215,10 @@ class Link:
         reply = self._network.exchange(self, what, request, carried)
         self._meanwhile()
         return reply
+
+
+def _group(entry: Entry) -> tuple[str, int]:
+    return entry.device, entry.ticks - entry.offset
 
 
 def _said(reply: object) -> str:

@@ -33,10 +33,13 @@ class Workload:
     def __init__(self, chance: Random, faults: Faults) -> None:
         self._chance = chance
         self._faults = faults
+        self._deleted: list[tuple[str, dict[str, Any]]] = []
         self._actions: list[Callable[[Models], object]] = [
             self.create_folder,
             self.move_folder,
             self.delete_folder,
+            self.undo_deletion,
+            self.undo_deletion,
             self.create_note,
             self.create_note,
             self.edit_note,
@@ -81,6 +84,11 @@ class Workload:
         except RolledBack:
             return "rolled back"
 
+    def at_noon(self, models: Models) -> str:
+        """What every device does by itself at the same time each day."""
+        models.setting.replace(key="noon", value=self._chance.choice(VALUES)).execute()
+        return "noon"
+
     def _in_vain(self, database: peewee.Database, models: Models) -> str:
         try:
             with database.atomic():
@@ -119,6 +127,20 @@ class Workload:
     def _crowded(self, model: Any) -> bool:
         return bool(model.select().count() >= ROWS_MAX)
 
+    def _remember(self, name: str, row: Any) -> None:
+        """For those who think better of it."""
+        self._deleted = [*self._deleted[-9:], (name, dict(row.__data__))]
+
+    def undo_deletion(self, models: Models) -> None:
+        """Create a row again that was deleted here, with the same key, as far as it goes."""
+        if self._deleted:
+            name, values = self._chance.choice(self._deleted)
+            for field, value in values.items():
+                if field in ("parent", "folder") and value is not None:
+                    found = models.folder.get_or_none(models.folder.id == value)
+                    values = {**values, field: None if found is None else value}
+            getattr(models, name).create(**values)
+
     # -- folders -------------------------------------------------------------------------
 
     def create_folder(self, models: Models) -> None:
@@ -137,6 +159,7 @@ class Workload:
     def delete_folder(self, models: Models) -> None:
         folder = self._any(models.folder)
         if folder is not None:
+            self._remember("folder", folder)
             folder.delete_instance()  # the database deletes what is below
 
     # -- notes ---------------------------------------------------------------------------
@@ -172,6 +195,7 @@ class Workload:
     def delete_note(self, models: Models) -> None:
         note = self._any(models.note)
         if note is not None:
+            self._remember("note", note)
             note.delete_instance(recursive=self._chance.random() < 0.5)
 
     def count_up(self, models: Models) -> None:

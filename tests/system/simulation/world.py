@@ -26,10 +26,10 @@ from .checks import (
     check_quiet,
     check_tables,
 )
-from .clocks import DAY, MINUTE, SECOND, Clock, WorldTime, any_offset
+from .clocks import DAY, HOUR, MINUTE, SECOND, Clock, WorldTime, any_offset, any_step
 from .device import STATEMENTS, Device, any_habits
 from .faults import Crash, Faults
-from .network import Link, Network
+from .network import Link, Network, Stuck
 from .oracle import expected
 from .service import Logged, Service
 from .trace import Trace
@@ -40,6 +40,9 @@ CHANGES_A_DAY = 24
 
 ROUNDS_MAX = 3
 """After the healing: everyone sends, everyone receives what the later ones sent, all is quiet."""
+
+WRONG_MAX_MS = HOUR
+"""How wrong the service's clock gets."""
 
 FOREIGN = (
     "",
@@ -120,7 +123,7 @@ class World:
         return Device(
             str(folder / f"{name}.db"),
             link=Link(name, self.network, lambda: self._meanwhile(name)),
-            clock=Clock(self._time, any_offset(chance)),
+            clock=Clock(self._time, any_offset(chance), any_step(chance)),
             habits=any_habits(chance, may_prune=not self._restores),
             workload=Workload(self._source(f"{name}/workload"), self.faults),
             chance=chance,
@@ -194,8 +197,9 @@ class World:
             if device.habits.prunes:
                 self._now_and_then(1, partial(self._do, device, device.prune))
         if self._restores:
-            self._now_and_then(1, self._back_up)
+            self._now_and_then(3, self._back_up)
         self._now_and_then(1, self._foreign_entry)
+        self._now_and_then(2, self._noon)
 
     def _run_queue(self) -> None:
         while self._queue:
@@ -254,7 +258,13 @@ class World:
         if self.faults.strike("clock freezes"):
             device.clock.freeze()
         if self.faults.strike("service clock jumps"):
-            self._service_clock.set(self._chance.randint(-30 * SECOND, 30 * SECOND))
+            bound = self._chance.choice((30 * SECOND, 30 * SECOND, WRONG_MAX_MS))
+            self._service_clock.set(self._chance.randint(-bound, bound))
+
+    def _noon(self) -> None:
+        """All devices whose clocks are right write the same row at the same time."""
+        for device in self.devices:
+            self._do(device, device.work_at_noon)
 
     def _back_up(self) -> None:
         if all(device.id for device in self.devices):
@@ -280,9 +290,12 @@ class World:
     # -- the end -------------------------------------------------------------------------
 
     def _heal(self) -> None:
-        """Everything works from here on; clocks stay as wrong as they are."""
+        """Everything works from here on. Devices' clocks stay as wrong as they are; the service's
+        is right again, and for long enough that nothing it ever took is in the future."""
         self._resting = True
         self.faults.heal()
+        self._service_clock.set(0)
+        self.pass_time(2 * WRONG_MAX_MS)
         for device in self.devices:
             device.link.cut_until = 0
         self._offer_foreign()
@@ -292,6 +305,8 @@ class World:
         for _ in range(ROUNDS_MAX):
             for device in self.devices:
                 self._do(device, device.sync)
+                if not device.has_synced:
+                    raise Stuck(f"{device.name} cannot sync although all is well")
         log = self.service.entries()
         wanted = expected(log)
         check_log(log)

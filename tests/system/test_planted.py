@@ -1,0 +1,236 @@
+"""The harness finds bugs: each one planted in our code is caught, by the simulation or by name.
+
+Without the bug the same checks pass: that is what the other test modules are. Here each check
+is also run once without any bug, in the same way, so that what catches is the bug alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.client import test_apply, test_clock
+
+from . import plants, test_faults
+from .plants import PLANTS, Plant
+from .simulation.world import Failed, run_world
+
+SEEDS = range(1, 25)
+"""Worlds in which a bug may show; small ones in which more than usual goes wrong."""
+
+FEW = 4
+"""Enough of them where a test has the bug's name on it, and for no bug at all."""
+
+Check = Callable[[Path], None]
+"""A named test, run in a folder of its own."""
+
+
+def in_fleet(test: Callable[[test_faults.Fleet], None]) -> Check:
+    def check(folder: Path) -> None:
+        fleet = test_faults.Fleet(folder)
+        try:
+            test(fleet)
+        finally:
+            fleet.close()
+
+    check.__name__ = test.__name__
+    return check
+
+
+def in_replicas(test: Callable[[test_apply.Opener], None]) -> Check:
+    def check(folder: Path) -> None:
+        opener = test_apply.openers(folder)
+        try:
+            test(next(opener))
+        finally:
+            opener.close()
+
+    check.__name__ = test.__name__
+    return check
+
+
+def on_devices(test: Callable[[test_clock.NewDevice, test_clock.Service], None]) -> Check:
+    def check(folder: Path) -> None:
+        service = test_clock.Service()
+        devices = test_clock.devices_of(folder, service)
+        try:
+            test(next(devices), service)
+        finally:
+            devices.close()
+
+    check.__name__ = test.__name__
+    return check
+
+
+def f7(fleet: test_faults.Fleet) -> None:
+    test_faults.test_f7_a_large_entry_goes_although_it_exceeds_the_batch(fleet, 100)
+
+
+def f9(fleet: test_faults.Fleet) -> None:
+    test_faults.test_f9_dying_at_any_statement_of_a_pull_changes_nothing(fleet, True)
+
+
+def far_ahead(new_device: test_clock.NewDevice, service: test_clock.Service) -> None:
+    test_clock.test_a_clock_that_is_far_ahead_blocks_nobody_and_does_not_win(
+        new_device, service, test_clock.HOUR
+    )
+
+
+def every_life(open_replica: test_apply.Opener) -> None:
+    test_apply.test_every_life_with_every_split_into_applied_and_new(open_replica, 3, False)
+
+
+NAMED: dict[Plant, list[Check]] = {
+    plants.cursor_is_a_time: [
+        in_fleet(test_faults.test_f1_a_slow_clock_does_not_hide_what_it_writes),
+        in_fleet(test_faults.test_f1_equal_timestamps_are_not_skipped),
+    ],
+    plants.cursor_jumps: [
+        in_fleet(test_faults.test_f4_the_checkpoint_follows_the_log_page_by_page)
+    ],
+    plants.cursor_is_the_readers_now: [
+        in_fleet(test_faults.test_f2_reading_nothing_does_not_move_past_what_comes)
+    ],
+    plants.sent_by_watermark: [in_fleet(test_faults.test_f3_only_what_was_sent_is_marked_as_sent)],
+    plants.refusals_by_watermark: [
+        in_fleet(test_faults.test_f3_a_refused_entry_is_not_taken_for_sent)
+    ],
+    plants.unordered_pages: [
+        in_fleet(test_faults.test_f4_the_checkpoint_follows_the_log_page_by_page)
+    ],
+    plants.checkpoint_goes_back: [
+        in_fleet(test_faults.test_f4_a_slower_process_does_not_move_the_checkpoint_back)
+    ],
+    plants.or_none: [in_fleet(test_faults.test_f5_falsy_values_arrive_as_they_are)],
+    plants.ties_by_arrival: [in_fleet(test_faults.test_f6_ties_are_settled_alike_everywhere)],
+    plants.batch_throws: [in_fleet(f7)],
+    plants.bad_entry_throws: [
+        in_fleet(test_faults.test_f8_an_entry_that_is_no_change_blocks_nobody)
+    ],
+    plants.checkpoint_first: [in_fleet(f9)],
+    plants.repeated_timestamps: [
+        in_fleet(test_faults.test_f10_a_clock_that_repeats_makes_no_identity_twice)
+    ],
+    plants.double_create_throws: [in_fleet(test_faults.test_f11_two_creations_of_one_key_merge)],
+    plants.modification_revives: [in_replicas(every_life)],
+    plants.deletion_takes_all: [in_replicas(every_life)],
+    plants.no_tombstones: [in_replicas(every_life)],
+    plants.held_twice: [
+        in_replicas(test_apply.test_a_row_that_died_and_came_back_at_once_holds_nothing_old)
+    ],
+    plants.parked_for_ever: [
+        in_replicas(test_apply.test_a_child_waits_for_its_parent_and_the_cycle_arrives_at_once)
+    ],
+    plants.children_stay: [
+        in_replicas(test_apply.test_a_row_whose_new_parent_is_missing_takes_its_children_along)
+    ],
+    plants.cycles_wait: [
+        in_replicas(test_apply.test_a_child_waits_for_its_parent_and_the_cycle_arrives_at_once)
+    ],
+    plants.cascade_first: [
+        in_replicas(
+            test_apply.test_a_child_that_moves_to_another_parent_survives_the_first_ones_deletion
+        )
+    ],
+    plants.parked_values_lost: [
+        in_replicas(test_apply.test_a_row_whose_new_parent_is_missing_takes_its_children_along)
+    ],
+    plants.epoch_unnoticed: [
+        on_devices(test_clock.test_a_new_life_is_noticed_without_a_cursor_of_the_old_one)
+    ],
+    plants.nothing_offered_again: [
+        on_devices(test_clock.test_a_new_life_is_noticed_without_a_cursor_of_the_old_one)
+    ],
+    plants.pruning_fixes_the_clock: [
+        on_devices(test_clock.test_pruning_does_not_make_a_wrong_clock_final)
+    ],
+    plants.refused_counts_as_sent: [on_devices(far_ahead)],
+    plants.versions_not_renamed: [on_devices(far_ahead)],
+    plants.clock_not_lifted: [on_devices(test_clock.test_local_changes_follow_what_was_seen)],
+    plants.lead_for_ever: [on_devices(test_clock.test_a_clock_that_was_set_right_is_trusted_again)],
+}
+"""The tests that have a bug's name on them. The others are the simulation's alone."""
+
+
+@dataclass(frozen=True)
+class Caught:
+    """By what, and how long it took."""
+
+    by: str
+    seconds: float
+
+
+def by_simulation(worlds: int) -> Caught | None:
+    began = time.monotonic()
+    for seed in SEEDS[:worlds]:
+        try:
+            run_world(seed, days=1.0, faults=1.5)
+        except Failed:
+            return Caught(f"simulation, seed {seed}", time.monotonic() - began)
+    return None
+
+
+def by_name(checks: list[Check], folder: Path) -> Caught | None:
+    for check in checks:
+        began = time.monotonic()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            check(folder)
+        except Exception:
+            name = check.__name__.removeprefix("test_")
+            return Caught(name, time.monotonic() - began)
+    return None
+
+
+@pytest.fixture(scope="module")
+def table(pytestconfig: pytest.Config) -> Iterator[list[tuple[str, str, float]]]:
+    """What was caught by what, printed at the end."""
+    lines: list[tuple[str, str, float]] = []
+    yield lines
+    capture = pytestconfig.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else nullcontext():
+        bugs, total = len({name for name, _, _ in lines}), sum(seconds for _, _, seconds in lines)
+        sys.stdout.write(f"\n{bugs} planted bugs caught in {total:.0f} s\n")
+        for name, by, seconds in lines:
+            sys.stdout.write(f"  {name:<62.62} {by:<54.54} {seconds:6.2f} s\n")
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
+def test_a_planted_bug_is_caught(
+    plant: Plant, tmp_path: Path, table: list[tuple[str, str, float]]
+) -> None:
+    checks = NAMED.get(plant, [])
+    with plant.planted():
+        found = [by_name(checks, tmp_path / "planted")] if checks else []
+        assert None not in found, "the test that has the bug's name on it passes"
+        if not plant.out_of_reach:
+            found.append(by_simulation(FEW if checks else len(SEEDS)))
+    caught = [one for one in found if one is not None]
+    table += [(plant.name, one.by, one.seconds) for one in caught]
+    assert caught, "nobody noticed"
+
+
+def test_without_a_bug_the_simulation_finds_nothing() -> None:
+    assert by_simulation(FEW) is None
+
+
+@pytest.mark.parametrize(
+    "check",
+    {c.__name__: c for checks in NAMED.values() for c in checks}.values(),
+    ids=lambda check: check.__name__,
+)
+def test_without_a_bug_the_named_tests_find_nothing(check: Check, tmp_path: Path) -> None:
+    check(tmp_path)
+
+
+def test_all_eleven_faults_of_the_reference_are_planted() -> None:
+    names = {plant.name.split()[0] for plant in PLANTS}
+    assert {f"F{number}" for number in range(1, 12)} <= names

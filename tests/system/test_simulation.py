@@ -1,0 +1,114 @@
+"""A fleet under faults converges, loses nothing, and nobody is stuck; every run can be replayed.
+
+For longer: `python -m tests.system.simulation --seconds 3600`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sharedlog.reconcile import RowState
+
+from .simulation.fleet import run_fleet
+from .simulation.oracle import Expected, expected
+from .simulation.service import Logged
+from .simulation.world import Failed, run_world
+
+DEVICE_DAYS = 150
+FAULTS = 500
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_fleet_under_faults_comes_to_rest_equal(capsys: pytest.CaptureFixture[str]) -> None:
+    totals = run_fleet(seconds=60, device_days=DEVICE_DAYS, faults_wanted=FAULTS)
+    with capsys.disabled():
+        sys.stdout.write(f"\nsimulation: {totals}\n")
+    assert totals.device_days >= 100
+    assert totals.faults.total() >= 300
+    assert len(totals.faults) >= 15, "some kinds of faults never strike"
+    assert len(totals.reached) >= 7, "some situations never come about"
+
+
+def test_a_world_in_which_three_times_as_much_goes_wrong(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    totals = run_fleet(first=1_000, seconds=30, device_days=40, days=1.5, faults=3.0)
+    with capsys.disabled():
+        sys.stdout.write(f"\nsimulation, hard: {totals}\n")
+    assert totals.faults.total() >= 200
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    first, second, other = run_world(7, days=1), run_world(7, days=1), run_world(8, days=1)
+    assert first == second
+    assert first.digest != other.digest
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "4711"])
+def test_the_same_seed_is_the_same_run_in_another_process(hash_seed: str) -> None:
+    command = [sys.executable, "-m", "tests.system.simulation", "--seed", "9", "--days", "1"]
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    output = subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    assert output == f"seed 9: digest {run_world(9, days=1).digest}\n"
+
+
+def test_a_failure_says_how_it_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RowState, "alive", property(lambda state: True))  # nothing ever dies
+    messages = []
+    for _ in range(2):
+        with pytest.raises(Failed) as failure:
+            run_fleet(first=1, seconds=30, days=1)
+        messages.append(str(failure.value))
+    assert messages[0] == messages[1]
+    assert "python -m tests.system.simulation --seed 1 --days 1 --faults 1.0" in messages[0]
+
+
+# -- the oracle itself ----------------------------------------------------------------------
+
+
+def come_to(*changes: tuple[int, str, str, str]) -> Expected:
+    """What a log of (ticks, operation, "collection pk", value) comes to."""
+    log = []
+    for seq, (ticks, operation, row, value) in enumerate(changes, 1):
+        collection, pk = row.split(" ", 1)
+        data = (
+            f'{{"operation":"{operation}","collection":"{collection}","pk":{pk},"field":null,'
+            f'"value":{value or "null"}}}'
+        )
+        log.append(Logged(seq, "a", ticks, 0, data))
+    return expected(log)
+
+
+def test_the_oracle_knows_parents_and_what_does_not_fit() -> None:
+    note = '"00000000-0000-4000-8000-000000000001"'
+    wanted = come_to(
+        (2, "create", f"cover {note}", '{"width": 1.5, "shade": 0}'),
+        (1, "create", 'note "no uuid"', "{}"),
+        (1, "create", "planet 1", "{}"),
+        (1, "explode", "planet 2", "{}"),
+    )
+    assert not wanted.standing
+    assert {key[0] for key in wanted.parked} == {"cover", "note", "planet"}
+    assert wanted.unreadable == 1
+    wanted = come_to(
+        (2, "create", f"cover {note}", '{"width": 1.5, "shade": 0}'),
+        (1, "create", f"note {note}", "{}"),
+    )
+    assert wanted.standing["cover", note] == {"picture": None, "width": 1.5}
+    assert not wanted.parked
+
+
+def test_the_oracle_knows_the_dead() -> None:
+    tag = 'tag "red"'
+    wanted = come_to((3, "delete", tag, ""), (1, "create", tag, '{"colour": "x"}'))
+    assert not wanted.standing and not wanted.parked
+    wanted = come_to((3, "delete", tag, ""), (4, "create", tag, "{}"), (2, "modify", tag, "{}"))
+    assert wanted.standing == {("tag", '"red"'): {"colour": None}}
