@@ -227,7 +227,11 @@ class Recorder:
         """Run the query; return what the caller expects, and these columns of the rows it wrote."""
         width = len(columns)
         clone = query.clone()
-        clone._returning = [*(query._returning or ()), *(peewee.SQL(c.quoted) for c in columns)]
+        # The plus, because SQLite (3.40, for one) may return the integers of a bare column as
+        # floats where the table has a column of floats, too, and so lose those beyond 2**53.
+        plus = "+" if isinstance(self._database, peewee.SqliteDatabase) else ""
+        ours = [peewee.SQL(plus + column.quoted) for column in columns]
+        clone._returning = [*(query._returning or ()), *ours]
         cursor = self._execute(clone, **options)
         answered = cursor.fetchall()
         return Answer(cursor, [row[:-width] for row in answered], width), [

@@ -48,6 +48,11 @@ class Entry(NamedTuple):
     def version(self) -> Version:
         return Version(self.ticks, self.device)
 
+    @property
+    def group(self) -> tuple[str, int]:
+        """The local transaction that it belongs to."""
+        return self.device, self.ticks - self.offset
+
 
 def dumps(value: Wire) -> str:
     """Canonical JSON text. Raises TypeError for what JSON cannot hold (lone surrogates too)."""

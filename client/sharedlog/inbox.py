@@ -26,13 +26,22 @@ class Inbox:
         )
 
     def waiting(self, limit: int) -> list[tuple[int, Entry]]:
-        """Entries that nobody tried to apply yet, in order of arrival, with their numbers."""
+        """Entries that nobody tried to apply yet, in order of arrival, with their numbers.
+
+        About so many: never half a transaction of their author.
+        """
         cursor = self._run(
             "SELECT number, device, ticks, offset_ticks, data FROM sharedlog_inbox "
-            "WHERE reason IS NULL ORDER BY number LIMIT ?",
-            (limit,),
+            "WHERE reason IS NULL ORDER BY number"
         )
-        return [(row[0], Entry(*row[1:])) for row in cursor.fetchall()]
+        waiting: list[tuple[int, Entry]] = []
+        for number, *rest in cursor:
+            entry = Entry(*rest)
+            if len(waiting) >= limit and entry.group != waiting[-1][1].group:
+                break
+            waiting.append((number, entry))
+        cursor.close()
+        return waiting
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Forget entries that were applied; those found unreadable meanwhile stay."""

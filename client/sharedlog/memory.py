@@ -69,7 +69,7 @@ class MemorySharedLog:
         for entry in self.entries[position:]:
             last = page[-1] if page else None
             full = len(page) >= limit or size >= byte_limit
-            if full and (last is None or _group(last) != _group(entry)):
+            if full and (last is None or last.group != entry.group):
                 break
             position += 1
             if entry.device != device:
@@ -82,6 +82,13 @@ class MemorySharedLog:
             self._epoch,
             float(self._now()),
         )
+
+    def begin_new_life(self, epoch: str, entries: Sequence[Entry] | None = None) -> None:
+        """What restoring a backup does: a new epoch, and the entries of then."""
+        self._epoch = epoch
+        if entries is not None:
+            self.entries = list(entries)
+            self._data = {(entry.device, entry.ticks): entry.data for entry in entries}
 
     def close(self) -> None:
         pass
@@ -97,7 +104,3 @@ class MemorySharedLog:
         if epoch != self._epoch or int(position) > len(self.entries):
             raise EpochChanged("This cursor belongs to an earlier life of the log.")
         return int(position)
-
-
-def _group(entry: Entry) -> tuple[str, int]:
-    return entry.device, entry.ticks - entry.offset

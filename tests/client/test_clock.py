@@ -69,17 +69,15 @@ class Device:
 
 
 class Service(MemorySharedLog):
-    """A log with a clock that shows what it is told, and a new life when it is told."""
+    """A log with a clock that shows what it is told."""
 
     def __init__(self) -> None:
         self.now_ms = NOON_MS
         super().__init__(now=lambda: self.now_ms)
 
-    def begin_new_life(self, epoch: str, *, lost: int = 0) -> None:
+    def lose(self, count: int) -> None:
         """As after restoring a backup that lacks the newest entries."""
-        self._epoch = epoch
-        del self.entries[len(self.entries) - lost :]
-        self._data = {(entry.device, entry.ticks): entry.data for entry in self.entries}
+        self.begin_new_life("second", self.entries[: len(self.entries) - count])
 
 
 NewDevice = Callable[..., Device]
@@ -275,7 +273,7 @@ def test_entries_that_others_have_keep_their_timestamps(
     other.sync()
     other.write("a", "new")
     other.sync()
-    service.begin_new_life("second", lost=1)
+    service.lose(1)
     fast.now_ms += 30 * DAY
     fast.write("b", "ahead")
     assert fast.sync().duplicates == 1
@@ -310,7 +308,7 @@ def test_a_new_life_is_noticed_without_a_cursor_of_the_old_one(
     device.write("a", "1")
     with device.database.bind_ctx([Note]):
         device.sync_object.send()
-    service.begin_new_life("second", lost=1)
+    service.lose(1)
     device.write("b", "2")
     device.sync()
     other.sync()

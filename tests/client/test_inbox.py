@@ -85,3 +85,21 @@ def test_a_newer_program_tries_unreadable_entries_again(database: peewee.SqliteD
     assert Note.get().title == "x"
     assert new.status().unreadable == 0
     new.close()
+
+
+def test_reconcile_applies_a_transaction_of_others_at_once(
+    database: peewee.SqliteDatabase,
+) -> None:
+    """Whatever the batch size: readers never see half of it."""
+    log = MemorySharedLog()
+    device = log.register("other", "other")
+    group = [Outgoing(2048 + offset, offset, GOOD % key) for offset, key in enumerate(KEYS)]
+    log.write(device, group, after=None, now_ms=0, limit=10, byte_limit=10_000)
+    sync = Sync(database, [Note], shared_log=log, batch_size=1).setup()
+    sync.receive()
+    seen = []
+    sync.on_event(lambda event: seen.append(Note.select().count()))
+    sync.reconcile()
+    assert set(seen) == {0, 2}
+    assert sync.status().unreadable == 0
+    sync.close()

@@ -81,9 +81,9 @@ def test_events_tell_the_story_in_order(new_device: NewDevice) -> None:
         told: list[Event] = []
         sync.on_event(told.append)
         sync.sync()
-    # The inbox is looked at first, then the batch goes out, then the page that came with it.
+    # The batch goes out, then comes the page that the answer brought.
     assert [type(event) for event in told] == [
-        Reconciling, Reconciled, Sending, Sent, Received, Reconciling, Reconciled, Progress,
+        Sending, Sent, Received, Reconciling, Reconciled, Progress,
     ]  # fmt: skip
 
     with reader as sync:

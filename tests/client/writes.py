@@ -60,7 +60,7 @@ def both(*steps: Callable[[], object]) -> Callable[[], None]:
 
 
 def case(
-    *expected: Change, before: Callable[[], object] = nothing, statements: int = 3
+    *expected: Change, before: Callable[[], object] = nothing, statements: int = 2
 ) -> Callable[[Run], Run]:
     def add(run: Run) -> Run:
         CASES.append(Case(run, before, expected, statements))
@@ -136,17 +136,17 @@ def prices() -> None:
 # -- instances ---------------------------------------------------------------------------
 
 
-@case(new_note(1, "x", 100), statements=2)
+@case(new_note(1, "x", 100))
 def create_() -> Any:
     return Note.create(title="x")
 
 
-@case(new_note(9, "x", 7, rank=3, data={"a": [1, None]}), statements=2)
+@case(new_note(9, "x", 7, rank=3, data={"a": [1, None]}))
 def create_with_everything() -> Any:
     return Note.create(id=uuid.UUID(int=9), title="x", rank=3, turn=7, data={"a": [1, None]})
 
 
-@case(new_note(1, "", 100, rank=0, data={}), statements=2)
+@case(new_note(1, "", 100, rank=0, data={}))
 def create_with_empty_values() -> Any:
     return Note.create(title="", rank=0, data={})
 
@@ -156,22 +156,22 @@ def create_from_an_expression() -> Any:
     return Note.create(title=fn.upper("x"))
 
 
-@case(new_note(1, "x", 100), statements=2)
+@case(new_note(1, "x", 100))
 def save_a_new_instance() -> Any:
     return Note(title="x").save()
 
 
-@case(new_note(5, "x", 100), statements=2)
+@case(new_note(5, "x", 100))
 def save_a_new_instance_with_a_key() -> Any:
     return Note(id=uuid.UUID(int=5), title="x").save()
 
 
-@case(new_note(1, "x", 100), statements=2)
+@case(new_note(1, "x", 100))
 def save_by_force() -> Any:
     return Note(title="x").save(force_insert=True)
 
 
-@case(modify(Note, key(1), title="x"), before=three_notes)
+@case(modify(Note, key(1), title="x"), before=three_notes, statements=3)
 def save_a_change() -> Any:
     instance = Note.get(title="a")
     instance.title = "x"
@@ -183,21 +183,21 @@ def save_without_a_change() -> Any:
     return Note.get(title="a").save()
 
 
-@case(modify(Note, key(1), rank=5), before=three_notes)
+@case(modify(Note, key(1), rank=5), before=three_notes, statements=3)
 def save_only_some() -> Any:
     instance = Note.get(title="a")
     instance.title, instance.rank = "x", 5
     return instance.save(only=[Note.rank])
 
 
-@case(modify(Note, key(1), rank=1), before=three_notes, statements=4)
+@case(modify(Note, key(1), rank=1), before=three_notes, statements=3)
 def save_an_expression() -> Any:
     instance = Note.get(title="a")
     instance.rank = Note.rank + 1
     return instance.save()
 
 
-@case(modify(Note, key(1), title="x"), before=three_notes)
+@case(modify(Note, key(1), title="x"), before=three_notes, statements=3)
 def save_an_instance_that_was_saved_before() -> Any:
     instance = Note.get(title="a")
     instance.title = "x"
@@ -219,12 +219,12 @@ def save_an_instance_whose_row_is_gone() -> Any:
     return instance.save()
 
 
-@case(delete(Note, key(2)), before=three_notes, statements=9)
+@case(delete(Note, key(2)), before=three_notes, statements=8)
 def delete_an_instance() -> Any:
     return Note.get(title="b").delete_instance()
 
 
-@case(delete(Reply, key(6)), before=a_family)
+@case(delete(Reply, key(6)), before=a_family, statements=3)
 def delete_an_instance_without_dependants() -> Any:
     return Reply.get().delete_instance()
 
@@ -234,7 +234,7 @@ def delete_an_instance_that_was_never_saved() -> Any:
     return Note(title="x").delete_instance()
 
 
-@case(delete(Note, key(1)), new_note(1, "a", 100), before=three_notes, statements=11)
+@case(delete(Note, key(1)), new_note(1, "a", 100), before=three_notes, statements=10)
 def save_an_instance_that_was_deleted() -> Any:
     instance = Note.get(title="a")
     return instance.delete_instance(), instance.save()
@@ -246,7 +246,7 @@ def save_an_instance_that_was_deleted() -> Any:
     modify(Note, key(2), parent=None),
     delete(Note, key(1)),
     before=both(a_family, lambda: Comment.update(note=uuid.UUID(int=1)).execute()),
-    statements=23,
+    statements=18,
 )
 def delete_an_instance_recursively_but_keep_nullable_dependants() -> Any:
     return Note.get(title="root").delete_instance(recursive=True)
@@ -259,13 +259,13 @@ def delete_an_instance_recursively_but_keep_nullable_dependants() -> Any:
     delete(Note, key(2)),
     delete(Note, key(1)),
     before=a_family,
-    statements=30,
+    statements=25,
 )
 def delete_an_instance_recursively_with_nullable_dependants() -> Any:
     return Note.get(title="root").delete_instance(recursive=True, delete_nullable=True)
 
 
-@case(new_note(1, "x", 100, rank=4))
+@case(new_note(1, "x", 100, rank=4), statements=3)
 def get_or_create_what_is_not_there() -> Any:
     return Note.get_or_create(title="x", defaults={"rank": 4})
 
@@ -278,32 +278,32 @@ def get_or_create_what_is_there() -> Any:
 # -- inserts -----------------------------------------------------------------------------
 
 
-@case(new_note(1, "x", 100), statements=2)
+@case(new_note(1, "x", 100))
 def insert_keywords() -> Any:
     return Note.insert(title="x").execute()
 
 
-@case(new_note(1, "x", 100, rank=2), statements=2)
+@case(new_note(1, "x", 100, rank=2))
 def insert_by_name() -> Any:
     return Note.insert({"title": "x", "rank": 2}).execute()
 
 
-@case(new_note(1, "x", 100, rank=2), statements=2)
+@case(new_note(1, "x", 100, rank=2))
 def insert_by_column_name() -> Any:
     return Note.insert({"title": "x", "number": 2}).execute()
 
 
-@case(new_note(1, "x", 100, rank=2), statements=2)
+@case(new_note(1, "x", 100, rank=2))
 def insert_by_field() -> Any:
     return Note.insert({Note.title: "x", Note.rank: 2}).execute()
 
 
-@case(new_note(3, "x", 100, tag=key(1)), before=tags_only, statements=2)
+@case(new_note(3, "x", 100, tag=key(1)), before=tags_only)
 def insert_by_object_id_name() -> Any:
     return Note.insert({"title": "x", "label": uuid.UUID(int=1)}).execute()
 
 
-@case(new_note(3, "x", 100, tag=key(2)), before=tags_only)
+@case(new_note(3, "x", 100, tag=key(2)), before=tags_only, statements=3)
 def insert_a_reference_as_an_instance() -> Any:
     return Note.insert(title="x", tag=Tag.get(name="blue")).execute()
 
@@ -313,17 +313,17 @@ def insert_expressions() -> Any:
     return Note.insert(title=fn.upper("x"), rank=peewee.Value(1) + 2).execute()
 
 
-@case(new_note(1, "x", 100), statements=2)
+@case(new_note(1, "x", 100))
 def insert_as_rowcount() -> Any:
     return Note.insert(title="x").as_rowcount().execute()
 
 
-@case(new_note(1, "x", 100), statements=2)
+@case(new_note(1, "x", 100))
 def insert_returning_a_column() -> Any:
     return list(Note.insert(title="x").returning(Note.title).tuples().execute())
 
 
-@case(new_note(1, "x", 100), statements=2)
+@case(new_note(1, "x", 100))
 def insert_returning_instances() -> Any:
     return list(Note.insert(title="x").returning(Note).execute())
 
@@ -340,7 +340,7 @@ def insert_an_expression_returning_everything() -> Any:
     new_note(3, "a", 100, tag=key(1)),
     create(Comment, key(4), note=key(3), text=""),
     create(Reply, key(5), comment=key(4), mood="calm"),
-    statements=11,
+    statements=10,
 )
 def insert_with_a_default_of_the_database() -> Any:
     Tag.insert(name="red").execute()
@@ -350,40 +350,40 @@ def insert_with_a_default_of_the_database() -> Any:
     return Reply.insert(comment=uuid.UUID(int=4)).execute()
 
 
-@case(new_note(1, "x", 100), new_note(2, "y", 101), statements=2)
+@case(new_note(1, "x", 100), new_note(2, "y", 101))
 def insert_many_dicts() -> Any:
     return Note.insert_many([{"title": "x"}, {"title": "y"}]).execute()
 
 
-@case(new_note(1, "x", 100, rank=1), new_note(2, "y", 101, rank=2), statements=2)
+@case(new_note(1, "x", 100, rank=1), new_note(2, "y", 101, rank=2))
 def insert_many_dicts_by_field() -> Any:
     rows = [{Note.title: "x", Note.rank: 1}, {Note.title: "y", Note.rank: 2}]
     return Note.insert_many(rows).execute()
 
 
-@case(new_note(1, "x", 100, rank=1), new_note(2, "y", 101), statements=2)
+@case(new_note(1, "x", 100, rank=1), new_note(2, "y", 101))
 def insert_many_ragged_dicts() -> Any:
     return Note.insert_many([{"title": "x", "rank": 1}, {"title": "y"}]).execute()
 
 
-@case(new_note(1, "x", 100, rank=1), new_note(2, "y", 101, rank=2), statements=2)
+@case(new_note(1, "x", 100, rank=1), new_note(2, "y", 101, rank=2))
 def insert_many_tuples() -> Any:
     rows = [("x", 1), ("y", 2)]
     return Note.insert_many(rows, fields=[Note.title, Note.rank]).execute()
 
 
-@case(new_note(1, "x", 100, rank=1), statements=2)
+@case(new_note(1, "x", 100, rank=1))
 def insert_many_tuples_with_names() -> Any:
     return Note.insert_many([("x", 1)], fields=["title", "rank"]).execute()
 
 
-@case(new_note(1, "x", 50), new_note(2, "y", 100), statements=2)
+@case(new_note(1, "x", 50), new_note(2, "y", 100))
 def insert_many_short_tuples() -> Any:
     fields = [Note.title, Note.turn]
     return Note.insert_many([("x", 50), ("y",)], fields=fields).execute()
 
 
-@case(new_note(7, "x", 1, rank=2), new_note(8, "y", 3, rank=4, data={"k": 1}), statements=2)
+@case(new_note(7, "x", 1, rank=2), new_note(8, "y", 3, rank=4, data={"k": 1}))
 def insert_many_full_tuples() -> Any:
     rows = [
         (uuid.UUID(int=7), "x", 2, 1, None, None, None),
@@ -392,7 +392,7 @@ def insert_many_full_tuples() -> Any:
     return Note.insert_many(rows).execute()
 
 
-@case(new_note(1, "x", 100), new_note(2, "y", 101), statements=2)
+@case(new_note(1, "x", 100), new_note(2, "y", 101))
 def insert_many_from_a_generator() -> Any:
     return Note.insert_many({"title": title} for title in "xy").execute()
 
@@ -413,12 +413,12 @@ def insert_many_of_nothing() -> Any:
     return Note.insert_many([]).execute()
 
 
-@case(new_note(1, "x", 100), statements=2)
+@case(new_note(1, "x", 100))
 def insert_many_as_rowcount() -> Any:
     return Note.insert_many([{"title": "x"}]).as_rowcount().execute()
 
 
-@case(new_note(1, "x", 100), new_note(2, "y", 101), statements=2)
+@case(new_note(1, "x", 100), new_note(2, "y", 101))
 def insert_many_returning() -> Any:
     rows = [{"title": "x"}, {"title": "y"}]
     return list(Note.insert_many(rows).returning(Note.id, Note.turn).tuples().execute())
@@ -433,7 +433,7 @@ def insert_from_a_select() -> Any:
     return Comment.insert_from(select, [Comment.id, "note", Comment.text]).execute()
 
 
-@case(new_note(1, "x", 100), new_note(2, "y", 101), statements=2)
+@case(new_note(1, "x", 100), new_note(2, "y", 101))
 def bulk_create() -> Any:
     return Note.bulk_create([Note(title="x"), Note(title="y")])
 
@@ -443,7 +443,7 @@ def bulk_create_in_batches() -> Any:
     return Note.bulk_create([Note(title=title) for title in "vwxyz"], batch_size=2)
 
 
-@case(new_note(4, "x", 103, parent=key(1)), before=three_notes)
+@case(new_note(4, "x", 103, parent=key(1)), before=three_notes, statements=3)
 def bulk_create_with_a_reference() -> Any:
     return Note.bulk_create([Note(title="x", parent=Note.get(title="a"))])
 
@@ -451,12 +451,12 @@ def bulk_create_with_a_reference() -> Any:
 # -- updates -----------------------------------------------------------------------------
 
 
-@case(modify(Note, key(1), title="x", rank=4), before=three_notes, statements=2)
+@case(modify(Note, key(1), title="x", rank=4), before=three_notes)
 def update_one_row_by_its_key() -> Any:
     return Note.update(title="x", rank=4).where(Note.id == uuid.UUID(int=1)).execute()
 
 
-@case(before=three_notes)
+@case(before=three_notes, statements=3)
 def update_one_row_that_is_not_there() -> Any:
     return Note.update(title="x").where(Note.id == uuid.UUID(int=99)).execute()
 
@@ -471,7 +471,7 @@ def update_one_row_by_its_key_and_a_condition() -> Any:
     return Note.update(title="x").where(Note.id == uuid.UUID(int=1), Note.rank == 0).execute()
 
 
-@case(before=three_notes, statements=2)
+@case(before=three_notes, statements=1)
 def update_one_row_by_its_key_and_a_condition_that_fails() -> Any:
     return Note.update(title="x").where(Note.id == uuid.UUID(int=1), Note.rank == 1).execute()
 
@@ -486,7 +486,7 @@ def update_by_a_condition() -> Any:
     return Note.update(rank=9).where(Note.title > "a").execute()
 
 
-@case(before=three_notes, statements=2)
+@case(before=three_notes, statements=1)
 def update_by_a_condition_that_fails() -> Any:
     return Note.update(rank=9).where(Note.title > "z").execute()
 
@@ -545,12 +545,12 @@ def update_one_row_returning_an_instance() -> Any:
     return list(query.returning(Note).execute())
 
 
-@case(modify(Note, key(1), data=None, parent=None), before=three_notes, statements=2)
+@case(modify(Note, key(1), data=None, parent=None), before=three_notes)
 def update_to_null() -> Any:
     return Note.update(data=None, parent=None).where(Note.id == uuid.UUID(int=1)).execute()
 
 
-@case(modify(Note, key(3), tag=key(1)), before=tags_and_notes)
+@case(modify(Note, key(3), tag=key(1)), before=tags_and_notes, statements=3)
 def update_a_reference_to_an_instance() -> Any:
     tag = Tag.get(name="red")
     return Note.update(tag=tag).where(Note.id == uuid.UUID(int=3)).execute()
@@ -561,7 +561,7 @@ def update_a_reference_to_an_instance() -> Any:
     modify(Note, key(2), title="b!", rank=2),
     modify(Note, key(3), title="c!", rank=3),
     before=three_notes,
-    statements=4,
+    statements=3,
 )
 def bulk_update() -> Any:
     notes = list(Note.select().order_by(Note.title))
@@ -570,7 +570,7 @@ def bulk_update() -> Any:
     return Note.bulk_update(notes, [Note.title, "rank"])
 
 
-@case(*(modify(Note, key(n), data={"n": n}) for n in (1, 2, 3)), before=three_notes, statements=7)
+@case(*(modify(Note, key(n), data={"n": n}) for n in (1, 2, 3)), before=three_notes, statements=5)
 def bulk_update_in_batches() -> Any:
     notes = list(Note.select().order_by(Note.title))
     for number, instance in enumerate(notes, 1):
@@ -578,17 +578,17 @@ def bulk_update_in_batches() -> Any:
     return Note.bulk_update(notes, [Note.data], batch_size=2)
 
 
-@case(modify(Note, key(1), title="x"), before=three_notes, statements=2)
+@case(modify(Note, key(1), title="x"), before=three_notes)
 def set_by_id() -> Any:
     return Note.set_by_id(uuid.UUID(int=1), {"title": "x"})
 
 
-@case(new_note(4, "x", 103), before=three_notes, statements=2)
+@case(new_note(4, "x", 103), before=three_notes)
 def set_by_no_id() -> Any:
     return Note.set_by_id(None, {"title": "x"})
 
 
-@case(modify(Note, key(1), title="x"), before=three_notes, statements=2)
+@case(modify(Note, key(1), title="x"), before=three_notes)
 def set_item() -> Any:
     Note[uuid.UUID(int=1)] = {"title": "x"}
 
@@ -596,7 +596,7 @@ def set_item() -> Any:
 # -- deletions ---------------------------------------------------------------------------
 
 
-@case(delete(Note, key(2)), delete(Note, key(3)), before=three_notes, statements=8)
+@case(delete(Note, key(2)), delete(Note, key(3)), before=three_notes, statements=7)
 def delete_by_a_condition() -> Any:
     return Note.delete().where(Note.title > "a").execute()
 
@@ -606,7 +606,7 @@ def delete_by_a_condition_without_dependants() -> Any:
     return Reply.delete().where(Reply.mood == "glad").execute()
 
 
-@case(*(delete(Note, key(n)) for n in (1, 2, 3)), before=three_notes, statements=8)
+@case(*(delete(Note, key(n)) for n in (1, 2, 3)), before=three_notes, statements=7)
 def delete_all_rows() -> Any:
     return Note.delete().execute()
 
@@ -616,17 +616,17 @@ def delete_nothing() -> Any:
     return Note.delete().where(Note.title == "z").execute()
 
 
-@case(delete(Reply, key(6)), before=a_family, statements=2)
+@case(delete(Reply, key(6)), before=a_family)
 def delete_by_id() -> Any:
     return Reply.delete_by_id(uuid.UUID(int=6))
 
 
-@case(before=a_family)
+@case(before=a_family, statements=3)
 def delete_by_an_id_that_is_not_there() -> Any:
     return Reply.delete_by_id(uuid.UUID(int=99))
 
 
-@case(delete(Reply, key(6)), before=a_family, statements=2)
+@case(delete(Reply, key(6)), before=a_family)
 def delete_item() -> Any:
     del Reply[uuid.UUID(int=6)]
 
@@ -637,14 +637,14 @@ def delete_returning() -> Any:
     return list(query.tuples().execute())
 
 
-@case(delete(Note, key(1)), before=three_notes, statements=8)
+@case(delete(Note, key(1)), before=three_notes, statements=7)
 def delete_by_a_common_table_expression() -> Any:
     first = Note.select(fn.min(Note.title).alias("title")).cte("first")
     query = Note.delete().with_cte(first)
     return query.where(Note.title == first.select(first.c.title)).execute()
 
 
-@case(*(delete(Note, key(n)) for n in (1, 2, 3)), before=three_notes, statements=8)
+@case(*(delete(Note, key(n)) for n in (1, 2, 3)), before=three_notes, statements=7)
 def truncate_table() -> Any:
     Note.truncate_table()
 
@@ -659,7 +659,7 @@ def truncate_table() -> Any:
     delete(Note, key(2)),
     delete(Note, key(3)),
     before=a_family,
-    statements=17,
+    statements=16,
 )
 def cascade_over_a_chain_and_a_self_reference() -> Any:
     return Note.delete().where(Note.title == "root").execute()
@@ -672,7 +672,7 @@ def cascade_over_a_chain_and_a_self_reference() -> Any:
     delete(Note, key(2)),
     delete(Note, key(3)),
     before=a_family,
-    statements=14,
+    statements=13,
 )
 def cascade_onto_rows_of_the_statement_itself() -> Any:
     return Note.delete().where(Note.title.in_(["root", "child", "grandchild"])).execute()
@@ -686,7 +686,7 @@ def cascade_onto_rows_of_the_statement_itself() -> Any:
     before=both(
         tagged, lambda: Note.update(tag=uuid.UUID(int=1)).where(Note.title == "b").execute()
     ),
-    statements=10,
+    statements=9,
 )
 def cascade_deletes_pairs_and_empties_references() -> Any:
     return Tag.delete_by_id(uuid.UUID(int=1))
@@ -698,14 +698,14 @@ def cascade_deletes_pairs_and_empties_references() -> Any:
     delete(Article, "a"),
     modify(Shelf, 1, best=None),
     before=prices,
-    statements=10,
+    statements=9,
 )
 def cascade_to_composite_keys_and_by_another_field() -> Any:
     return Article.delete_by_id("a")
 
 
 @case(
-    modify(Article, "a", barcode="999"), modify(Shelf, 1, best="999"), before=prices, statements=10
+    modify(Article, "a", barcode="999"), modify(Shelf, 1, best="999"), before=prices, statements=9
 )
 def cascade_of_an_update() -> Any:
     return Article.update(barcode="999").where(Article.code == "a").execute()
@@ -719,7 +719,7 @@ def cascade_of_an_update() -> Any:
     create(Price, ["z", "EUR"], cents=5),
     create(Price, ["z", "USD"], cents=6),
     before=prices,
-    statements=8,
+    statements=7,
 )
 def cascade_of_a_changed_key() -> Any:
     return Article.update(code="z").where(Article.code == "a").execute()
@@ -728,20 +728,20 @@ def cascade_of_a_changed_key() -> Any:
 # -- changed keys ------------------------------------------------------------------------
 
 
-@case(delete(Note, key(1)), new_note(50, "a", 100), before=three_notes, statements=5)
+@case(delete(Note, key(1)), new_note(50, "a", 100), before=three_notes, statements=4)
 def change_a_key() -> Any:
     return Note.update(id=uuid.UUID(int=50)).where(Note.title == "a").execute()
 
 
 @case(
-    delete(Price, ["b", "EUR"]), create(Price, ["b", "CHF"], cents=8), before=prices, statements=5
+    delete(Price, ["b", "EUR"]), create(Price, ["b", "CHF"], cents=8), before=prices, statements=4
 )
 def change_a_part_of_a_key() -> Any:
     query = Price.update(currency="CHF", cents=8)
     return query.where(Price.article == "b").execute()
 
 
-@case(modify(Note, key(2), title="x"), before=three_notes, statements=5)
+@case(modify(Note, key(2), title="x"), before=three_notes, statements=4)
 def change_a_key_to_what_it_is() -> Any:
     return Note.update(id=Note.id, title="x").where(Note.title == "b").execute()
 
@@ -751,7 +751,7 @@ def change_a_key_to_what_it_is() -> Any:
     modify(Shelf, 11, best="222"),
     create(Shelf, 10, best="111"),
     before=both(prices, lambda: Shelf.update(number=Shelf.number + 10).execute()),
-    statements=5,
+    statements=4,
 )
 def change_keys_in_a_row() -> Any:
     return Shelf.update(number=Shelf.number - 1).execute()
@@ -760,21 +760,18 @@ def change_keys_in_a_row() -> Any:
 # -- conflicts ---------------------------------------------------------------------------
 
 
-@case(create(Tag, key(1), name="red", count=2), statements=8)
+@case(create(Tag, key(1), name="red", count=2), statements=7)
 def replace_nothing() -> Any:
     return Tag.replace(name="red", count=2).execute()
 
 
-@case(modify(Tag, key(1), name="green", count=2), before=tags_only, statements=11)
+@case(modify(Tag, key(1), name="green", count=2), before=tags_only, statements=10)
 def replace_the_same_key() -> Any:
     return Tag.replace(id=uuid.UUID(int=1), name="green", count=2).execute()
 
 
 @case(
-    delete(Tag, key(1)),
-    create(Tag, key(3), name="red", count=2),
-    before=tags_only,
-    statements=11,
+    delete(Tag, key(1)), create(Tag, key(3), name="red", count=2), before=tags_only, statements=10
 )
 def replace_displaces_a_row() -> Any:
     return Tag.replace(name="red", count=2).execute()
@@ -785,7 +782,7 @@ def replace_displaces_a_row() -> Any:
     delete(Article, "b"),
     modify(Article, "c", shelf=1, place=1, barcode="222"),
     before=articles,
-    statements=12,
+    statements=11,
 )
 def replace_displaces_several_rows_by_several_indexes() -> Any:
     return Article.replace(code="c", shelf=1, place=1, barcode="222").execute()
@@ -797,13 +794,13 @@ def replace_displaces_several_rows_by_several_indexes() -> Any:
     modify(Article, "a", shelf=9, place=9, barcode=None),
     modify(Shelf, 1, best=None),
     before=prices,
-    statements=12,
+    statements=11,
 )
 def replace_deletes_the_children_of_the_row() -> Any:
     return Article.replace(code="a", shelf=9, place=9).execute()
 
 
-@case(create(Article, "y", shelf=7, place=7, barcode=None), before=articles, statements=10)
+@case(create(Article, "y", shelf=7, place=7, barcode=None), before=articles, statements=9)
 def replace_many_that_displace_each_other() -> Any:
     fields = [Article.code, Article.shelf, Article.place]
     return Article.replace_many([("x", 7, 7), ("y", 7, 7)], fields=fields).execute()
@@ -814,7 +811,7 @@ def replace_many_that_displace_each_other() -> Any:
     modify(Article, "a", shelf=1, place=2, barcode=None),
     create(Article, "x", shelf=3, place=3, barcode=None),
     before=articles,
-    statements=10,
+    statements=9,
 )
 def replace_many() -> Any:
     rows = ({"code": c, "shelf": s, "place": p} for c, s, p in (("a", 1, 2), ("x", 3, 3)))
@@ -822,10 +819,7 @@ def replace_many() -> Any:
 
 
 @case(
-    delete(Tag, key(2)),
-    modify(Tag, key(1), name="blue", count=0),
-    before=tags_only,
-    statements=9,
+    delete(Tag, key(2)), modify(Tag, key(1), name="blue", count=0), before=tags_only, statements=8
 )
 def replace_from_a_select() -> Any:
     select = Tag.select(peewee.Value(uuid.UUID(int=1).hex), peewee.Value("blue"), peewee.Value(0))
@@ -833,7 +827,7 @@ def replace_from_a_select() -> Any:
     return query.on_conflict_replace().execute()
 
 
-@case(create(Tag, key(1), name="red", count=7), statements=4)
+@case(create(Tag, key(1), name="red", count=7), statements=3)
 def upsert_what_is_not_there() -> Any:
     query = Tag.insert(name="red", count=7)
     return (
@@ -843,7 +837,7 @@ def upsert_what_is_not_there() -> Any:
     )
 
 
-@case(modify(Tag, key(1), count=1), before=tags_only, statements=4)
+@case(modify(Tag, key(1), count=1), before=tags_only, statements=3)
 def upsert_what_is_there_by_a_unique_field() -> Any:
     query = Tag.insert(name="red", count=7)
     return (
@@ -853,20 +847,20 @@ def upsert_what_is_there_by_a_unique_field() -> Any:
     )
 
 
-@case(modify(Tag, key(1), count=7), before=tags_only, statements=4)
+@case(modify(Tag, key(1), count=7), before=tags_only, statements=3)
 def upsert_by_key_preserving() -> Any:
     query = Tag.insert(id=uuid.UUID(int=1), name="green", count=7)
     return query.on_conflict(conflict_target=[Tag.id], preserve=[Tag.count]).as_rowcount().execute()
 
 
-@case(modify(Tag, key(1), count=8, name="green"), before=tags_only, statements=4)
+@case(modify(Tag, key(1), count=8, name="green"), before=tags_only, statements=3)
 def upsert_preserving_and_updating_by_name() -> Any:
     query = Tag.insert(id=uuid.UUID(int=1), name="green", count=7)
     action = {"conflict_target": ["id"], "preserve": ["name"], "update": {"count": 8}}
     return query.on_conflict(**action).as_rowcount().execute()
 
 
-@case(modify(Tag, key(1), count=107), before=tags_only, statements=4)
+@case(modify(Tag, key(1), count=107), before=tags_only, statements=3)
 def upsert_with_what_was_offered() -> Any:
     query = Tag.insert(name="red", count=7)
     update = {Tag.count: peewee.EXCLUDED.count + 100}
@@ -889,7 +883,7 @@ def upsert_where_false() -> Any:
     modify(Tag, key(2), count=4),
     create(Tag, key(4), name="green", count=5),
     before=tags_only,
-    statements=4,
+    statements=3,
 )
 def upsert_many() -> Any:
     rows = [{"name": "blue", "count": 4}, {"name": "green", "count": 5}]
@@ -899,7 +893,7 @@ def upsert_many() -> Any:
     )
 
 
-@case(create(Tag, key(1), name="red", count=6), statements=4)
+@case(create(Tag, key(1), name="red", count=6), statements=3)
 def upsert_many_onto_itself() -> Any:
     rows = [{"name": "red", "count": 4}, {"name": "red", "count": 6}]
     query = Tag.insert_many(rows)
@@ -908,12 +902,7 @@ def upsert_many_onto_itself() -> Any:
     )
 
 
-@case(
-    delete(Tag, key(1)),
-    create(Tag, key(9), name="red", count=0),
-    before=tags_only,
-    statements=5,
-)
+@case(delete(Tag, key(1)), create(Tag, key(9), name="red", count=0), before=tags_only, statements=4)
 def upsert_that_changes_the_key() -> Any:
     query = Tag.insert(id=uuid.UUID(int=9), name="red")
     return query.on_conflict(conflict_target=[Tag.name], preserve=[Tag.id]).as_rowcount().execute()
@@ -923,7 +912,7 @@ def upsert_that_changes_the_key() -> Any:
     modify(Tag, key(1), count=1),
     create(Tag, key(8), name="n", count=1),
     before=tags_only,
-    statements=5,
+    statements=4,
 )
 def upsert_from_a_select() -> Any:
     red = Tag.select(Tag.id, Tag.name, peewee.Value(1)).where(Tag.name == "red")
@@ -938,7 +927,7 @@ def upsert_from_a_select() -> Any:
     modify(Price, ["a", "EUR"], cents=50),
     create(Price, ["a", "CHF"], cents=51),
     before=prices,
-    statements=4,
+    statements=3,
 )
 def upsert_by_a_composite_key() -> Any:
     rows = [("a", "EUR", 50), ("a", "CHF", 51)]
@@ -947,7 +936,7 @@ def upsert_by_a_composite_key() -> Any:
     return query.on_conflict(conflict_target=target, preserve=[Price.cents]).as_rowcount().execute()
 
 
-@case(before=tags_only, statements=2)
+@case(before=tags_only, statements=1)
 def ignore_a_conflict() -> Any:
     return Tag.insert(name="red").on_conflict_ignore().as_rowcount().execute()
 
@@ -983,7 +972,7 @@ def add_tags() -> Any:
     return Note.get(title="a").tags.add(list(Tag.select().order_by(Tag.id)))
 
 
-@case(create(NoteTag, [key(3), key(2)]), before=tags_and_notes)
+@case(create(NoteTag, [key(3), key(2)]), before=tags_and_notes, statements=3)
 def add_a_tag_by_its_id() -> Any:
     return Note.get(title="a").tags.add(uuid.UUID(int=2))
 
@@ -992,7 +981,7 @@ def add_a_tag_by_its_id() -> Any:
     create(ArticleTag, ["a", key(1)]),
     create(ArticleTag, ["a", key(2)]),
     before=both(tags_only, articles),
-    statements=4,
+    statements=3,
 )
 def add_tags_by_a_query() -> Any:
     return Article.get(code="a").tags.add(Tag.select().order_by(Tag.id))
@@ -1003,12 +992,12 @@ def add_from_the_other_side() -> Any:
     return Tag.get(name="blue").notes.add(Note.get(title="b"))
 
 
-@case(delete(NoteTag, [key(3), key(1)]), before=tagged, statements=5)
+@case(delete(NoteTag, [key(3), key(1)]), before=tagged, statements=4)
 def remove_a_tag() -> Any:
     return Note.get(title="a").tags.remove(Tag.get(name="red"))
 
 
-@case(delete(NoteTag, [key(3), key(2)]), before=tagged, statements=4)
+@case(delete(NoteTag, [key(3), key(2)]), before=tagged, statements=3)
 def remove_tags_by_a_query() -> Any:
     return Note.get(title="a").tags.remove(Tag.select().where(Tag.name == "blue"))
 
@@ -1017,7 +1006,7 @@ def remove_tags_by_a_query() -> Any:
     delete(NoteTag, [key(3), key(1)]),
     delete(NoteTag, [key(3), key(2)]),
     before=tagged,
-    statements=4,
+    statements=3,
 )
 def clear_tags() -> Any:
     return Note.get(title="a").tags.clear()
@@ -1028,7 +1017,7 @@ def clear_tags() -> Any:
     delete(NoteTag, [key(3), key(2)]),
     create(NoteTag, [key(3), key(2)]),
     before=tagged,
-    statements=7,
+    statements=6,
 )
 def set_tags() -> Any:
     Note.get(title="a").tags = [Tag.get(name="blue")]
@@ -1051,14 +1040,14 @@ def update_the_plain_table() -> Any:
     return query.execute(Note._meta.database)
 
 
-@case(delete(Note, key(3)), new_note(30, "c", 102), before=three_notes, statements=5)
+@case(delete(Note, key(3)), new_note(30, "c", 102), before=three_notes, statements=4)
 def change_a_key_in_the_plain_table() -> Any:
     table = Note._meta.table
     query = table.update({table.id: uuid.UUID(int=30).hex}).where(table.title == "c")
     return query.execute(Note._meta.database)
 
 
-@case(delete(Note, key(3)), before=three_notes, statements=8)
+@case(delete(Note, key(3)), before=three_notes, statements=7)
 def delete_from_the_plain_table() -> Any:
     table = Note._meta.table
     return table.delete().where(table.title == "c").execute(Note._meta.database)
@@ -1068,7 +1057,7 @@ def delete_from_the_plain_table() -> Any:
     create(Tag, key(1), name="red", count=1),
     modify(Tag, key(1), count=2),
     delete(Tag, key(1)),
-    statements=14,
+    statements=11,
 )
 def write_through_a_table_of_ones_own() -> Any:
     table: Any = peewee.Table("tag", ("id", "name", "count")).bind(Note._meta.database)
@@ -1092,7 +1081,7 @@ class Label(peewee.Model):
     create(Tag, key(1), name="red", count=5),
     modify(Tag, key(1), count=2),
     delete(Tag, key(1)),
-    statements=14,
+    statements=11,
 )
 def write_through_another_model_of_the_table() -> Any:
     with Label.bind_ctx(Note._meta.database):
@@ -1101,7 +1090,7 @@ def write_through_another_model_of_the_table() -> Any:
         return first, second, Label.delete().where(Label.title == "red").execute()
 
 
-@case(before=three_notes)
+@case(before=three_notes, statements=3)
 def write_an_untracked_table() -> Any:
     database = Note._meta.database
     database.execute_sql("CREATE TABLE own (a)")

@@ -161,7 +161,9 @@ class Sweep:
         prepare(self.folder / "prepared", met=scenario != "first")
         operations = first() if scenario == "first" else stubborn()
         steps = self._with_error(self._fresh(), operations, None)
-        deciding = [decides(name) for name in steps]
+        # All of the first transaction: it goes on after an error of one of its writes.
+        going_on = steps.index("before COMMIT")
+        deciding = [number < going_on or decides(name) for number, name in enumerate(steps)]
         for number in self._chosen(deciding, shard, shards, every):
             here = self._fresh()
             with self._noting(f"errors, step {number}: {steps[number - 1]}"):

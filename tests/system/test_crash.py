@@ -30,8 +30,8 @@ SWEEPS = (
     "service:5",
     "again",
     "moments",
-    "errors:20",
-    "errors-first:16",
+    "errors:40",
+    "errors-first:20",
 )
 
 Reports = dict[str, list[dict[str, Any]]]

@@ -423,3 +423,36 @@ def test_f11_two_creations_of_one_key_merge(fleet: Fleet) -> None:
     assert one.items()["theme"]["text"] == "dark"
     assert one.items()["theme"]["number"] == -1  # a creation says all fields
     assert "later" in one.items()
+
+
+# -- beyond the eleven ----------------------------------------------------------------------
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="the service does not remember what it refused as too far ahead: a copy of the request "
+    "that is minutes late is taken, although the device has given its entries new timestamps",
+)
+def test_a_copy_of_a_refused_request_that_comes_minutes_late_changes_nothing(
+    fleet: Fleet,
+) -> None:
+    fast, other = fleet.device(ahead_ms=6 * MINUTE), fleet.device()
+    fast.sync()
+    fast.put("a", text="fast")
+    copies: list[tuple[str, Sequence[Outgoing], dict[str, Any]]] = []
+    write = fast.wire.write
+
+    def copying(device: str, entries: Sequence[Outgoing], **options: Any) -> Receipt:
+        copies.append((device, list(entries), options))
+        return write(device, entries, **options)
+
+    fast.wire.write = copying  # type: ignore[method-assign]
+    fast.sync()
+    other.sync()
+    fleet.time.ms += 2 * MINUTE
+    other.put("a", text="other, and later")
+    other.sync()
+    device, entries, options = copies[0]
+    fleet.service.answer(lambda log: log.write(device, entries, **options))
+    fleet.settle()
+    assert other.texts() == {"a": "other, and later"}

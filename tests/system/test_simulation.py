@@ -19,14 +19,14 @@ from .simulation.oracle import Expected, expected
 from .simulation.service import Logged
 from .simulation.world import Failed, run_world
 
-DEVICE_DAYS = 150
-FAULTS = 500
+DEVICE_DAYS = 120
+FAULTS = 600
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_a_fleet_under_faults_comes_to_rest_equal(capsys: pytest.CaptureFixture[str]) -> None:
-    totals = run_fleet(seconds=60, device_days=DEVICE_DAYS, faults_wanted=FAULTS)
+    totals = run_fleet(seconds=180, device_days=DEVICE_DAYS, faults_wanted=FAULTS)
     with capsys.disabled():
         sys.stdout.write(f"\nsimulation: {totals}\n")
     assert totals.device_days >= 100
@@ -42,6 +42,10 @@ def test_a_world_in_which_three_times_as_much_goes_wrong(
     with capsys.disabled():
         sys.stdout.write(f"\nsimulation, hard: {totals}\n")
     assert totals.faults.total() >= 200
+
+
+def test_the_shared_log_in_memory_does_as_well() -> None:
+    run_fleet(first=2_000, seconds=20, device_days=40, memory=True)
 
 
 def test_the_same_seed_is_the_same_run() -> None:

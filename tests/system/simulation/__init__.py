@@ -12,7 +12,7 @@ One noun a file, from the ground up:
     clocks     the world's time, and devices' clocks, which are wrong
     models     the application's tables
     files      databases that can be lost at any statement
-    service    the real service, which can die and be restored
+    service    the real service, which can die and be restored; `memory_service`, its stand-in
     network    the way between them: lost, late, doubled requests; partitions
     workload   what users do
     device     one replica: a file, its models, a `Sync`; works, syncs, dies, restarts

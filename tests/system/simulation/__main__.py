@@ -18,16 +18,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="run this world only, and print its digest")
     parser.add_argument("--days", type=float, default=3.0, help="how long each world lives")
     parser.add_argument("--faults", type=float, default=1.0, help="how much goes wrong: 0 to 3")
+    parser.add_argument("--memory", action="store_true", help="MemorySharedLog for the service")
     parser.add_argument("--show", action="store_true", help="print everything that happens")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to go on")
     parser.add_argument("--first", type=int, default=1, help="the first seed of many")
     given = parser.parse_args()
     if given.seed is not None:
-        report = run_world(given.seed, days=given.days, faults=given.faults, show=given.show)
+        report = run_world(
+            given.seed,
+            days=given.days,
+            faults=given.faults,
+            memory=given.memory,
+            show=given.show,
+        )
         sys.stdout.write(f"seed {given.seed}: digest {report.digest}\n")
         return
     result = run_fleet(
-        first=given.first, seconds=given.seconds, days=given.days, faults=given.faults
+        first=given.first,
+        seconds=given.seconds,
+        days=given.days,
+        faults=given.faults,
+        memory=given.memory,
     )
     sys.stdout.write(f"{result}\n")
 

@@ -37,11 +37,12 @@ def run_fleet(
     faults_wanted: int = 0,
     days: float = 3.0,
     faults: float = 1.0,
+    memory: bool = False,
 ) -> Totals:
     """Run worlds of successive seeds until there are enough of both, or the time is over."""
     totals, began = Totals(), time.monotonic()
     for seed in count(first):
-        report = run_world(seed, days=days, faults=faults)
+        report = run_world(seed, days=days, faults=faults, memory=memory)
         totals.worlds += 1
         totals.device_days += report.device_days
         totals.entries += report.entries

@@ -14,6 +14,7 @@ from sharedlog.remote import Outgoing, Page, Receipt
 
 from .clocks import HOUR, MINUTE, SECOND
 from .faults import Crash, Faults
+from .memory_service import MemoryService
 from .service import Service
 from .trace import Trace
 
@@ -49,7 +50,12 @@ class Network:
     """Between all devices and the service."""
 
     def __init__(
-        self, world: World, service: Service, faults: Faults, chance: Random, trace: Trace
+        self,
+        world: World,
+        service: Service | MemoryService,
+        faults: Faults,
+        chance: Random,
+        trace: Trace,
     ) -> None:
         self._world = world
         self._service = service
@@ -197,7 +203,7 @@ class Link:
     def _check_groups(self, page: Page, after: str | None) -> None:
         """A page must not go on with the transaction that the one before it ended with."""
         last = self._ends.get(after or "")
-        if last is not None and page.entries and _group(last) == _group(page.entries[0]):
+        if last is not None and page.entries and last.group == page.entries[0].group:
             raise Torn(f"{self.name}: the page at {after} begins inside a transaction")
         if page.entries and page.has_more:
             self._ends[page.cursor] = page.entries[-1]
@@ -215,10 +221,6 @@ class Link:
         reply = self._network.exchange(self, what, request, carried)
         self._meanwhile()
         return reply
-
-
-def _group(entry: Entry) -> tuple[str, int]:
-    return entry.device, entry.ticks - entry.offset
 
 
 def _said(reply: object) -> str:

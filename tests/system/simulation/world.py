@@ -29,6 +29,7 @@ from .checks import (
 from .clocks import DAY, HOUR, MINUTE, SECOND, Clock, WorldTime, any_offset, any_step
 from .device import STATEMENTS, Device, any_habits
 from .faults import Crash, Faults
+from .memory_service import MemoryService
 from .network import Link, Network, Stuck
 from .oracle import expected
 from .service import Logged, Service
@@ -92,6 +93,7 @@ class World:
         *,
         days: float = 3.0,
         faults: float = 1.0,
+        memory: bool = False,
         show: bool = False,
     ) -> None:
         self.seed = seed
@@ -104,7 +106,12 @@ class World:
         self.faults = Faults(self._source("faults"), scale=faults)
         self.reached: Counter[str] = Counter()
         self._service_clock = Clock(self._time)
-        self.service = Service(folder, self._service_clock, self._source("service"))
+        chance = self._source("service")
+        self.service: Service | MemoryService = (
+            MemoryService(self._service_clock, chance)
+            if memory
+            else Service(folder, self._service_clock, chance)
+        )
         self.network = Network(self, self.service, self.faults, self._source("network"), self.trace)
         self._restores = self._chance.random() < 0.5
         self._beside: set[str] = set()
@@ -340,13 +347,17 @@ def run_world(seed: int, **options: Any) -> Report:
             raise Failed(seed, options, error, world.trace) from error
 
 
+NUMBERS = ("days", "faults")
+
+
 class Failed(AssertionError):
     """A world in which something went wrong: the message says how to see it again."""
 
     def __init__(
         self, seed: int, options: Mapping[str, Any], error: Exception, trace: Trace
     ) -> None:
-        switches = [f" --{name} {value}" for name, value in options.items() if name != "show"]
+        switches = [f" --{name} {value}" for name, value in options.items() if name in NUMBERS]
+        switches += [" --memory"] if options.get("memory") else []
         super().__init__(
             f"{trace.tail()}\n{type(error).__name__}: {error}\nReplay it with:\n"
             f"    python -m tests.system.simulation --seed {seed}{''.join(switches)}"
