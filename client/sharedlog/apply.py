@@ -216,7 +216,7 @@ class Applier:
         keys = []
         for pk in pks:
             try:
-                keys.append(tracked.key_parameters(loads(pk)))
+                keys.append(tracked.checked_key(loads(pk)))
             except UNFIT:
                 continue  # not a key of this table: the row cannot be in it
         return read_rows(self._database, tracked, keys)

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import peewee
-
 from .changes import CREATE, Change
 from .clock import Version
 from .journal import Journal
-from .rows import UNFIT, conversions
+from .rows import UNFIT, UNTAKEN, conversions
 from .tracked import Tracked
 from .versions import Versions
 
@@ -38,7 +36,8 @@ class Arrivals:
         if tracked.parents:
             return set()
         names = list(tracked.by_name)
-        columns = conversions(tracked.columns)
+        columns = [(plain, convert) for _, plain, convert in conversions(tracked.columns)]
+        key = tracked.key[0] if len(tracked.key) == 1 else None
         parameters: list[list[Any]] = []
         births: list[tuple[str, Version]] = []
         for pk, changes in rows.items():
@@ -49,9 +48,11 @@ class Arrivals:
             if list(value) != names:
                 continue
             try:
-                row = tracked.key_parameters(change.pk)
-                for wire, (_, plain, convert) in zip(value.values(), columns, strict=True):
-                    row.append(wire if type(wire) is plain else convert(wire))
+                row = [key.key_parameter(change.pk)] if key else tracked.checked_key(change.pk)
+                row += [
+                    wire if type(wire) is plain else convert(wire)
+                    for wire, (plain, convert) in zip(value.values(), columns, strict=True)
+                ]
             except UNFIT:
                 continue
             parameters.append(row)
@@ -61,7 +62,7 @@ class Arrivals:
         try:
             with self._journal.savepoint():
                 self._journal.run_many(tracked.upsert_sql, parameters)
-        except (peewee.IntegrityError, peewee.DataError):
+        except UNTAKEN:
             return set()
         self._versions.store_births(tracked.collection, births, tracked.names)
         return {pk for pk, _ in births}

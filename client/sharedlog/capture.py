@@ -57,7 +57,6 @@ class Recorder:
         self._cascades = Cascades(database, registry)
         self._execute: Callable[..., Any] = database.execute
         self._defaults: dict[str, frozenset[str]] = {}
-        self.on_record: Callable[[], None] | None = None
 
     def install(self) -> None:
         """Start recording: from here on `database.execute` is this recorder's."""
@@ -85,10 +84,7 @@ class Recorder:
         if tracked is None:
             return self._execute(query, **options)
         with self._journal.transaction():
-            cursor = self._recorded(tracked, query, options)
-        if self.on_record is not None:
-            self.on_record()
-        return cursor
+            return self._recorded(tracked, query, options)
 
     def _recorded(self, tracked: Tracked, query: Any, options: dict[str, Any]) -> Any:
         found: Rows | None = None

@@ -18,7 +18,7 @@ import peewee
 from .comparing import enforces_foreign_keys
 from .journal import Journal
 from .parents import Parents, Relations
-from .rows import UNFIT, Conversion, Work, conversions, read_rows
+from .rows import UNFIT, UNTAKEN, Conversion, Work, conversions, read_rows
 from .tracked import Registry, Tracked
 from .versions import Versions
 
@@ -148,14 +148,14 @@ class Placement:
             with self._savepoint():
                 self._run_many(sql, [work.parameters for work in works])
             return []
-        except (peewee.IntegrityError, peewee.DataError):
+        except UNTAKEN:
             pass
         failed = []
         for work in works:
             try:
                 with self._savepoint():
                     self._run_many(sql, [work.parameters])
-            except (peewee.IntegrityError, peewee.DataError) as error:
+            except UNTAKEN as error:
                 self._park(work, f"constraint: {error}")
                 failed.append(work)
         return failed
@@ -164,7 +164,7 @@ class Placement:
 def _parameters(work: Work, columns: Iterable[Conversion]) -> list[Any]:
     if not work.in_table:
         values = work.values or {}
-        row = work.key_parameters()
+        row = work.tracked.checked_key(work.key)
         for name, plain, convert in columns:
             wire = values[name]
             row.append(wire if type(wire) is plain else convert(wire))

@@ -13,8 +13,17 @@ from .journal import chunks
 from .reconcile import RowState
 from .tracked import Tracked, TrackedColumn
 
-UNFIT = (ValueError, TypeError, KeyError, OverflowError)
+UNFIT = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 """What converting a value from the wire may raise when it is not one of its column."""
+
+UNTAKEN = (
+    peewee.IntegrityError,
+    peewee.DataError,
+    peewee.ProgrammingError,
+    peewee.InterfaceError,
+    OverflowError,
+)
+"""What the database or its driver may raise for a row that it does not take."""
 
 Target = tuple[str, str]
 """A field that others refer to: table and field name."""
@@ -80,7 +89,13 @@ Conversion = tuple[str, "type | None", Callable[[Wire], Any]]
 
 
 def conversions(columns: Iterable[TrackedColumn]) -> list[Conversion]:
-    return [(column.name, column.codec.plain, column.to_parameter) for column in columns]
+    """What converts the values of these columns, for many rows at a time."""
+    result = []
+    for column in columns:
+        stored = column.codec.to_stored
+        plain = stored if isinstance(stored, type) else column.plain
+        result.append((column.name, plain, column.to_parameter))
+    return result
 
 
 def read_rows(

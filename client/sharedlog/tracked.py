@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from .changes import Wire
+from .changes import Wire, dumps
 from .errors import AutoIncrementKey, ConfigurationError, NotASyncModel, ValueRefused
 from .fields import Codec, check_text, codec_for
 from .models import SyncModel
@@ -25,6 +25,21 @@ class Converted(peewee.Value):
     def __init__(self, stored: Any) -> None:
         super().__init__(stored, converter=False, unpack=False)
         self.wire = tag(stored)
+
+
+def _stays(stored: Any) -> bool:
+    """Whether a column of another type keeps this value as it is (SQLite's affinities)."""
+    if type(stored) is not str:
+        return type(stored) is bytes
+    try:
+        float(stored)
+    except ValueError:
+        return True
+    return False
+
+
+UNBOUND = (list, dict)
+"""What JSON has and no column takes."""
 
 
 class TrackedColumn:
@@ -85,12 +100,31 @@ class TrackedColumn:
         raise NotCanonical
 
     def to_parameter(self, wire: Wire) -> Any:
-        """What the database driver takes for a wire value."""
-        if wire is None or type(wire) is self.plain:
+        """What the database driver takes for a wire value. Raises one of `rows.UNFIT` if it
+        takes none: the value may come from anybody."""
+        if wire is None or (type(wire) is str and self.plain is str):
             return wire
         if is_escape(wire):
-            return untag(wire[RAW])
-        return self.codec.to_stored(wire)
+            stored = untag(wire[RAW])
+        else:
+            stored = wire if type(wire) is self.plain else self.codec.to_stored(wire)
+        if type(stored) in UNBOUND or (type(stored) is int and not -(2**63) <= stored < 2**63):
+            raise ValueError(f"{stored!r:.100} is not a value of {self.name}")
+        return stored
+
+    def key_parameter(self, wire: Wire) -> Any:
+        """The same for a part of a key, which must be as this library would write it.
+
+        1, true and "1" are one key to a column of numbers, but three rows in the log: which of
+        them stood in the table would depend on the order of their arrival.
+        """
+        if type(wire) is str and self.plain is str:
+            return wire
+        stored = self.to_parameter(wire)
+        same = self.wire_of_stored(stored)
+        if dumps(same) != dumps(wire) or (is_escape(wire) and not _stays(stored)):
+            raise ValueError(f"{wire!r:.100} is not how a key {self.name} is written")
+        return stored
 
     def _named(self, refused: ValueRefused) -> ValueRefused:
         """The refusal that says which field it is."""
@@ -166,6 +200,13 @@ class Tracked:
         if type(pk) is not list or len(pk) != len(self.key):
             raise ValueError(f"the key of {self.collection} has {len(self.key)} parts")
         return [c.to_parameter(part) for c, part in zip(self.key, pk, strict=True)]
+
+    def checked_key(self, pk: Wire) -> list[Any]:
+        """The same for a pk that may come from anybody."""
+        parts = [pk] if len(self.key) == 1 else pk
+        if type(parts) is not list or len(parts) != len(self.key):
+            raise ValueError(f"the key of {self.collection} has {len(self.key)} parts")
+        return [column.key_parameter(part) for column, part in zip(self.key, parts, strict=True)]
 
     @cached_property
     def where_key(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -19,7 +19,7 @@ TICKS_PER_MS = 1024
 OPERATIONS = ("create", "modify", "delete")
 """Position = the number stored; SQLite keeps 0 and 1 in no bytes at all."""
 
-NUMBERS = {name: number for number, name in enumerate(OPERATIONS)}
+NUMBERS: Mapping[str, int] = {name: number for number, name in enumerate(OPERATIONS)}
 
 COLLECTION_CHARS_MAX = 200
 

@@ -590,6 +590,92 @@ def test_a_row_whose_unique_value_is_taken_waits_with_its_children(open_replica:
     assert len(replica.table("person")) == 1
 
 
+def everything() -> Models:
+    class Thing(SyncModel):
+        key = peewee.CharField(primary_key=True)
+        text = peewee.TextField(null=True)
+        number = peewee.BigIntegerField(null=True)
+        flag = peewee.BooleanField(null=True)
+        real = peewee.FloatField(null=True)
+        exact = peewee.DecimalField(null=True)
+        at = peewee.DateTimeField(null=True)
+        day = peewee.DateField(null=True)
+        time = peewee.TimeField(null=True)
+        stamp = peewee.TimestampField(null=True)
+        uuid = peewee.UUIDField(null=True)
+        blob = peewee.BlobField(null=True)
+        data = peewee.JSONField(null=True)
+        other = peewee.ForeignKeyField("self", null=True)
+
+        class Meta:
+            table_name = "thing"
+
+    class Plain(SyncModel):
+        key = peewee.IntegerField(primary_key=True)
+        text = peewee.CharField(null=True)
+
+        class Meta:
+            table_name = "plain"
+
+    return {"Thing": Thing, "Plain": Plain}
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(
+        ("", "a", "0", "1.5", "NaN", "true", "2026-13-40", "2026-01-01", "====", "\0")
+    )
+    | st.just("00000000-0000-4000-8000-000000000001"),
+    lambda children: (
+        st.lists(children, max_size=2)
+        | st.dictionaries(st.sampled_from(("raw", "bytes", "decimal", "k")), children, max_size=2)
+    ),
+    max_leaves=4,
+)
+THING = ("text", "number", "flag", "real", "exact", "at", "day", "time", "stamp", "uuid", "blob")
+
+
+@st.composite
+def odd_entries(draw: st.DrawFn) -> list[Entry]:
+    """Changes as no device of ours would make them: any value for any field, any key."""
+    entries = []
+    for tick in range(1, draw(st.integers(2, 8))):
+        table = draw(st.sampled_from(("thing", "plain")))
+        pk = draw(st.sampled_from(("k", 1)) | JSON.filter(_is_key))
+        operation = draw(st.sampled_from(("create", "create", "modify", "delete")))
+        fields = (*THING, "data", "other") if table == "thing" else ("text",)
+        names = draw(st.lists(st.sampled_from(fields), unique=True))
+        value = None if operation == "delete" else {name: draw(JSON) for name in names}
+        entries.append(entry(table, pk, Write((tick, "a"), operation, value)))
+    return entries
+
+
+def _is_key(value: Any) -> bool:
+    return value is not None and not isinstance(value, dict)
+
+
+@settings(max_examples=150, deadline=None)
+@given(odd_entries(), st.integers(0, 2**32))
+def test_any_value_anywhere_blocks_nobody(entries: list[Entry], seed: int) -> None:
+    """A value that does not fit is parked with its row; all devices end equal all the same."""
+    chance = random.Random(seed)
+    good = [create("plain", 10**9 + i, 100 + i, text="good") for i in range(2)]
+    outcomes = []
+    for _ in range(2):
+        replica = Replica(":memory:", everything())
+        delivered(replica, entries + good, chance)
+        rows = replica.database.execute_sql("SELECT * FROM plain").fetchall()
+        assert {(10**9, "good"), (10**9 + 1, "good")} <= set(rows)
+        rows += replica.database.execute_sql("SELECT * FROM thing").fetchall()
+        parked = sorted(replica.parked())
+        outcomes.append((sorted(map(repr, rows)), parked))
+        replica.close()
+    assert outcomes[0] == outcomes[1]
+
+
 def test_values_of_a_table_that_is_not_known_are_held(open_replica: Opener) -> None:
     replica = open_replica(tree())
     life = [Write((1, "a"), "create", {"x": 1}), Write((2, "b"), "modify", {"x": 2})]

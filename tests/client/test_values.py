@@ -245,6 +245,7 @@ def test_what_only_the_table_sees_arrives_or_is_refused(
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.more is not None], ids=str)
 def test_any_value_arrives_to_the_bit(kind: Kind, open_device: OpenDevice) -> None:
+    assert kind.more is not None
     model: Any = model_of(kind)
     pair = Pair(open_device, model)
 

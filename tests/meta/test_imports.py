@@ -47,6 +47,7 @@ SERVICE_LAYERS = (
     {"errors"},
     {"settings", "entries", "tables"},
     {"database"},
+    {"beginnings"},
     {"appending", "paging"},
     {"browsing"},
     {"store"},
@@ -69,7 +70,7 @@ DATABASE = {"peewee", "playhouse", "sqlite3", "apsw", "psycopg"}
 NETWORK = {"gql", "graphql", "httpx2", "socket", "http", "urllib", "asyncio", "ssl", "websockets"}
 
 PURE = {"clock", "changes", "reconcile"}
-STORE_SIDE = {"tables", "database", "appending", "paging", "browsing", "store"}
+STORE_SIDE = {"tables", "database", "beginnings", "appending", "paging", "browsing", "store"}
 GRAPHQL_SIDE = {"wire", "overview", "documents", "faults", "schema", "app"}
 
 MODULES = [

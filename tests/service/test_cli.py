@@ -92,7 +92,7 @@ def test_after_a_restore_every_log_begins_a_new_epoch(run: Run, tmp_path: Path) 
     ("words", "said"),
     [
         (("serve", "--no-auth", "--host", "0.0.0.0"), "loopback"),
-        (("serve", "--db", "nowhere/log.db"), "does not exist"),
+        (("serve", "--port", "0", "--db", "nowhere/log.db"), "does not exist"),
         (("serve", "--host", "256.1.1.1"), "Cannot listen"),
         (("token", "create", "--user", ""), "user name"),
         (("token", "list", "--db", "."), "is a folder"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sharedlog import changes, journal, parents, placement, reconcile
+from sharedlog import arrivals, changes, journal, parents, placement, reconcile
 from sharedlog.clock import Version
 from sharedlog.errors import EntryUnreadable
 from sharedlog.exchange import Exchange
@@ -279,6 +279,13 @@ def parked_for_ever(patch: Patch) -> None:
 @plant("children of a row that is parked stay (found by test_apply)")
 def children_stay(patch: Patch) -> None:
     patch.setattr(parents.Parents, "_in_tables", lambda self, lost: [])
+
+
+@plant("a value that does not fit ends the pull (found by test_apply)")
+def misfit_throws(patch: Patch) -> None:
+    for module in (arrivals, placement):
+        patch.setattr(module, "UNFIT", ())
+        patch.setattr(module, "UNTAKEN", ())
 
 
 @plant("rows that wait for each other wait for ever")

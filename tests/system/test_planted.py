@@ -131,6 +131,11 @@ NAMED: dict[Plant, list[Check]] = {
     plants.children_stay: [
         in_replicas(test_apply.test_a_row_whose_new_parent_is_missing_takes_its_children_along)
     ],
+    plants.misfit_throws: [
+        in_replicas(
+            test_apply.test_a_row_with_a_value_that_does_not_fit_is_parked_with_its_children
+        )
+    ],
     plants.cycles_wait: [
         in_replicas(test_apply.test_a_child_waits_for_its_parent_and_the_cycle_arrives_at_once)
     ],
