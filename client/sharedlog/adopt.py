@@ -15,7 +15,8 @@ from typing import Any
 from .changes import CREATE, DELETE, Wire, loads
 from .errors import ValueRefused
 from .journal import OPERATION_CODES, Journal, Record
-from .tracked import Registry, Tracked
+from .registry import Registry
+from .tracked import Tracked
 from .versions import Versions
 
 CHUNK = 500

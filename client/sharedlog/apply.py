@@ -21,8 +21,9 @@ from .journal import Journal
 from .parents import Relations
 from .placement import Placement
 from .reconcile import RowState, merge
+from .registry import Registry
 from .rows import UNFIT, Work, read_rows
-from .tracked import Registry, Tracked
+from .tracked import Tracked
 from .versions import Versions
 
 UNKNOWN_COLLECTION = "unknown collection"
@@ -106,6 +107,29 @@ class Applier:
         self._place(works, applied)
         return applied
 
+    def release_held(self) -> None:
+        """Bring values that were kept for fields the application did not know into their
+        columns, now that it knows them. Inside the open transaction; does nothing while the
+        fields of a table are the same as the last time."""
+        works: dict[str, list[Work]] = {}
+        for tracked in self._registry:
+            key, names = f"fields {tracked.collection}", dumps(sorted(tracked.names))
+            if (before := self._journal.state(key)) == names:
+                continue
+            self._journal.set_state(**{key: names})
+            if before is not None and tracked.names.difference(loads(before)):
+                works[tracked.collection] = self._with_held(tracked)
+        self._place({name: some for name, some in works.items() if some}, Applied())
+
+    def _with_held(self, tracked: Tracked) -> list[Work]:
+        works = []
+        for pk, state in self._versions.holding(tracked.collection).items():
+            known = state.held.keys() & tracked.names
+            if known:
+                written = {name: state.held.pop(name) for name in known}
+                works.append(Work(tracked, pk, loads(pk), state, written, True))
+        return works
+
     def _place(self, works: dict[str, list[Work]], applied: Applied) -> None:
         placement = Placement(
             self._database, self._registry, self._relations, self._journal, self._versions
@@ -137,7 +161,7 @@ class Applier:
             if change is None:
                 continue
             rows, pk = changes[change.collection], dumps(change.pk)
-            versioned = (Version(ticks, device), change)
+            versioned = (tuple.__new__(Version, (ticks, device)), change)  # a fast Version(…)
             if pk in rows:
                 rows[pk].append(versioned)
             else:

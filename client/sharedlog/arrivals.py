@@ -7,10 +7,10 @@ not quite as usual is left to `placement`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
-from .changes import CREATE, Change
+from .changes import CREATE, Change, Wire
 from .clock import Version
 from .journal import Journal
 from .rows import UNFIT, UNTAKEN, conversions
@@ -19,6 +19,24 @@ from .versions import Versions
 
 Changes = dict[str, list[tuple[Version, Change]]]
 """The changes of each row, by its pk as JSON text."""
+
+
+class _Plans(dict[tuple[type, ...], list[tuple[int, Callable[[Wire], Any]]]]):
+    """Which values have to be converted, by the types of all: most rows have the same."""
+
+    def __init__(self, tracked: Tracked) -> None:
+        super().__init__()
+        self._conversions = conversions(tracked.columns)
+
+    def __missing__(self, types: tuple[type, ...]) -> list[tuple[int, Callable[[Wire], Any]]]:
+        self[types] = [
+            (place, convert)
+            for place, (kind, (_, plain, convert)) in enumerate(
+                zip(types, self._conversions, strict=True)
+            )
+            if kind is not plain and kind is not type(None)
+        ]
+        return self[types]
 
 
 class Arrivals:
@@ -36,7 +54,7 @@ class Arrivals:
         if tracked.parents:
             return set()
         names = list(tracked.by_name)
-        columns = [(plain, convert) for _, plain, convert in conversions(tracked.columns)]
+        plans = _Plans(tracked)
         key = tracked.key[0] if len(tracked.key) == 1 else None
         parameters: list[list[Any]] = []
         births: list[tuple[str, Version]] = []
@@ -49,10 +67,10 @@ class Arrivals:
                 continue
             try:
                 row = [key.key_parameter(change.pk)] if key else tracked.checked_key(change.pk)
-                row += [
-                    wire if type(wire) is plain else convert(wire)
-                    for wire, (plain, convert) in zip(value.values(), columns, strict=True)
-                ]
+                values = list(value.values())
+                for place, convert in plans[tuple(map(type, values))]:
+                    values[place] = convert(values[place])
+                row += values
             except UNFIT:
                 continue
             parameters.append(row)

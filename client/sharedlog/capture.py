@@ -25,26 +25,24 @@ import peewee
 from .changes import CREATE, DELETE, MODIFY
 from .comparing import Cascades, Comparison, Found
 from .errors import ConfigurationError
+from .inserts import Rows, check_key, in_hand, inserted
 from .journal import Journal, Record
 from .raw import NotCanonical
+from .registry import Registry
 from .rivals import offered_keys, rivals_of
 from .rows import as_wires, read_rows, select_rows
 from .statements import (
-    Rows,
     Said,
     Sets,
     Values,
     check_constants,
-    check_key,
     deleted,
-    in_hand,
-    inserted,
     record,
     same_rows,
     sets_of,
     updated,
 )
-from .tracked import Registry, Tracked, TrackedColumn
+from .tracked import Tracked, TrackedColumn
 
 
 class Recorder:
@@ -83,6 +81,8 @@ class Recorder:
         tracked = self._registry.table(query.table)
         if tracked is None:
             return self._execute(query, **options)
+        if self._journal.in_transaction():
+            return self._recorded(tracked, query, options)
         with self._journal.transaction():
             return self._recorded(tracked, query, options)
 
@@ -94,7 +94,7 @@ class Recorder:
         said = self._said(tracked, query, found)
         if said is not None:
             return self._by_value(said, options)
-        check_constants(tracked, query, found)
+        check_constants(tracked, query, () if found is None else found.values())
         with self._journal.savepoint():
             self._journal.take_write_lock()
             if isinstance(query, peewee.Insert):

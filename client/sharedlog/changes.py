@@ -102,4 +102,4 @@ def decode(data: str) -> Change:
     if field is not None and (value is None or list(value) != [field]):
         # The proof of concept could name the one field that changed.
         raise EntryUnreadable("A change of one field must hold exactly that field in its value.")
-    return Change(operation, collection, pk, value)
+    return tuple.__new__(Change, (operation, collection, pk, value))  # a fast Change(…)

@@ -13,9 +13,10 @@ import peewee
 
 from .changes import CREATE, DELETE, MODIFY, Wire, loads
 from .journal import Record, chunks
+from .registry import ACTING, Registry, Rule
 from .rows import read_rows, select_rows
 from .statements import Values, record
-from .tracked import ACTING, Registry, Rule, Tracked
+from .tracked import Tracked
 
 Found = dict[str, Values]
 """Rows of one table: pk as JSON text -> values by name."""

@@ -77,8 +77,10 @@ class Exchange:
         self._restamps = 0
 
     def run(self, *, send: bool) -> None:
-        """Go on until there is nothing to send and nothing to receive."""
+        """Go on until there is nothing to receive, and nothing to send of what was recorded
+        before: under constant writing, what comes meanwhile is the next run's."""
         self._since = self._journal.oldest_unsent()
+        until = self._journal.next_ticks()
         pending = self._journal.count_unsent()
         more = True
         while True:
@@ -89,7 +91,7 @@ class Exchange:
                     hint="Its clock may have been set back. Nothing is lost; try again later.",
                 )
             after = self._journal.state("checkpoint")
-            batch = self._next_batch() if send else []
+            batch = self._next_batch(until) if send else []
             if not batch and not more:
                 return
             try:
@@ -241,11 +243,14 @@ class Exchange:
             self._journal.set_state(checkpoint=None, epoch=None)
             self._journal.unsend_everything()
 
-    def _next_batch(self) -> list[Outgoing]:
-        """The next entries to send. What `pre_send` drops is marked, and not sent."""
+    def _next_batch(self, until: int) -> list[Outgoing]:
+        """The next entries to send, if they are older than `until`. What `pre_send` drops is
+        marked, and not sent."""
         replica = self._replica
         while True:
             local = self._journal.unsent(replica.batch_size, replica.byte_limit)
+            if local and local[0].ticks >= until:
+                return []
             batch, dropped = replica.pipeline.outgoing(local)
             if dropped:
                 with replica.writing():

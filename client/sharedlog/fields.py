@@ -48,8 +48,7 @@ class Codec:
     Attributes:
         to_wire: Python value to JSON value.
         from_stored: Stored value to JSON value.
-        to_stored: JSON value to what the database driver takes. ValueError or TypeError if
-            there is no such value.
+        to_stored: JSON value to stored value. ValueError or TypeError if there is none.
         plain: Values of this type are the same in all three forms.
         own: The field is of the application's own class.
     """
@@ -199,6 +198,15 @@ def _decimal_from_stored(stored: Any) -> Wire:
         if _is_short(value):
             return str(value)
     raise NotCanonical
+
+
+def _decimal_to_stored(value: Wire) -> Any:
+    number = decimal.Decimal(value)
+    stored = float(number)
+    if not math.isfinite(stored):
+        raise ValueError(f"{value!r} is no decimal number")
+    whole = number == number.to_integral_value() and -(2**63) <= number < 2**63
+    return int(number) if whole else stored
 
 
 def _bytes_to_wire(value: Any) -> Wire:
@@ -364,7 +372,7 @@ _KNOWN: tuple[tuple[type[peewee.Field], Callable[[Any], Codec]], ...] = (
     (peewee.FloatField, lambda field: _FLOAT),
     (
         peewee.DecimalField,
-        lambda field: Codec(_decimal_to_wire(field), _decimal_from_stored, decimal.Decimal),
+        lambda field: Codec(_decimal_to_wire(field), _decimal_from_stored, _decimal_to_stored),
     ),
     (peewee.CharField, lambda field: _TEXT),
     (peewee.TextField, lambda field: _TEXT),

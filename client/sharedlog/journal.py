@@ -151,7 +151,11 @@ class Journal(Transactions):
         """
         group = self._group()
         if len(records) == 1:
-            return self._append(group, records)
+            if group.is_full(size := len(records[0].pk) + len(records[0].value or "")):
+                group.begin_anew()
+            group.entries += 1
+            group.size += size
+            return self._insert(group, records)
         with self.savepoint():  # the application may catch an error and go on
             return self._append(group, records)
 

@@ -11,8 +11,9 @@ from .changes import dumps, loads
 from .clock import BEFORE_TRACKING
 from .journal import chunks
 from .reconcile import RowState
+from .registry import Registry
 from .rows import UNFIT, Reference, Target, Work, read_rows, select_rows, target_of
-from .tracked import Registry, Tracked, TrackedColumn
+from .tracked import Tracked, TrackedColumn
 from .versions import Versions
 
 Park = Callable[[Work, str, "dict[str, object] | None"], None]

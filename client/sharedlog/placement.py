@@ -18,8 +18,9 @@ import peewee
 from .comparing import enforces_foreign_keys
 from .journal import Journal
 from .parents import Parents, Relations
+from .registry import Registry
 from .rows import UNFIT, UNTAKEN, Conversion, Work, conversions, read_rows
-from .tracked import Registry, Tracked
+from .tracked import Tracked
 from .versions import Versions
 
 

@@ -16,6 +16,7 @@ import orjson
 
 from .changes import Entry
 from .errors import (
+    ConfigurationError,
     ConnectionFailed,
     DeviceRefused,
     EpochChanged,
@@ -234,7 +235,7 @@ def _page(answer: dict[str, Any]) -> Page:
     packed = answer["packed"]
     devices = packed["devices"]
     entries = [
-        Entry(devices[device], ticks, offset, data)
+        tuple.__new__(Entry, (devices[device], ticks, offset, data))  # a fast Entry(…)
         for device, ticks, offset, data in packed["entries"]
     ]
     return Page(entries, answer["cursor"], answer["hasMore"], answer["epoch"], answer["serverTime"])
@@ -277,12 +278,12 @@ class HttpTransport:
 
     def __init__(self, url: str, token: str | None = None, *, timeout_s: float = 60.0) -> None:
         if not url.startswith(("http://", "https://")):
-            raise MissingToken(
+            raise ConfigurationError(
                 f"{url!r} is not an http(s) address.",
                 hint="Give the service's GraphQL address, such as http://localhost:8000/graphql.",
             )
         self._url = url
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = {"Authorization": f"Bearer {_header(token)}"} if token else {}
         self._timeout_s = timeout_s
         self._session: Any = None
         self._client: Any = None
@@ -346,10 +347,26 @@ class HttpTransport:
             client.close_sync()
 
 
+def _header(token: str) -> str:
+    """A token without white space around it, such as a file's last newline."""
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ConfigurationError(  # and the token itself is not told
+            "The token is not one that `sharedlog token create` made.",
+            hint="A token is a word that begins with slog_.",
+        )
+    return token
+
+
 def _http_error(error: Any) -> SharedLogError:
     code = error.code
     if code in (401, 403):
         return Unauthorized(f"The service refused the request (HTTP {code}).")
+    if code in (404, 405):
+        return ProtocolError(
+            f"There is no sharedlog service at this address (HTTP {code}).",
+            hint="The address of a service ends in /graphql.",
+        )
     if code == 429 or (code is not None and code >= 500):
         return ConnectionFailed(f"The service is not able to answer now (HTTP {code}).")
     return ServiceFailed(str(error), service_code=f"HTTP_{code}")
@@ -362,13 +379,19 @@ def error_from(errors: Sequence[Any]) -> SharedLogError:
         return ProtocolError(f"The service's error is not understood: {first!r}.")
     code = (first.get("extensions") or {}).get("code", "UNKNOWN")
     message = str(first.get("message") or code)
-    if code in ("UNAUTHENTICATED", "FORBIDDEN"):
+    if code == "FORBIDDEN":
+        return Unauthorized(message, hint="Leave `user` out: the token says whose log it is.")
+    if code == "UNAUTHENTICATED":
         return Unauthorized(
             message,
             hint="Make a token with `sharedlog token create --user NAME` and pass it as token=….",
         )
     if code in ("DEVICE_UNKNOWN", "DEVICE_REVOKED"):
-        return DeviceRefused(message)
+        return DeviceRefused(
+            message,
+            hint="This file belongs to another user or service, or to a service that lost its "
+            "database. Check url and token; nothing here is lost.",
+        )
     if code in ("EPOCH_CHANGED", "CURSOR_AHEAD"):
         return EpochChanged(message)
     return ServiceFailed(message, service_code=code)

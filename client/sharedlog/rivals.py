@@ -8,10 +8,11 @@ from typing import Any
 import peewee
 
 from .changes import Wire
+from .inserts import Rows
 from .journal import chunks
 from .raw import NotCanonical, is_escape
 from .rows import select_rows
-from .statements import Rows, Values, column_of
+from .statements import Values, column_of
 from .tracked import Tracked, TrackedColumn
 
 
@@ -19,7 +20,7 @@ def offered_keys(tracked: Tracked, query: Any, found: Rows | None) -> dict[str, 
     """The keys of the rows that an insert offers, by their JSON; None if only the table knows."""
     if found is None:
         return None
-    place = {field: index for index, field in enumerate(found.fields)}
+    place = found.shape.place
     if any(column.field not in place for column in tracked.key):
         return None
     keys = [(column, place[column.field]) for column in tracked.key]
@@ -65,7 +66,7 @@ def rivals_of(
     uniques = _unique_sets(database, tracked)
     if found is None or uniques is None:
         return None
-    place = {column_of(tracked, field): index for index, field in enumerate(found.fields)}
+    place = {column_of(tracked, field): index for index, field in enumerate(found.shape.fields)}
     rivals: dict[str, Values] = {}
     for unique in uniques:
         if any(column not in place for column in unique):

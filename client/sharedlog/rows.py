@@ -90,12 +90,7 @@ Conversion = tuple[str, "type | None", Callable[[Wire], Any]]
 
 def conversions(columns: Iterable[TrackedColumn]) -> list[Conversion]:
     """What converts the values of these columns, for many rows at a time."""
-    result = []
-    for column in columns:
-        stored = column.codec.to_stored
-        plain = stored if isinstance(stored, type) else column.plain
-        result.append((column.name, plain, column.to_parameter))
-    return result
+    return [(column.name, column.plain, column.to_parameter) for column in columns]
 
 
 def read_rows(

@@ -5,13 +5,12 @@ Nothing here touches the database. `NotCanonical` means: only the table can tell
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import peewee
 
-from .changes import CREATE, DELETE, MODIFY, Wire
-from .errors import AutoIncrementKey
+from .changes import DELETE, MODIFY, Wire
 from .fields import check_text
 from .journal import OPERATION_CODES, Record
 from .raw import NotCanonical, tag
@@ -28,175 +27,9 @@ class Said(NamedTuple):
     records: list[Record]
 
 
-class Rows(NamedTuple):
-    """What an insert is about to insert: its fields, and for each row their values."""
-
-    fields: list[peewee.Field]
-    rows: list[list[Any]]
-
-
 def record(tracked: Tracked, operation: str, pk: str, values: Mapping[str, Wire] | None) -> Record:
     text = None if values is None else tracked.value_json(values)
     return Record(tracked.collection, pk, OPERATION_CODES[operation], text)
-
-
-# -- inserts -----------------------------------------------------------------------------
-
-
-def in_hand(tracked: Tracked, query: Any) -> tuple[Any, Rows | None]:
-    """The query with its rows in a list, and these rows: they are looked at before they are
-    written, and a generator can be read, a default be called, only once. None if the rows come
-    from a select, or if their columns are none of the model's."""
-    rows = query._insert
-    if query._query_type == peewee.Insert.QUERY:
-        return query, None
-    if query._query_type == peewee.Insert.MULTI and not isinstance(rows, list | tuple):
-        query = query.clone()
-        query._insert = list(rows)
-    try:
-        found = _rows_of(tracked, query)
-    except NotCanonical:
-        return query, None
-    if query.table is tracked.model and found.rows:
-        simple = query._query_type == peewee.Insert.SIMPLE
-        if tracked.own:
-            _convert_own(tracked, found)
-        elif simple and len(found.fields) == len(query._insert):
-            return query, found
-        query = query.clone()
-        query._columns, query._insert = found
-    return query, found
-
-
-def _convert_own(tracked: Tracked, found: Rows) -> None:
-    place = {field: index for index, field in enumerate(found.fields)}
-    for column in tracked.own:
-        index = place.get(column.field)
-        if index is not None:
-            for row in found.rows:
-                row[index] = column.converted(row[index])
-
-
-def inserted(
-    tracked: Tracked, query: Any, found: Rows | None, defaults: Callable[[Tracked], frozenset[str]]
-) -> Said | None:
-    """The records of a plain insert with these rows.
-
-    `defaults` tells which columns have a default of the database's own.
-    """
-    if found is None or query._on_conflict is not None:
-        return None
-    if not found.rows:
-        return Said(query, [])
-    place = {field: index for index, field in enumerate(found.fields)}
-    if any(column.field not in place for column in tracked.key):
-        return None
-    missing = [column.name for column in tracked.columns if column.field not in place]
-    if missing and not defaults(tracked).isdisjoint(missing):
-        return None
-    return Said(query, _created(tracked, place, found.rows))
-
-
-def _created(
-    tracked: Tracked, place: Mapping[peewee.Field, int], rows: Sequence[Sequence[Any]]
-) -> list[Record]:
-    keys = [(column, place[column.field]) for column in tracked.key]
-    given = [(c.name, c, place[c.field]) for c in tracked.columns if c.field in place]
-    blank: Values = dict.fromkeys(tracked.by_name)
-    records = []
-    for row in rows:
-        pk = [column.exact_wire(row[index]) for column, index in keys]
-        if None in pk:
-            raise NotCanonical
-        values = blank.copy()
-        for name, column, index in given:
-            value = row[index]
-            values[name] = (
-                value if value is None or type(value) is column.plain else column.exact_wire(value)
-            )
-        text = tracked.pk_json(pk[0] if len(pk) == 1 else pk)
-        records.append(Record(tracked.collection, text, _CREATE, tracked.value_json(values)))
-    return records
-
-
-_CREATE = OPERATION_CODES[CREATE]
-
-
-def _rows_of(tracked: Tracked, query: Any) -> Rows:
-    """An insert's rows with the model's defaults: what Peewee would write."""
-    defaults = tracked.model._meta.defaults if query.table is tracked.model else {}
-    if query._query_type == peewee.Insert.SIMPLE:
-        row = {_field_of(tracked, key): value for key, value in query._insert.items()}
-        for field, default in defaults.items():
-            if field not in row:
-                row[field] = default() if callable(default) else default
-        return Rows(list(row), [list(row.values())])
-    source = query._insert
-    if not source:
-        return Rows([], [])
-    columns = query._columns or (
-        list(source[0]) if isinstance(source[0], Mapping) else query.get_default_columns()
-    )
-    fields = dict.fromkeys(_field_of(tracked, column) for column in columns or ())
-    fields |= dict.fromkeys(defaults)
-    lookups = [(field, _lookups(field, defaults)) for field in fields]
-    return Rows(list(fields), [_row_of(lookups, row) for row in source])
-
-
-def _lookups(field: peewee.Field, defaults: Mapping[Any, Any]) -> tuple[Any, Callable[[], Any]]:
-    """The keys by which a row may name the field, and what stands where it does not."""
-
-    def missing() -> Any:
-        if field in defaults:
-            default = defaults[field]
-            return default() if callable(default) else default
-        if field.null:
-            return None
-        raise ValueError(f"Missing value for {field.name}.")
-
-    return (field, *dict.fromkeys((field.name, field.column_name))), missing
-
-
-def _row_of(lookups: Sequence[tuple[Any, Any]], row: Any) -> list[Any]:
-    values = []
-    if isinstance(row, Mapping):
-        for _, (keys, missing) in lookups:
-            for key in keys:
-                try:
-                    values.append(row[key])
-                    break
-                except KeyError:
-                    pass
-            else:
-                values.append(missing())
-        return values
-    for index, (_, (_, missing)) in enumerate(lookups):
-        try:
-            values.append(row[index])
-        except IndexError:
-            values.append(missing())
-    return values
-
-
-def check_key(tracked: Tracked, found: Rows | None) -> None:
-    """Refuse to let SQLite number the rows of an integer key that the application left out."""
-    column = tracked.key[0]
-    if (
-        found is None
-        or len(tracked.key) > 1
-        or not isinstance(column.field, peewee.IntegerField)
-        or column.field.constraints
-    ):
-        return
-    place = {field: index for index, field in enumerate(found.fields)}
-    index = place.get(column.field)
-    if index is None or any(row[index] is None for row in found.rows):
-        raise AutoIncrementKey(
-            f"{column} has no value: SQLite would number the row itself, and two devices give "
-            "the same number to different rows.",
-            hint=f"Give each row a key of its own, or remove {column.name!r} from "
-            f"{tracked.model.__name__} (SyncModel brings a UUID key).",
-        )
 
 
 # -- updates and deletions ---------------------------------------------------------------
@@ -313,7 +146,7 @@ def column_of(tracked: Tracked, key: Any) -> TrackedColumn | None:
     return tracked.by_column.get(getattr(key, "name", None))
 
 
-def _field_of(tracked: Tracked, key: Any) -> peewee.Field:
+def field_of(tracked: Tracked, key: Any) -> peewee.Field:
     if isinstance(key, peewee.Field) and key.model is tracked.model:
         return key
     column = column_of(tracked, key)
@@ -323,12 +156,12 @@ def _field_of(tracked: Tracked, key: Any) -> peewee.Field:
     return field
 
 
-def check_constants(tracked: Tracked, query: Any, found: Rows | None = None) -> None:
+def check_constants(
+    tracked: Tracked, query: Any, given: Iterable[tuple[peewee.Field, Any]] = ()
+) -> None:
     """Refuse what cannot be carried before it is written, also where the table will be read:
-    it would make something else of it."""
-    pairs: list[tuple[Any, Any]] = []
-    if found is not None:
-        pairs += [pair for row in found.rows for pair in zip(found.fields, row, strict=True)]
+    it would make something else of it. `given` are the values of an insert's rows."""
+    pairs: list[tuple[Any, Any]] = list(given)
     conflict = getattr(query, "_on_conflict", None)
     pairs += ((conflict and conflict._update) or {}).items()
     pairs += (getattr(query, "_update", None) or {}).items()

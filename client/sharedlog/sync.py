@@ -21,6 +21,7 @@ import peewee
 from .adopt import Adopted, Adoption
 from .apply import Applier
 from .capture import Recorder
+from .checks import check_bounds, check_keys, check_tables, resolved
 from .clock import TICKS_PER_MS, Now, system_now
 from .errors import ConfigurationError, MissingToken, NotSetUp
 from .events import Event, Listener, Reconciled, Reconciling, SyncResult
@@ -28,8 +29,8 @@ from .exchange import Exchange, Replica
 from .inbox import Inbox
 from .journal import Journal
 from .pipeline import Pipeline, Processor, Serializer
+from .registry import Registry
 from .remote import GraphQLSharedLog, HttpTransport, SharedLog
-from .tracked import Registry
 from .versions import Versions
 
 BATCH_SIZE = 1_000
@@ -92,12 +93,9 @@ class Sync:
         now: Now = system_now,
         new_request_id: Callable[[], str] = secrets.token_urlsafe,
     ) -> None:
-        self.database = _resolved(database)
+        self.database = resolved(database)
+        check_bounds(batch_size=batch_size, byte_limit=byte_limit)
         self.registry = Registry(self.database, models)
-        if not len(self.registry):
-            raise ConfigurationError(
-                "No models are given.", hint="Write Sync(database, [Note, Tag], …)."
-            )
         self._shared_log = shared_log or _over_http(url, token, user)
         self._device_name = device_name
         self._new_request_id = new_request_id
@@ -128,6 +126,7 @@ class Sync:
         self._lock = threading.RLock()
         self._working = False
         self._ready = False
+        self._tables_checked = False
 
     # -- set-up --------------------------------------------------------------------------
 
@@ -138,6 +137,8 @@ class Sync:
         are its own business.
         """
         if not self._ready:
+            self._check_outside_transaction("setup")
+            check_keys(self.database, self.registry)
             self.journal.create_tables()
             with self.journal.transaction():
                 self.inbox.try_again()
@@ -149,7 +150,7 @@ class Sync:
         """Stop recording and release the connection to the service."""
         self._recorder.uninstall()
         self._shared_log.close()
-        self._ready = False
+        self._ready = self._tables_checked = False
 
     def __enter__(self) -> Sync:
         return self.setup()
@@ -253,9 +254,9 @@ class Sync:
         if not self.inbox.waiting(1) and not self.versions.parked_collections():
             return  # as usual, and then no other writer has to wait for us
         while True:
+            received = self.inbox.waiting(self._batch_size)
+            self._emit(Reconciling(len(received)))
             with self._writing():
-                received = self.inbox.waiting(self._batch_size)
-                self._emit(Reconciling(len(received)))
                 applied = self._applier.apply([entry for _, entry in received], None)
                 self.inbox.drop(number for number, _ in received)
             result.add(applied)
@@ -284,14 +285,14 @@ class Sync:
             raise NotSetUp()
 
     @contextmanager
-    def _exclusively(self) -> Iterator[None]:
+    def _exclusively(self, method: str = "sync") -> Iterator[None]:
         """One call at a time, and outside of the caller's transactions.
 
         That is looked at before waiting: who holds the write lock and waits for another
         thread's sync() would wait for one that waits for him.
         """
         self._check_ready()
-        self._check_outside_transaction()
+        self._check_outside_transaction(method)
         with self._lock:
             if self._working:
                 raise ConfigurationError(
@@ -300,19 +301,28 @@ class Sync:
                 )
             self._working = True
             try:
+                self._check_tables()
                 yield
             finally:
                 self._working = False
 
-    def _check_outside_transaction(self) -> None:
+    def _check_tables(self) -> None:
+        """Once: all tables are there, and values kept for new columns come into them."""
+        if not self._tables_checked:
+            check_tables(self.database, self.registry)
+            with self._writing():
+                self._applier.release_held()
+            self._tables_checked = True
+
+    def _check_outside_transaction(self, method: str) -> None:
         if self.journal.in_transaction():
             raise ConfigurationError(
-                "sync() was called inside a transaction.",
+                f"{method}() was called inside a transaction.",
                 hint="Call it after the `with database.atomic()` block.",
             )
 
     def _writing(self) -> _Writing:
-        self._check_outside_transaction()
+        self._check_outside_transaction("sync")
         return _Writing(self)
 
     def _emit(self, event: Event) -> None:
@@ -338,18 +348,6 @@ class _Writing:
         except BaseException:  # the commit failed
             self._sync.versions.forget_numbers()
             raise
-
-
-def _resolved(database: peewee.Database | peewee.Proxy) -> peewee.Database:
-    if isinstance(database, peewee.Proxy):
-        if database.obj is None:
-            raise ConfigurationError(
-                "The database proxy is not initialized.",
-                hint="Call proxy.initialize(SqliteDatabase(…)) before making the Sync.",
-            )
-        resolved: peewee.Database = database.obj
-        return resolved
-    return database
 
 
 def _over_http(url: str | None, token: str | None, user: str | None) -> SharedLog:

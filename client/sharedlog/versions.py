@@ -143,6 +143,15 @@ class Versions:
         )
         return self._read(cursor.fetchall())
 
+    def holding(self, collection: str) -> dict[str, RowState]:
+        """The rows of a table that hold values the table has no column for."""
+        cursor = self._run(
+            f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND born IS NOT NULL "
+            "AND held IS NOT NULL AND parked IS NULL ORDER BY pk",
+            (collection,),
+        )
+        return self._read(cursor.fetchall())
+
     def parked_collections(self) -> set[str]:
         cursor = self._run("SELECT DISTINCT collection FROM sharedlog_row WHERE parked IS NOT NULL")
         return {row[0] for row in cursor.fetchall()}

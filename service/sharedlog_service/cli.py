@@ -89,9 +89,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=8000, help="port, 0 for any free one (default: 8000)"
     )
-    parser.add_argument(
-        "--user", default="me", help="the user made on an empty database (default: me)"
-    )
+    parser.add_argument("--user", help="the user made on an empty database (default: me)")
     parser.add_argument(
         "--no-auth", action="store_true", help="ask for no tokens; on loopback addresses only"
     )
@@ -163,7 +161,10 @@ def _serve(args: argparse.Namespace) -> int:
         if args.ready_file:
             _write_private(args.ready_file, json.dumps(found.for_machines()))
 
-    return serve(settings, port=args.port, user=args.user, announce=announce)
+    def warn(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    return serve(settings, port=args.port, user=args.user, announce=announce, warn=warn)
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -181,21 +182,42 @@ def _open(args: argparse.Namespace) -> Store:
     return Store.open(args.db)
 
 
-def _token_create(args: argparse.Namespace) -> int:
-    from sharedlog_service.auth import issue_token
+def _open_existing(args: argparse.Namespace) -> Store:
+    """For commands that mean nothing on an empty database, which opening would make."""
+    from sharedlog_service.errors import ConfigurationError
 
+    if not args.db.exists():
+        raise ConfigurationError(f"There is no database {args.db}.")
+    return _open(args)
+
+
+def _token_create(args: argparse.Namespace) -> int:
+    from sharedlog_service.auth import check_user_name, issue_token
+    from sharedlog_service.database import check_writable
+
+    # Before the file is there: a refused command must not leave one behind.
+    check_user_name(args.user)
+    check_writable(args.db)
+    new = not args.db.exists()
     store = _open(args)
     try:
-        print(issue_token(store, args.user, args.name))
+        token = issue_token(store, args.user, args.name)
     finally:
         store.close()
+    if new:
+        print(
+            f"Made a new database {args.db.absolute()}. "
+            "(A service that runs elsewhere does not know this token.)",
+            file=sys.stderr,
+        )
+    print(token)
     return 0
 
 
 def _token_list(args: argparse.Namespace) -> int:
     from sharedlog_service.auth import TOKEN_ID_CHARS
 
-    store = _open(args)
+    store = _open_existing(args)
     try:
         tokens = store.tokens()
     finally:
@@ -209,7 +231,7 @@ def _token_list(args: argparse.Namespace) -> int:
 def _token_revoke(args: argparse.Namespace) -> int:
     from sharedlog_service.auth import revoke_token
 
-    store = _open(args)
+    store = _open_existing(args)
     try:
         revoke_token(store, args.id)
     finally:
@@ -237,12 +259,7 @@ def _schema(args: argparse.Namespace) -> int:
 
 
 def _restored(args: argparse.Namespace) -> int:
-    from sharedlog_service.errors import ConfigurationError
-
-    if not args.db.exists():
-        # Opening would make it, and an empty new database is what nobody means here.
-        raise ConfigurationError(f"There is no database {args.db}.")
-    store = _open(args)
+    store = _open_existing(args)
     try:
         count = store.renew_epochs()
     finally:

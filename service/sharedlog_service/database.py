@@ -6,6 +6,9 @@ to survive being used from several, and whoever writes has to write from one at 
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -175,6 +178,21 @@ def check_folder(path: Path) -> None:
         raise ConfigurationError(f"The folder of {path} does not exist.")
     if path.is_dir():
         raise ConfigurationError(f"{path} is a folder; a database file is needed.")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written or made, with the system's reason; makes nothing."""
+    check_folder(path)
+    try:
+        if not path.exists():
+            # Not under its own name: another process might open that before it is gone again.
+            with tempfile.TemporaryFile(dir=path.absolute().parent):
+                pass
+        # Asked, not opened: closing would drop locks that this process has on the file.
+        elif not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
 
 
 def migrate(db: peewee.Database) -> None:

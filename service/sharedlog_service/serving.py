@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shlex
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +12,15 @@ import uvicorn
 
 from sharedlog_service.app import create_app
 from sharedlog_service.auth import check_user_name, issue_token
+from sharedlog_service.database import check_writable
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.graphiql import ready_address
 from sharedlog_service.settings import Settings
 from sharedlog_service.store import Store
+
+FIRST_USER = "me"
+
+PORT_MAX = 65535
 
 SHUTDOWN_S = 8
 """uvicorn's own default waits for ever for a client that keeps a stream open."""
@@ -53,27 +59,44 @@ class Announcement:
             f"sharedlog answers at {self.url}",
             f"  database  {self.settings.db.absolute()}",
         ]
+        another = f"another: {token_command(self.settings, 'NAME')}"
         if self.token is not None:
             lines += [
                 f"  user      {self.user}",
                 f"  token     {self.token}",
-                "            shown only now; another: sharedlog token create --user NAME",
+                f"            shown only now; {another}",
             ]
+        elif not self.settings.no_auth:
+            lines.append(f"  token     as printed at the first start; {another}")
         if self.settings.no_auth:
             lines.append("  access    anybody on this machine, to every log (--no-auth)")
         lines += [f"  GraphiQL  {self.graphiql}", "Stop it with Ctrl-C."]
         return "\n".join(lines)
 
 
+def token_command(settings: Settings, user: str) -> str:
+    """What to type for another token of this database."""
+    words = ["sharedlog", "token", "create", "--user", user]
+    if settings.db != Settings().db:
+        words += ["--db", str(settings.db)]
+    return shlex.join(words)
+
+
 def serve(
-    settings: Settings, *, port: int, user: str, announce: Callable[[Announcement], None]
+    settings: Settings,
+    *,
+    port: int,
+    user: str | None = None,
+    announce: Callable[[Announcement], None],
+    warn: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Serve until stopped; `announce` is called once requests are answered."""
-    # First of all: a token that nobody gets to see must not be made.
+    check_writable(settings.db)
+    # Before the first token: one that nobody gets to see must not be made.
     with listen(settings.host, port) as listener:
-        token = prepare(settings, user)
+        token = prepare(settings, user, warn=warn)
         url = f"http://{bracketed(settings.host)}:{listener.getsockname()[1]}/graphql"
-        known = user if token or settings.no_auth else None
+        known = (FIRST_USER if user is None else user) if token or settings.no_auth else None
         found = Announcement(settings, url, known, token)
         server = AnnouncingServer(server_config(settings), lambda: announce(found))
         # The schema and its libraries are here to stay: no collection needs to look at them again.
@@ -99,23 +122,36 @@ def server_config(settings: Settings) -> uvicorn.Config:
     )
 
 
-def prepare(settings: Settings, user: str) -> str | None:
-    """Make the first user of an empty database; returns a token if one was made."""
-    check_user_name(user)
+def prepare(
+    settings: Settings, user: str | None = None, *, warn: Callable[[str], None] = lambda _: None
+) -> str | None:
+    """Make the first user of an empty database; returns a token if one was made.
+
+    `warn` is told of a user who was asked for by name, is not there and is not made.
+    """
+    first = FIRST_USER if user is None else user
+    check_user_name(first)
     store = Store.open(settings.db, now=settings.now, new_id=settings.new_id)
     try:
-        if store.users():
+        if users := store.users():
+            if user is not None and user not in users:
+                warn(
+                    f"--user {user} is ignored: the database has users already. "
+                    f"To add one: {token_command(settings, user)}"
+                )
             return None
         if settings.no_auth:
-            store.create_user(user)
+            store.create_user(first)
             return None
-        return issue_token(store, user, "first")
+        return issue_token(store, first, "first")
     finally:
         store.close()
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Open the listening socket here: its port is known before the server runs, also for port 0."""
+    if not 0 <= port <= PORT_MAX:
+        raise ConfigurationError(f"A port is a number from 0 to {PORT_MAX}.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named so that asyncio knows it for TCP and switches Nagle's delay off:
     # with proto 0 each small answer took 40 ms longer.

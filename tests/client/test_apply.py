@@ -18,7 +18,7 @@ from sharedlog.apply import Applied, Applier
 from sharedlog.changes import decode, dumps
 from sharedlog.inbox import Inbox
 from sharedlog.journal import Journal
-from sharedlog.tracked import Registry
+from sharedlog.registry import Registry
 from sharedlog.versions import Versions
 
 from ..dictmodel import Row, Write, row_of

@@ -322,6 +322,21 @@ def test_a_service_whose_clock_fell_behind_is_tried_again_later(new_device: NewD
         assert sync.sync().sent == 1
 
 
+def test_sync_ends_while_others_go_on_writing(new_device: NewDevice) -> None:
+    device = new_device(MemorySharedLog(), batch_size=2)
+
+    @device.sync.on_event
+    def write_more(event: Event) -> None:
+        if isinstance(event, Sending):
+            for number in range(3):
+                Note.create(title="meanwhile", number=number)
+
+    with device as sync:
+        Note.create(title="before")
+        assert sync.sync().sent == 1
+        assert sync.status().pending == 3
+
+
 def test_pruning_changes_no_outcome(new_device: NewDevice) -> None:
     ticking = count(1_000_000)
     log = MemorySharedLog()
@@ -367,7 +382,7 @@ def test_misuse_says_what_to_write(tmp_path: Path) -> None:
         Sync(database, [Note], url="http://localhost:8000/graphql")
     with pytest.raises(ConfigurationError, match=r"\[Note, Tag\]"):
         Sync(database, [], shared_log=MemorySharedLog())
-    with pytest.raises(MissingToken, match="http"):
+    with pytest.raises(ConfigurationError, match="http"):
         Sync(database, [Note], url="localhost:8000", token="slog_x")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import peewee
@@ -284,6 +285,13 @@ def test_however_a_value_is_written_the_log_says_the_same(open_device: OpenDevic
 KEYS = [kind for kind in KINDS if kind.as_key]
 
 
+def keys_of(kind: Kind) -> list[Any]:
+    """Values that may be keys. A number that is not of its column's type, as which SQLite keeps
+    also the last two, has no certain form: elsewhere such a row is parked, and that is told."""
+    odd = [value for value in kind.odd if isinstance(value, str | bytes)]
+    return [value for value in [*kind.values, *odd] if value not in (Decimal("1E+20"), "2024")]
+
+
 @pytest.mark.parametrize("kind", KEYS, ids=str)
 def test_every_kind_can_be_a_key_and_be_referred_to(kind: Kind, open_device: OpenDevice) -> None:
     class Parent(SyncModel):
@@ -302,7 +310,7 @@ def test_every_kind_can_be_a_key_and_be_referred_to(kind: Kind, open_device: Ope
 
     pair = Pair(open_device, Parent, Child, Part)
     with pair.one:
-        for number, value in enumerate([*kind.values, *kind.odd]):
+        for number, value in enumerate(keys_of(kind)):
             with suppressed(), pair.one.database.atomic():
                 parent = Parent.create(code=value)
                 Child.create(parent=parent)
@@ -313,15 +321,15 @@ def test_every_kind_can_be_a_key_and_be_referred_to(kind: Kind, open_device: Ope
     with pair.one:
         assert Parent.select().count() >= 1
         Parent.update(note="all").execute()
-        for value in kind.values:
+        for value in keys_of(kind):
             Parent.update(note="one").where(Parent.code == value).execute()
             Child.update(parent=None).where(Child.parent == value).execute()
     pair.check()
     with pair.one:
         Part.delete().execute()
-        for value in kind.values:
+        for value in keys_of(kind):
             Parent.delete_by_id(value)
-        assert Parent.select().count() <= len(kind.odd)
+        assert Parent.select().count() == 0
     pair.check()
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from sharedlog_service.auth import token_digest
 from sharedlog_service.cli import _write_private, add_commands
+from sharedlog_service.database import check_writable
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.serving import Announcement, bracketed, listen, prepare
 from sharedlog_service.settings import Settings
@@ -62,6 +63,16 @@ def test_another_database_can_be_named(run: Run, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["other.db"]
 
 
+def test_a_token_for_a_new_database_comes_with_a_warning(run: Run, tmp_path: Path) -> None:
+    _, printed, said = run("token", "create", "--user", "ada")
+    assert printed.startswith("slog_")
+    assert said == (
+        f"Made a new database {tmp_path / 'sharedlog.db'}. "
+        "(A service that runs elsewhere does not know this token.)\n"
+    )
+    assert run("token", "create", "--user", "ada")[2] == ""
+
+
 def test_the_schema_is_printed_written_and_checked(run: Run, tmp_path: Path) -> None:
     code, printed, _ = run("schema")
     assert (code, printed) == (0, (ROOT / "schema.graphql").read_text())
@@ -94,18 +105,25 @@ def test_after_a_restore_every_log_begins_a_new_epoch(run: Run, tmp_path: Path) 
         (("serve", "--no-auth", "--host", "0.0.0.0"), "loopback"),
         (("serve", "--port", "0", "--db", "nowhere/log.db"), "does not exist"),
         (("serve", "--host", "256.1.1.1"), "Cannot listen"),
+        (("serve", "--port", "99999"), "A port is a number from 0 to 65535."),
+        (("serve", "--port", "-1"), "A port is a number from 0 to 65535."),
+        (("serve", "--db", "/proc/x.db"), "Cannot write /proc/x.db: "),
+        (("token", "create", "--user", "ada", "--db", "/proc/x.db"), "Cannot write /proc/x.db: "),
         (("token", "create", "--user", ""), "user name"),
         (("token", "list", "--db", "."), "is a folder"),
-        (("restored", "--db", "none.db"), "no database"),
+        (("token", "list"), "There is no database sharedlog.db."),
+        (("token", "revoke", "3f9ac01b22d4", "--db", "none.db"), "There is no database none.db."),
+        (("restored", "--db", "none.db"), "There is no database none.db."),
     ],
 )
 def test_what_the_user_can_mend_is_said_in_a_sentence(
-    run: Run, words: tuple[str, ...], said: str
+    run: Run, tmp_path: Path, words: tuple[str, ...], said: str
 ) -> None:
     code, _, complaint = run(*words)
     assert code == 2
     assert said in complaint
     assert len(complaint.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_port_that_is_taken_makes_no_token(run: Run, tmp_path: Path) -> None:
@@ -118,6 +136,27 @@ def test_a_port_that_is_taken_makes_no_token(run: Run, tmp_path: Path) -> None:
     assert (code, printed) == (2, "")
     assert f"127.0.0.1:{port}" in complaint
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_database_is_checked_before_the_port(run: Run) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for file, said in (("/proc/x.db", "Cannot write"), ("none/x.db", "does not exist")):
+            code, _, complaint = run("serve", "--port", port, "--db", file)
+            assert (code, said in complaint) == (2, True)
+
+
+def test_a_database_that_may_not_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "log.db"
+    Store.open(file).close()
+    check_writable(file)
+    # The superuser may write everything, whatever the file's mode says.
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ConfigurationError, match=r"Cannot write .*log\.db: Permission denied\."):
+        check_writable(file)
 
 
 @pytest.mark.parametrize("command", ["serve", "token", "schema"])
@@ -167,6 +206,32 @@ def test_the_first_start_makes_a_user_and_a_token_and_the_second_nothing(tmp_pat
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), ""),
+        (("--user", "ada"), ""),
+        (
+            ("--user", "bob"),
+            "--user bob is ignored: the database has users already. "
+            "To add one: sharedlog token create --user bob\n",
+        ),
+    ],
+)
+def test_a_user_who_is_not_made_is_mentioned(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    run("token", "create", "--user", "ada")
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    # As if stopped as soon as it would begin to answer.
+    monkeypatch.setattr("sharedlog_service.serving.AnnouncingServer.run", interrupted)
+    assert run("serve", "--port", "0", *words) == (0, "", said)
+
+
+def interrupted(*args: object, **named: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_without_tokens_the_first_start_makes_a_user_only(tmp_path: Path) -> None:
     settings = Settings(db=tmp_path / "log.db", no_auth=True)
     assert prepare(settings, "me") is None
@@ -182,9 +247,25 @@ def test_the_announcement_shows_a_token_only_when_it_is_new(tmp_path: Path) -> N
     assert "slog_x" in new.for_people()
     assert new.graphiql.startswith(url + "#token=slog_x")
     old = Announcement(settings, url, None, None)
-    assert "token" not in old.for_people()
+    assert "slog_" not in old.for_people()
     assert old.graphiql == url
     assert set(old.for_machines()) == {"url", "graphiql", "user", "token"}
+
+
+def test_the_announcement_says_how_to_get_another_token() -> None:
+    url = "http://127.0.0.1:8000/graphql"
+    for db, command in (
+        ("sharedlog.db", "sharedlog token create --user NAME"),
+        ("a.db", "sharedlog token create --user NAME --db a.db"),
+        ("my log.db", "sharedlog token create --user NAME --db 'my log.db'"),
+    ):
+        settings = Settings(db=Path(db))
+        first = Announcement(settings, url, "me", "slog_x").for_people().splitlines()
+        assert f"            shown only now; another: {command}" in first
+        later = Announcement(settings, url, None, None).for_people().splitlines()
+        assert f"  token     as printed at the first start; another: {command}" in later
+    open_to_all = Announcement(Settings(no_auth=True), url, "me", None)
+    assert "token " not in open_to_all.for_people()
 
 
 def test_the_ready_file_is_for_its_owner_only(tmp_path: Path) -> None:

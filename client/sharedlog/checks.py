@@ -1,0 +1,86 @@
+"""What must be right before anything is recorded or exchanged; each error says what to write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import peewee
+
+from .errors import AutoIncrementKey, ConfigurationError
+from .registry import Registry
+from .tracked import Tracked
+
+UNSUPPORTED = frozenset(("APSWDatabase", "SqliteQueueDatabase", "CySqliteDatabase"))
+"""SQLite by other drivers, or in a thread of its own: their transactions cannot be watched."""
+
+
+def resolved(database: Any) -> peewee.Database:
+    """The database behind a proxy, if it is one that sharedlog works on."""
+    if isinstance(database, peewee.Proxy):
+        if database.obj is None:
+            raise ConfigurationError(
+                "The database proxy is not initialized.",
+                hint="Call proxy.initialize(SqliteDatabase(…)) before making the Sync.",
+            )
+        database = database.obj
+    names = {cls.__name__ for cls in type(database).__mro__}
+    if not isinstance(database, peewee.SqliteDatabase) or names & UNSUPPORTED:
+        raise ConfigurationError(
+            f"A {type(database).__name__} cannot be synced.",
+            hint="sharedlog works on peewee.SqliteDatabase and PooledSqliteDatabase.",
+        )
+    return database
+
+
+def check_bounds(**bounds: Any) -> None:
+    for name, value in bounds.items():
+        if type(value) is not int or value < 1:
+            raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 1.")
+
+
+def check_keys(database: peewee.Database, registry: Registry) -> None:
+    """Refuse tables that number their rows although the model's key says otherwise."""
+    for tracked in registry:
+        stored = {column.name: column for column in _columns(database, tracked)}
+        for column in tracked.key:
+            found = stored.get(column.field.column_name)
+            if found is None or not found.primary_key or len(tracked.key) > 1:
+                continue
+            if found.data_type.upper() == "INTEGER" and _is_uuid(column.field):
+                raise AutoIncrementKey(
+                    f"The table {tracked.collection!r} still numbers its rows "
+                    f"({found.name} INTEGER), so two devices give one number to different rows.",
+                    hint='Give the rows new keys first: see "Rows that have numbers" in the guide.',
+                )
+
+
+def check_tables(database: peewee.Database, registry: Registry) -> None:
+    """Refuse to exchange anything while a table or a column is missing."""
+    for tracked in registry:
+        stored = {column.name for column in _columns(database, tracked)}
+        if not stored:
+            raise ConfigurationError(
+                f"The table {tracked.collection!r} does not exist.",
+                hint=f"Call database.create_tables([{tracked.model.__name__}]) before sync().",
+            )
+        for column in (*tracked.key, *tracked.columns):
+            if column.field.column_name not in stored:
+                raise ConfigurationError(
+                    f"The table {tracked.collection!r} has no column "
+                    f"{column.field.column_name!r}, but {tracked.model.__name__} has.",
+                    hint="Alter the table first (playhouse.migrate), then sync.",
+                )
+
+
+def _columns(database: peewee.Database, tracked: Tracked) -> list[Any]:
+    """The columns of a model's table, as far as there is one."""
+    try:
+        return list(database.get_columns(tracked.collection, tracked.model._meta.schema))
+    except peewee.OperationalError:  # its database is yet to be attached
+        return []
+
+
+def _is_uuid(field: Any) -> bool:
+    while isinstance(field, peewee.ForeignKeyField):
+        field = field.rel_field
+    return isinstance(field, peewee.UUIDField)
