@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
+import peewee
+
 from .changes import CREATE, Change, Wire
 from .clock import Version
 from .journal import Journal
@@ -24,19 +26,21 @@ Changes = dict[str, list[tuple[Version, Change]]]
 class _Plans(dict[tuple[type, ...], list[tuple[int, Callable[[Wire], Any]]]]):
     """Which values have to be converted, by the types of all: most rows have the same."""
 
-    def __init__(self, tracked: Tracked) -> None:
+    def __init__(self, tracked: Tracked, database: peewee.Database) -> None:
         super().__init__()
         self._conversions = conversions(tracked.columns)
+        # SQLite has numbers for them, and its driver looks long for another way to write one.
+        self._of_bool = int if isinstance(database, peewee.SqliteDatabase) else bool
 
     def __missing__(self, types: tuple[type, ...]) -> list[tuple[int, Callable[[Wire], Any]]]:
-        self[types] = [
-            (place, convert)
-            for place, (kind, (_, plain, convert)) in enumerate(
-                zip(types, self._conversions, strict=True)
-            )
-            if kind is not plain and kind is not type(None)
-        ]
-        return self[types]
+        plan = self[types] = []
+        for place, kind in enumerate(types):
+            _, plain, convert = self._conversions[place]
+            if kind is plain is bool:
+                plan.append((place, self._of_bool))
+            elif kind is not plain and kind is not type(None):
+                plan.append((place, convert))
+        return plan
 
 
 class Arrivals:
@@ -54,7 +58,7 @@ class Arrivals:
         if tracked.parents:
             return set()
         names = list(tracked.by_name)
-        plans = _Plans(tracked)
+        plans = _Plans(tracked, self._journal.database)
         key = tracked.key[0] if len(tracked.key) == 1 else None
         parameters: list[list[Any]] = []
         births: list[tuple[str, Version]] = []
@@ -68,7 +72,7 @@ class Arrivals:
             try:
                 row = [key.key_parameter(change.pk)] if key else tracked.checked_key(change.pk)
                 values = list(value.values())
-                for place, convert in plans[tuple(map(type, values))]:
+                for place, convert in plans[tuple([type(wire) for wire in values])]:
                     values[place] = convert(values[place])
                 row += values
             except UNFIT:

@@ -30,13 +30,16 @@ GROUP_BYTES = 4_000_000
 """Bounds of a group: well below what the service takes in one request, so that one large
 transaction can always be sent. What exceeds them travels as several groups."""
 
-# The clock and the entry in one statement: wall time, but later than every timestamp that
-# was given out (the log's newest) or seen from others (the floor).
-_NEXT_TICKS = f"""SELECT max((? - lead_ms) * {TICKS_PER_MS}, floor + 1,
-    1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)) AS t FROM sharedlog_clock"""
+# Wall time, but later than every timestamp that was given out (the log's newest) or seen from
+# others (the floor).
+_NEXT_TICKS = f"""(SELECT max((? - lead_ms) * {TICKS_PER_MS}, floor + 1,
+    1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)) FROM sharedlog_clock)"""
+# The clock and the entry in one statement; of values, because SQLite would first copy what it
+# selects from the table that it inserts into.
 _APPEND_FIRST = f"""INSERT INTO sharedlog_entry
-    SELECT t, CASE WHEN ? IS NULL THEN 0 ELSE max(0, t - ?) END, ?, ?, ?, ?, {UNSENT}, NULL
-    FROM ({_NEXT_TICKS})"""
+    VALUES ({_NEXT_TICKS}, 0, ?, ?, ?, ?, {UNSENT}, NULL)"""
+_APPEND_NEXT = f"""INSERT INTO sharedlog_entry
+    VALUES ({_NEXT_TICKS}, max(0, {_NEXT_TICKS} - ?), ?, ?, ?, ?, {UNSENT}, NULL)"""
 _APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, {UNSENT}, NULL)"
 
 T = TypeVar("T")
@@ -164,8 +167,11 @@ class Journal(Transactions):
         return first
 
     def _insert(self, group: _Group, records: Sequence[Record]) -> int:
-        start = group.start
-        cursor = self.run(_APPEND_FIRST, (start, start, *records[0], self._now()))
+        start, now = group.start, self._now()
+        if start is None:
+            cursor = self.run(_APPEND_FIRST, (now, *records[0]))
+        else:
+            cursor = self.run(_APPEND_NEXT, (now, now, start, *records[0]))
         ticks: int = cursor.lastrowid
         if start is None or start > ticks:  # a savepoint was rolled back, and time with it
             start = group.start = ticks
@@ -305,7 +311,7 @@ class Journal(Transactions):
 
     def next_ticks(self) -> int:
         """The timestamp that a local change would get now."""
-        row = self.run(_NEXT_TICKS, (self._now(),)).fetchone()
+        row = self.run(f"SELECT {_NEXT_TICKS}", (self._now(),)).fetchone()
         return int(row[0])
 
     def trust_clock(self, lead_ms: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import peewee
 import pytest
 
-from sharedlog import SharedLog, Sync, SyncModel
+from sharedlog import Change, SharedLog, Sync, SyncModel, changes
 from sharedlog.clock import TICKS_PER_MS
 from sharedlog.remote import Outgoing, Page, Receipt
 
@@ -225,11 +225,20 @@ def test_f3_only_what_was_sent_is_marked_as_sent(fleet: Fleet) -> None:
     assert [entry.ticks for entry in fleet.log()] == sorted({e.ticks for e in fleet.log()})
 
 
+class Verbose:
+    """A serializer that makes the row "b" too large for the service."""
+
+    def encode(self, change: Change) -> str:
+        return changes.encode(change) + " " * (600_000 if change.pk == "b" else 0)
+
+    def decode(self, data: str) -> Change:
+        return changes.decode(data)
+
+
 def test_f3_a_refused_entry_is_not_taken_for_sent(fleet: Fleet) -> None:
-    device, reader = fleet.device(), fleet.device()
-    too_large = "x" * (512 * 1024 + 1)
+    device, reader = fleet.device(serializer=Verbose()), fleet.device()
     device.put("a", text="1")
-    device.put("b", text=too_large)
+    device.put("b", text="2")
     device.put("c", text="3")
     result = device.sync()
     assert (result.sent, result.refused) == (2, 1)
