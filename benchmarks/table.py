@@ -22,12 +22,18 @@ def show(figures: Sequence[Figure]) -> None:
         table.add_column(title, justify="right" if 2 <= place <= 5 else "left", no_wrap=True)
     for line in lines:
         table.add_row(*line, style="red" if line[-1] == "no" else None)
-    console = Console()
-    console.print(table, width=max(console.width, console.measure(table).maximum))
+    # Never cut: a figure that cannot be read is none.
+    Console(width=max(Console().width, sum(max(map(len, c)) + 2 for c in _columns(lines)))).print(
+        table
+    )
+
+
+def _columns(lines: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    return list(zip(HEAD, *lines, strict=True))
 
 
 def _show_plain(lines: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(HEAD, *lines, strict=True)]
+    widths = [max(map(len, column)) for column in _columns(lines)]
     for line in (HEAD, *lines):
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)))
 
