@@ -104,7 +104,8 @@ class Applier:
                     some += self._waiting(tracked, rows)
                 if some:
                     works[name] = some
-        self._place(works, applied)
+        if works:
+            self._place(works, applied)
         return applied
 
     def release_held(self) -> None:

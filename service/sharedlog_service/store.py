@@ -279,7 +279,7 @@ class Store:
             seen = log.seq(after)
             read_others(db, log.id, device.no, seen, log.head, stretch, collections)
             page = self._page(db, log, stretch.rows, stretch.has_more)
-            return replace(page, mark=self._mark(log, device, seen))
+            return replace(page, mark=self._mark(log, device, seen, page.has_more))
 
     def find(
         self,
@@ -352,9 +352,10 @@ class Store:
         """
         rows(db, sql, seen, self._now(), skew, device.no)
 
-    def _mark(self, log: LogState, device: DeviceState, seen: int) -> Cursor | None:
+    def _mark(self, log: LogState, device: DeviceState, seen: int, has_more: bool) -> Cursor | None:
+        """Where the device is, if that is worth a commit: not with each page of a long series."""
         stale = self._now() - (device.last_seen or 0) > SEEN_EVERY_MS
-        return log.cursor(seen) if stale or seen > device.cursor else None
+        return log.cursor(seen) if stale or (seen > device.cursor and not has_more) else None
 
     def _page(
         self, db: peewee.Database, log: LogState, found: Sequence[Row], has_more: bool

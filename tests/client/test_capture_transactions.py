@@ -189,10 +189,14 @@ def test_a_commit_that_fails_leaves_no_entry(open_device: OpenDevice) -> None:
 def test_a_statement_that_rolls_back_the_transaction_leaves_nothing(device: Device) -> None:
     Tag.create(name="red")
     before = device.log(), device.stored()
-    with pytest.raises(peewee.OperationalError), device.database.atomic():
+    caught = []
+    with pytest.raises(peewee.OperationalError, match="no transaction"), device.database.atomic():
         Tag.create(name="blue")
-        with pytest.raises(peewee.IntegrityError):
+        try:
             Tag.insert(name="red").on_conflict("ROLLBACK").execute()
+        except peewee.PeeweeException as error:
+            caught.append(type(error))
+    assert caught == [peewee.IntegrityError]
     assert (device.log(), device.stored()) == before
 
 

@@ -284,11 +284,11 @@ def change_names(thing: Any) -> None:
 
 
 def change_what(thing: Any) -> None:
-    thing.what["deep"]["er"] = 1
+    thing.what["deep"][len(thing.what["deep"])] = 1
 
 
 def change_bits(thing: Any) -> None:
-    thing.bits.set_bit(3)
+    thing.bits.set_bit(len(thing.bits) * 8)
 
 
 def joined() -> Any:
@@ -308,6 +308,12 @@ def joined() -> Any:
 )
 def test_values_changed_in_place_are_saved(things: Device, change: Any, field: str) -> None:
     made = Thing.create(data={"a": [1]}, names=["a"], what={"deep": {}}, bits=b"\1")
+    for thing in (made, Thing.get(), joined()):
+        before = len(things.log())
+        change(thing)
+        assert thing.save() == 1
+        assert thing.save() is False
+        assert [set(entry.value) for entry in things.log()[before:]] == [{field}]
     for thing in (made, Thing.get(), joined()):
         before = len(things.log())
         assert thing.save() is False

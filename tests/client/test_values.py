@@ -396,6 +396,27 @@ def test_zero_false_and_nothing_are_told_apart(open_device: OpenDevice) -> None:
     assert said[1] == said[2] == dict.fromkeys(said[0])
 
 
+def test_integers_beside_floats_are_read_back_exactly(open_device: OpenDevice) -> None:
+    """SQLite 3.40 returns the integers of bare columns as floats in such a table."""
+
+    class Thing(SyncModel):
+        ratio = peewee.FloatField()
+        number = peewee.BigIntegerField()
+        small = peewee.IntegerField()
+
+    pair = Pair(open_device, Thing)
+    with pair.one:
+        Thing.insert(ratio=peewee.Value(1) + 0.5, number=2**53 + 1, small=7).execute()
+        Thing.update(number=Thing.number + 2**61).where(Thing.small == 7).execute()
+        Thing.update(ratio=Thing.ratio + 0.5).where(Thing.small == 7).execute()
+    assert [entry.value for entry in pair.one.log()] == [
+        {"ratio": 1.5, "number": str(2**53 + 1), "small": 7},
+        {"number": str(2**61 + 2**53 + 1)},
+        {"ratio": 2.0},
+    ]
+    pair.check()
+
+
 def test_timestamps_are_instants_in_every_time_zone(
     open_device: OpenDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -533,6 +533,12 @@ def update_with_a_common_table_expression() -> Any:
     return query.where(Note.title == first.select(first.c.title)).execute()
 
 
+@case(before=three_notes, statements=1)
+def update_one_row_that_is_not_there_with_a_common_table_expression() -> Any:
+    first = Note.select(fn.min(Note.title).alias("title")).cte("first")
+    return Note.update(rank=5).with_cte(first).where(Note.id == uuid.UUID(int=99)).execute()
+
+
 @case(modify(Note, key(2), rank=5), modify(Note, key(3), rank=5), before=three_notes)
 def update_returning() -> Any:
     query = Note.update(rank=5).where(Note.title > "a").returning(Note.title, Note.rank)
