@@ -24,9 +24,12 @@ def measure(folder: Path, rows: int) -> Iterator[Figure]:
     with Service(folder / "empty.db"):
         pass
     empty = _used_bytes(folder / "empty.db")
-    plain = Untracked(folder / "plain.db")
+    # A device's file with nothing in it, and what the data would be without sharedlog.
+    new, plain = Device(folder / "new.db"), Untracked(folder / "plain.db")
+    data = new.used_bytes() - plain.used_bytes()
     plain.insert(work)
-    data = plain.used_bytes()
+    data += plain.used_bytes()
+    new.close()
     plain.close()
     path = folder / "service.db"
     with Service(path) as service:

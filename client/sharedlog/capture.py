@@ -25,7 +25,7 @@ import peewee
 from .changes import CREATE, DELETE, MODIFY
 from .comparing import Cascades, Comparison, Found
 from .errors import ConfigurationError
-from .inserts import Rows, check_key, in_hand, inserted
+from .inserts import Rows, check_key, in_hand, inserted, prepared
 from .journal import Journal, Record
 from .raw import NotCanonical
 from .registry import Registry
@@ -93,7 +93,7 @@ class Recorder:
             check_key(tracked, found)
         said = self._said(tracked, query, found)
         if said is not None:
-            return self._by_value(said, options)
+            return self._by_value(said, found, options)
         check_constants(tracked, query, () if found is None else found.values())
         with self._journal.savepoint():
             self._journal.take_write_lock()
@@ -137,13 +137,13 @@ class Recorder:
                 self._defaults[tracked.collection] = known
         return known
 
-    def _by_value(self, said: Said, options: dict[str, Any]) -> Any:
+    def _by_value(self, said: Said, found: Rows | None, options: dict[str, Any]) -> Any:
         query, records = said.query, said.records
         if not records:
             return self._execute(query, **options)
         first = self._journal.append(records)
         try:
-            cursor = self._execute(query, **options)
+            cursor = self._written(query, found, options)
             if query._returning:
                 cursor = Answer(cursor, cursor.fetchall())
             elif not isinstance(query, peewee.Insert) and cursor.rowcount == 0:
@@ -152,6 +152,12 @@ class Recorder:
             self._journal.take_back(first)
             raise
         return cursor
+
+    def _written(self, query: Any, found: Rows | None, options: dict[str, Any]) -> Any:
+        statement = prepared(self._database, query, found) if found and not options else None
+        if statement is None:
+            return self._execute(query, **options)
+        return self._database.execute_sql(*statement)
 
     # -- by reading back -----------------------------------------------------------------
 

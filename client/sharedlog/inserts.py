@@ -12,7 +12,7 @@ from .errors import AutoIncrementKey
 from .journal import OPERATION_CODES, Record
 from .raw import NotCanonical
 from .statements import Said, Values, field_of
-from .tracked import Tracked
+from .tracked import Converted, Tracked
 
 _CREATE = OPERATION_CODES[CREATE]
 
@@ -20,10 +20,12 @@ _CREATE = OPERATION_CODES[CREATE]
 class Shape:
     """The fields of rows, in order, and where the columns of a table find their values."""
 
-    __slots__ = ("blank", "fields", "given", "key", "missing", "own", "place")
+    __slots__ = ("blank", "fields", "given", "key", "missing", "own", "place", "sql")
 
     def __init__(self, tracked: Tracked, fields: Sequence[peewee.Field]) -> None:
         self.fields = fields
+        self.sql: str | None = None
+        """The insert of one such row, as Peewee wrote it once."""
         self.place = place = {field: index for index, field in enumerate(fields)}
         self.key = [(column.exact_wire, place.get(column.field)) for column in tracked.key]
         self.given = [
@@ -183,6 +185,44 @@ def inserted(
     if shape.missing and not defaults(tracked).isdisjoint(shape.missing):
         return None
     return Said(query, [_created(tracked, shape, row) for row in rows])
+
+
+def prepared(database: peewee.Database, query: Any, found: Rows) -> tuple[str, list[Any]] | None:
+    """The text and the parameters of a plain insert of one row; None if only Peewee can tell.
+
+    The text is the same for all rows of a shape, and to write it is most of what an insert costs
+    Peewee. So it is asked once, and believed only if its parameters are those expected here.
+    """
+    shape, (row, *others) = found
+    if others or query._returning or query._cte_list:
+        return None
+    fields = shape.fields if query._columns else sorted(shape.fields, key=_sort_key)
+    parameters = [_parameter(field, row[shape.place[field]]) for field in fields]
+    if any(isinstance(parameter, peewee.Node) for parameter in parameters):
+        return None
+    if shape.sql is None:
+        sql, asked = database.get_sql_context().sql(query).query()
+        if list(map(_typed, asked)) != list(map(_typed, parameters)):
+            return None
+        shape.sql = sql
+    return shape.sql, parameters
+
+
+def _sort_key(field: Any) -> Any:
+    return field._sort_key
+
+
+def _typed(parameter: Any) -> tuple[type, Any]:
+    return type(parameter), parameter
+
+
+def _parameter(field: Any, value: Any) -> Any:
+    """What Peewee gives the driver for a value; an expression stays what it is."""
+    if isinstance(value, Converted):
+        return value.value
+    if isinstance(value, peewee.Node) and not isinstance(value, peewee.Model):
+        return value
+    return field.db_value(value)
 
 
 def _created(tracked: Tracked, shape: Shape, row: Sequence[Any]) -> Record:

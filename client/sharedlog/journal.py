@@ -38,8 +38,11 @@ _NEXT_TICKS = f"""(SELECT max((? - lead_ms) * {TICKS_PER_MS}, floor + 1,
 # selects from the table that it inserts into.
 _APPEND_FIRST = f"""INSERT INTO sharedlog_entry
     VALUES ({_NEXT_TICKS}, 0, ?, ?, ?, ?, {UNSENT}, NULL)"""
+# Within a group the floor is passed already: wall time or the group's start, but later than the
+# log's newest.
+_LATER = "max(?1, 1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0))"
 _APPEND_NEXT = f"""INSERT INTO sharedlog_entry
-    VALUES ({_NEXT_TICKS}, max(0, {_NEXT_TICKS} - ?), ?, ?, ?, ?, {UNSENT}, NULL)"""
+    VALUES ({_LATER}, {_LATER} - ?2, ?3, ?4, ?5, ?6, {UNSENT}, NULL)"""
 _APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, {UNSENT}, NULL)"
 
 T = TypeVar("T")
@@ -82,12 +85,13 @@ def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
 class _Group:
     """The entries of one transaction so far, in this thread."""
 
-    __slots__ = ("entries", "size", "start")
+    __slots__ = ("entries", "lead_ms", "size", "start")
 
     def __init__(self) -> None:
         self.begin_anew()
 
     def begin_anew(self) -> None:
+        self.lead_ms: int | None = None
         self.start: int | None = None
         self.entries = 0
         self.size = 0
@@ -170,11 +174,13 @@ class Journal(Transactions):
         start, now = group.start, self._now()
         if start is None:
             cursor = self.run(_APPEND_FIRST, (now, *records[0]))
+            start = group.start = cursor.lastrowid
         else:
-            cursor = self.run(_APPEND_NEXT, (now, now, start, *records[0]))
+            if group.lead_ms is None:
+                group.lead_ms = self.run("SELECT lead_ms FROM sharedlog_clock").fetchone()[0]
+            wall = (now - group.lead_ms) * TICKS_PER_MS
+            cursor = self.run(_APPEND_NEXT, (max(wall, start), start, *records[0]))
         ticks: int = cursor.lastrowid
-        if start is None or start > ticks:  # a savepoint was rolled back, and time with it
-            start = group.start = ticks
         if len(records) > 1:
             offset = ticks - start
             self.run_many(

@@ -92,6 +92,33 @@ def test_entries_of_a_transaction_are_a_group(journal: Journal, clock: Clock) ->
     assert offsets(journal) == [0, 1, 3 * MS, 0, 1]
 
 
+def test_every_entry_of_a_transaction_has_its_own_time(journal: Journal, clock: Clock) -> None:
+    with journal.transaction():
+        journal.restamp(0, 400)  # this clock is 400 ms ahead
+        for _ in range(3):
+            journal.append(records(1))
+            clock.ms += 10
+    start = (clock.ms - 430) * MS
+    assert ticks(journal) == [start, start + 10 * MS, start + 20 * MS]
+    assert offsets(journal) == [0, 10 * MS, 20 * MS]
+
+
+def test_a_group_outlives_its_first_entry_and_a_clock_that_goes_back(
+    journal: Journal, clock: Clock
+) -> None:
+    with journal.transaction():
+        journal.lift_clock(clock.ms * MS + 3)
+        with pytest.raises(KeyError), journal.savepoint():
+            journal.append(records(2))
+            raise KeyError
+        clock.ms -= 100
+        journal.append(records(1))
+        journal.append(records(1))
+    start = (clock.ms + 100) * MS + 4
+    assert ticks(journal) == [start, start + 1]
+    assert offsets(journal) == [0, 1]
+
+
 def test_a_large_transaction_becomes_several_groups(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.meta.source import ROOT
 
-SMALL = ["--quick", "--rows", "50", "--history", "50", "100", "--rounds", "1", "--bulk", "20"]
+SMALL = ["--quick", "--rows", "200", "--history", "50", "100", "--rounds", "1", "--bulk", "20"]
 
 
 def test_every_benchmark_runs_and_is_written_down(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_every_benchmark_runs_and_is_written_down(tmp_path: Path) -> None:
     assert "pull and apply, share of the bare route's rate" in run.stdout
     report = json.loads(file.read_text(encoding="utf-8"))
     assert set(report) == {"machine", "settings", "figures"}
-    assert report["settings"]["rows"] == [50]
+    assert report["settings"]["rows"] == [200]
     measured = {figure["benchmark"] for figure in report["figures"]}
     assert measured == {"capture", "exchange", "incremental", "size", "memory"}
     for figure in report["figures"]:
