@@ -57,7 +57,7 @@ class Database:
             ("journal_mode", "wal"),
             ("synchronous", "full"),
             ("foreign_keys", 1),
-            ("cache_size", -32 * 1024),
+            ("cache_size", -16 * 1024),
             ("journal_size_limit", 64 * 1024 * 1024),
         )
         try:
