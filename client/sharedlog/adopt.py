@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .changes import CREATE, DELETE, Wire, loads
+from .clock import BEFORE_TRACKING
 from .errors import ValueRefused
 from .journal import OPERATION_CODES, Journal, Record
 from .registry import Registry
@@ -97,12 +98,8 @@ class Adoption:
         records = []
         for pk, value in found.items():
             state = states.get(pk)
-            if (
-                state is not None
-                and state.born is not None
-                and state.born.ticks
-                and not state.parked
-            ):
+            # A row from before tracking stands, too, but nobody else has it.
+            if state is not None and state.stands and (state.kept or state.born != BEFORE_TRACKING):
                 self.adopted.unchanged += 1
             else:
                 records.append(Record(tracked.collection, pk, OPERATION_CODES[CREATE], value))
@@ -130,7 +127,8 @@ class Adoption:
     def _states_after(self, tracked: Tracked, last: str | None) -> list[Any]:
         cursor = self._journal.run(
             "SELECT pk FROM sharedlog_row WHERE collection = ? AND pk > ? "
-            f"AND born IS NOT NULL AND parked IS NULL ORDER BY pk LIMIT {CHUNK}",
+            "AND (born IS NOT NULL AND parked IS NULL OR kept IS NOT NULL) "
+            f"ORDER BY pk LIMIT {CHUNK}",
             (tracked.collection, last or ""),
         )
         return [row[0] for row in cursor.fetchall()]

@@ -7,7 +7,7 @@ Nothing here is recorded: the statements go to the driver and do not pass `Datab
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 import peewee
@@ -87,7 +87,7 @@ class Applier:
         that the authors of these entries may not have seen: what meets it is a conflict.
         """
         applied = Applied(entries=len(entries))
-        waiting = self._versions.parked_collections()
+        waiting = self._versions.waiting_collections()
         if not entries and not waiting:
             return applied
         self._versions.fold_local()
@@ -99,7 +99,7 @@ class Applier:
             if tracked is None:
                 self._hold(name, rows)
             else:
-                some = self._merge(tracked, rows, local_since, applied)
+                some = self._merge(tracked, rows, local_since, applied, name in waiting)
                 if name in waiting:
                     some += self._waiting(tracked, rows)
                 if some:
@@ -118,14 +118,14 @@ class Applier:
             if (before := self._journal.state(key)) == names:
                 continue
             self._journal.set_state(**{key: names})
-            if before is not None and tracked.names.difference(loads(before)):
-                works[tracked.collection] = self._with_held(tracked)
+            if before is not None and (new := tracked.names.difference(loads(before))):
+                works[tracked.collection] = self._with_held(tracked, new)
         self._place({name: some for name, some in works.items() if some}, Applied())
 
-    def _with_held(self, tracked: Tracked) -> list[Work]:
+    def _with_held(self, tracked: Tracked, names: Set[str]) -> list[Work]:
         works = []
         for pk, state in self._versions.holding(tracked.collection).items():
-            known = state.held.keys() & tracked.names
+            known = state.held.keys() & names
             if known:
                 written = {name: state.held.pop(name) for name in known}
                 works.append(Work(tracked, pk, loads(pk), state, written, True))
@@ -175,15 +175,23 @@ class Applier:
         states = self._versions.load(collection, list(rows))
         for pk, changes in rows.items():
             state = states.setdefault(pk, RowState())
-            state.held.update(merge(state, changes))
+            state.held.update(merge(state, changes, known=dict(state.held), bury=True))
             state.parked = UNKNOWN_COLLECTION if state.alive else None
         self._versions.store(collection, states.items())
 
     def _waiting(self, tracked: Tracked, rows: Iterable[str]) -> list[Work]:
+        """The rows that are parked or kept: what they wait for may have come."""
         parked = self._versions.parked(tracked.collection)
-        fresh = set(parked).difference(rows)
+        kept = self._versions.kept(tracked.collection)
+        changed = set(rows)
         return [
-            _to_insert(Work(tracked, pk, loads(pk), parked[pk], {}, False)) for pk in sorted(fresh)
+            _to_insert(Work(tracked, pk, loads(pk), state, {}, False))
+            for pk, state in parked.items()
+            if pk not in changed
+        ] + [
+            Work(tracked, pk, loads(pk), state, {}, True)
+            for pk, state in kept.items()
+            if pk not in changed
         ]
 
     def _merge(
@@ -192,9 +200,10 @@ class Applier:
         rows: dict[str, list[tuple[Version, Change]]],
         local_since: int | None,
         applied: Applied,
+        waits: bool,
     ) -> list[Work]:
         states = self._versions.load(tracked.collection, list(rows)) if rows else {}
-        arrived = self._arrivals.insert(tracked, rows, states)
+        arrived = set() if waits else self._arrivals.insert(tracked, rows, states)
         applied.created += len(arrived)
         rows = {pk: changes for pk, changes in rows.items() if pk not in arrived}
         unknown = [
@@ -206,7 +215,11 @@ class Applier:
             states[pk] = RowState(BEFORE_TRACKING)
         tables = self._read(
             tracked,
-            [pk for pk, state in states.items() if _needs_table(state, rows[pk], local_since)],
+            [
+                pk
+                for pk, state in states.items()
+                if _needs_table(state, rows[pk], local_since, tracked.buries)
+            ],
         )
         works = []
         for pk, changes in rows.items():
@@ -215,13 +228,12 @@ class Applier:
                 works.append(self._new_row(tracked, pk, *changes[0]))
                 continue
             state = state or RowState()
-            in_table = state.alive and state.parked is None
-            work = Work(tracked, pk, changes[0][1].pk, state, {}, in_table)
-            died, known = state.died, tables.get(pk)
+            work = Work(tracked, pk, changes[0][1].pk, state, {}, state.stands)
+            died, kept, known = state.died, state.kept, tables.get(pk)
             conflicts = _Conflicts(work, changes, known, local_since)
-            work.written = merge(state, changes, known=known)
+            work.written = merge(state, changes, known=known, bury=tracked.buries)
             applied.conflicts += conflicts.decided()
-            works.append(_prepared(work, recreated=state.died != died))
+            works.append(_prepared(work, recreated=kept or state.died != died))
         return works
 
     def _new_row(self, tracked: Tracked, pk: str, version: Version, change: Change) -> Work:
@@ -248,12 +260,15 @@ class Applier:
 
 
 def _needs_table(
-    state: RowState, changes: list[tuple[Version, Change]], local_since: int | None
+    state: RowState,
+    changes: list[tuple[Version, Change]],
+    local_since: int | None,
+    buries: bool,
 ) -> bool:
     """Whether merging needs the values that are in the table now."""
     if not state.alive or state.parked is not None:
         return False
-    if state.fields and any(change.operation == DELETE for _, change in changes):
+    if (state.fields or buries) and any(change.operation == DELETE for _, change in changes):
         return True
     return local_since is not None and any(
         version is not None and version.ticks >= local_since
@@ -268,11 +283,14 @@ def _prepared(work: Work, *, recreated: bool) -> Work:
         state.held.update(work.written)
         state.parked = None
         return work
+    state.kept = False
     if not work.in_table:
         return _to_insert(work)
-    for name in work.written:
-        if name not in names:
-            state.held[name] = work.written[name]
+    for name, value in work.written.items():
+        if name in names:
+            state.held.pop(name, None)
+        else:
+            state.held[name] = value
     work.written = {name: value for name, value in work.written.items() if name in names}
     if recreated:
         for name in names:

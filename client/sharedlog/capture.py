@@ -114,7 +114,9 @@ class Recorder:
             if isinstance(query, peewee.Update):
                 said = updated(tracked, query)
                 return None if said and self._moves_children(tracked, query) else said
-            return None if self._cascades.on_delete(tracked) else deleted(tracked, query)
+            if tracked.buries or self._cascades.on_delete(tracked):
+                return None
+            return deleted(tracked, query)
         except NotCanonical:
             return None
 
@@ -212,6 +214,10 @@ class Recorder:
             comparison = self._comparison(tracked, rows)
             comparison.follow_deletion()
             return self._compare(tracked, query, options, comparison, ())
+        if tracked.buries:
+            cursor, rows = self._answered(tracked, query, options)
+            self._append([record(tracked, DELETE, pk, was) for pk, was in rows.items()])
+            return cursor
         cursor, stored = self._run(query, options, tracked.key)
         pks = [tracked.pk_json(tracked.pk_of_stored(row)) for row in stored]
         self._append([record(tracked, DELETE, pk, None) for pk in pks])

@@ -117,7 +117,9 @@ class Comparison:
         records = []
         for table in reversed(order):
             before, now = self._before.get(table.collection, {}), after[table.collection]
-            records += [record(table, DELETE, pk, None) for pk in before if pk not in now]
+            records += [
+                record(table, DELETE, pk, was) for pk, was in before.items() if pk not in now
+            ]
         for table in order:
             before = self._before.get(table.collection, {})
             for pk, values in after[table.collection].items():

@@ -49,7 +49,10 @@ T = TypeVar("T")
 
 
 class LocalEntry(NamedTuple):
-    """One local entry: `pk` and `value` are JSON text, `operation` a number."""
+    """One local entry: `pk` and `value` are JSON text, `operation` a number.
+
+    A deletion's `value` is what the row was, where somebody may need it; it is not sent.
+    """
 
     ticks: int
     offset: int
@@ -59,11 +62,14 @@ class LocalEntry(NamedTuple):
     value: str | None
 
     def data(self) -> str:
-        return assemble(OPERATION_NAMES[self.operation], self.collection, self.pk, self.value)
+        operation = OPERATION_NAMES[self.operation]
+        value = None if operation == DELETE else self.value
+        return assemble(operation, self.collection, self.pk, value)
 
 
 class Record(NamedTuple):
-    """What a recorder hands over: one change, its parts as JSON text."""
+    """What a recorder hands over: one change, its parts as JSON text. A deletion's `value` is what
+    the row was, where `Tracked.buries` says so."""
 
     collection: str
     pk: str

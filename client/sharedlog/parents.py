@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import peewee
 
-from .changes import dumps, loads
-from .clock import BEFORE_TRACKING
+from .atwork import AtWork
+from .changes import Wire, dumps, loads
 from .journal import chunks
-from .reconcile import RowState
 from .registry import Registry
-from .rows import UNFIT, Reference, Target, Work, read_rows, select_rows, target_of
+from .rows import UNFIT, Reference, Target, Work, read_rows, target_of
 from .tracked import Tracked, TrackedColumn
-from .versions import Versions
 
-Park = Callable[[Work, str, "dict[str, object] | None"], None]
+Park = Callable[[Work, str, "Mapping[str, Wire] | None"], None]
 """Parks a row, for a reason; with the values in its table, where they are at hand."""
 
 
@@ -41,23 +39,16 @@ class Parents:
     """The parents of the rows of one page: in the tables, at work, or missing.
 
     Args:
-        works: All rows at work, by collection. Rows that are found in the tables are added.
+        at_work: All rows at work. Rows that are found in the tables are added.
     """
 
     def __init__(
-        self,
-        database: peewee.Database,
-        relations: Relations,
-        registry: Registry,
-        versions: Versions,
-        works: dict[str, list[Work]],
-        park: Park,
+        self, database: peewee.Database, relations: Relations, at_work: AtWork, park: Park
     ) -> None:
         self._database = database
         self._relations = relations
-        self._registry = registry
-        self._versions = versions
-        self._works = works
+        self._at_work = at_work
+        self._works = at_work.works
         self._park = park
         self._arriving: dict[Reference, Work] = {}
         self._present: set[Reference] = set()
@@ -129,7 +120,7 @@ class Parents:
         orphans = []
         for target, some in texts.items():
             for child, column in self._relations.children[target]:
-                for work, values in self._referring(child, column, some):
+                for work, values in self._at_work.referring(child, column, some):
                     if not (work.stands and work.in_table):
                         continue
                     if column.name in work.written:
@@ -139,29 +130,6 @@ class Parents:
                     self._park(work, missing(column, (target, dumps(value))), values)
                     orphans.append(work)
         return orphans
-
-    def _referring(
-        self, child: Tracked, column: TrackedColumn, texts: Sequence[str]
-    ) -> Iterator[tuple[Work, dict[str, object]]]:
-        """The rows of a table that refer to these values, with what is in the table."""
-        rows: dict[str, dict[str, object]] = {}
-        for chunk in chunks(texts):
-            marks = ", ".join([column.marker] * len(chunk))
-            parameters = [column.to_parameter(loads(text)) for text in chunk]
-            where = f"{column.quoted} IN ({marks})"
-            rows |= select_rows(self._database, child, where, parameters)
-        if not rows:
-            return
-        some = self._works.setdefault(child.collection, [])
-        at_work = {work.pk: work for work in some}
-        states = self._versions.load(child.collection, [p for p in rows if p not in at_work])
-        for pk, values in rows.items():
-            work = at_work.get(pk)
-            if work is None:
-                state = states.get(pk, RowState(BEFORE_TRACKING))
-                work = Work(child, pk, loads(pk), state, {}, True)
-                some.append(work)
-            yield work, values
 
     def _offered(self, works: Iterable[Work]) -> set[Reference]:
         """As what others may refer to these rows, by what is in the tables (or was to be)."""
@@ -233,4 +201,4 @@ class Parents:
 
 def missing(column: TrackedColumn, reference: Reference) -> str:
     (table, _), text = reference
-    return f"parent missing: {column.name} {text} is not in {table}"
+    return f"PARENT_MISSING: {column.name} {text} is not in {table}"

@@ -10,12 +10,16 @@ every page.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import peewee
 
+from .atwork import AtWork
+from .changes import Wire
+from .claims import Claims
 from .comparing import enforces_foreign_keys
+from .fates import Fates
 from .journal import Journal
 from .parents import Parents, Relations
 from .registry import Registry
@@ -48,18 +52,16 @@ class Placement:
 
         Rows that have to leave because of them are added to `works`.
         """
+        at_work = AtWork(self._database, self._versions, works)
+        enforces = enforces_foreign_keys(self._database)
         parents = None
-        if enforces_foreign_keys(self._database):
+        if enforces:
             if isinstance(self._database, peewee.SqliteDatabase):
                 self._database.execute_sql("PRAGMA defer_foreign_keys = 1")
-            parents = Parents(
-                self._database,
-                self._relations,
-                self._registry,
-                self._versions,
-                works,
-                self._park,
-            )
+            parents = Parents(self._database, self._relations, at_work, self._park)
+        fates = Fates(self._registry, self._versions, at_work, self._park, references=enforces)
+        fates.decide()
+        Claims(self._database, at_work, self._park).decide()
         self._convert(works)
         gone = [work for some in works.values() for work in some if not work.stands]
         written = False
@@ -82,17 +84,21 @@ class Placement:
                     try:
                         work.parameters = _parameters(work, columns)
                     except UNFIT as error:
-                        self._park(work, f"value does not fit: {error}")
+                        self._park(work, f"VALUE_UNFIT: {error}")
 
-    def _park(self, work: Work, reason: str, current: dict[str, Any] | None = None) -> None:
+    def _park(self, work: Work, reason: str, current: Mapping[str, Wire] | None = None) -> None:
         """Hold all values of a row; `current` are those in its table."""
+        if not work.state.alive:  # nobody can keep it: it is as dead as its state says
+            work.state.kept = False
+            return
         values = work.values
         if work.in_table:
             if current is None:
                 rows = read_rows(self._database, work.tracked, [work.key_parameters()])
                 current = rows.get(work.pk, {})
             values = {**current, **work.written}
-        work.state.held.update(values or {})
+        # What is held already is of columns that were cleared, or that the table does not have.
+        work.state.held = {**(values or {}), **work.state.held}
         work.state.parked = reason
 
     # -- writing -------------------------------------------------------------------------
@@ -157,7 +163,7 @@ class Placement:
                 with self._savepoint():
                     self._run_many(sql, [work.parameters])
             except UNTAKEN as error:
-                self._park(work, f"constraint: {error}")
+                self._park(work, f"CONSTRAINT: {error}")
                 failed.append(work)
         return failed
 

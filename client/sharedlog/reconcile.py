@@ -17,9 +17,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .changes import CREATE, DELETE, Change, Wire
-from .clock import Version
+from .clock import BEFORE_TRACKING, Version
 
 NO_FIELDS: frozenset[str] = frozenset()
+
+BIRTH = ""
+"""The name of no field: under it, a creation is buried."""
 
 
 @dataclass(slots=True)
@@ -34,6 +37,10 @@ class RowState:
         held: Values that stand in no table: of rows that are not alive or parked, and of
             fields that the application does not know (yet).
         parked: Why an alive row is not in its table, or None.
+        buried: What the fields were before the latest deletion, with the versions of these
+            writes; only where somebody may need it (see `merge`), and only of fields that
+            nobody wrote since. `BIRTH` stands for the latest creation.
+        kept: The row is dead and in its table all the same: a child keeps it.
     """
 
     born: Version | None = None
@@ -42,10 +49,21 @@ class RowState:
     fields: dict[str, Version] = field(default_factory=dict)
     held: dict[str, Wire] = field(default_factory=dict)
     parked: str | None = None
+    buried: dict[str, tuple[Version, Wire]] = field(default_factory=dict)
+    kept: bool = False
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is in its table."""
+        return self.kept or (self.born is not None and self.parked is None)
 
     @property
     def alive(self) -> bool:
         return self.born is not None
+
+    @property
+    def dead(self) -> bool:
+        return self.born is None and self.died is not None
 
     def version_of(self, name: str) -> Version | None:
         """The latest write of the field after the latest deletion, or None."""
@@ -58,24 +76,38 @@ class RowState:
         """Every field that has a version, in no particular order."""
         return list(self.shape | self.fields.keys())
 
+    def values_kept(self) -> dict[str, Wire]:
+        """The values of a dead row as if it had never been deleted."""
+        values = {name: value for name, (_, value) in self.buried.items() if name != BIRTH}
+        return {**values, **self.held}
+
+    @property
+    def age(self) -> Version:
+        """The version of the latest creation, also of a dead row."""
+        return self.born or self.buried.get(BIRTH, (BEFORE_TRACKING, None))[0]
+
 
 def merge(
     state: RowState,
     changes: Iterable[tuple[Version, Change]],
     *,
     known: Mapping[str, Wire] | None = None,
+    bury: bool = False,
 ) -> dict[str, Wire]:
     """Merge changes into `state`, in place; return the values that the merge wrote.
 
     The returned values are those that the application's table lacks: every field whose
     current version came with these changes. `known` are the values in the table now; it is
     needed only where a deletion may be older than a field's version, because those values
-    must be held (a later creation would bring them back).
+    must be held (a later creation would bring them back). With `bury`, the values that a
+    deletion ends are remembered; every deletion then needs `known`.
     """
     written: dict[str, Wire] = {}
     rescued: set[str] = set()
     for version, change in changes:
         if change.operation == DELETE:
+            if bury:
+                _bury_all(state, version, {**(known or {}), **state.held, **written})
             rescued |= _delete(state, version, written, known or {})
         elif state.died is None or version > state.died:
             values = change.value or {}
@@ -83,10 +115,35 @@ def merge(
                 _create(state, version, values, written)
             else:
                 _modify(state, version, values, written)
+        elif bury:
+            birth = {BIRTH: None} if change.operation == CREATE else {}
+            _bury(state, version, {**(change.value or {}), **birth})
+    if state.buried:
+        for name in (*state.written_fields(), *((BIRTH,) if state.alive else ())):
+            state.buried.pop(name, None)
     if state.alive:
         for name in rescued:  # it died and came back at once: the table has them still
             state.held.pop(name, None)
     return written
+
+
+def _bury(state: RowState, version: Version, values: Mapping[str, Wire]) -> None:
+    """Remember writes from before the latest deletion."""
+    for name, value in values.items():
+        if name not in state.buried or version > state.buried[name][0]:
+            state.buried[name] = version, value
+
+
+def _bury_all(state: RowState, version: Version, values: Mapping[str, Wire]) -> None:
+    """Remember what a deletion of this version ends. `values` are those that stand now."""
+    if state.born is not None and state.born < version:
+        state.buried[BIRTH] = state.born, None
+    if state.born == BEFORE_TRACKING:
+        state.buried = {n: (BEFORE_TRACKING, v) for n, v in values.items()} | state.buried
+    for name in state.written_fields():
+        current = state.version_of(name)
+        if current is not None and current < version and name in values:
+            state.buried[name] = current, values[name]
 
 
 def _modify(

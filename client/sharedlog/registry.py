@@ -14,6 +14,9 @@ from .tracked import Tracked, TrackedColumn
 ACTING = frozenset(("CASCADE", "SET NULL", "SET DEFAULT"))
 """What a foreign key may tell the database to do to children."""
 
+RESTRICTING = frozenset(("", "NO ACTION", "RESTRICT"))
+"""What lets no parent go that has children."""
+
 
 class Rule(NamedTuple):
     """A foreign key that tells the database to change `child` when `referred` changes."""
@@ -47,6 +50,10 @@ class Registry:
         self.in_order = [self._by_model[model] for model in order if model in self._by_model]
         self.rules = self._find_rules()
         """By collection of the parent: what the database does to children on its own."""
+        for parent in self:
+            parent.buries = parent.update_wins or any(
+                on_delete(column) in RESTRICTING for _, column in self.dependants(parent)
+            )
 
     def __iter__(self) -> Iterator[Tracked]:
         return iter(self._by_collection.values())
@@ -80,6 +87,11 @@ class Registry:
             if column.field.rel_model is parent.model
         ]
 
+    def dependants(self, parent: Tracked) -> list[tuple[Tracked, TrackedColumn]]:
+        """The tracked foreign keys that point to a model's key."""
+        key = parent.key[0].field if len(parent.key) == 1 else None
+        return [found for found in self.children(parent) if found[1].field.rel_field is key]
+
     def _find_rules(self) -> dict[str, list[Rule]]:
         rules: dict[str, list[Rule]] = {}
         for parent in self:
@@ -95,12 +107,17 @@ class Registry:
                     child,
                     column,
                     parent.by_field[field.rel_field],
-                    (field.on_delete or "").upper(),
+                    on_delete(column),
                     (field.on_update or "").upper(),
                 )
                 if ACTING & {rule.on_delete, rule.on_update}:
                     rules.setdefault(parent.collection, []).append(rule)
         return rules
+
+
+def on_delete(column: TrackedColumn) -> str:
+    """What a foreign key says of a parent's deletion, in capitals; "" if nothing."""
+    return (column.field.on_delete or "").upper()
 
 
 def _checked(models: Any) -> list[type[peewee.Model]]:

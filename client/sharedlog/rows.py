@@ -55,18 +55,23 @@ class Work:
     @property
     def stands(self) -> bool:
         """Whether the row is to be in its table, for all that is known so far."""
-        state = self.state
-        return state.born is not None and state.parked is None
+        return self.state.stands
 
     def key_parameters(self) -> list[Any]:
         return self.tracked.key_parameters(self.key)
 
     def wire(self, name: str) -> Wire:
         """What is about to be written in a field, or the part of the key of that name."""
+        if name not in self.tracked.by_name:
+            return self.key_part(name)
+        return (self.written if self.values is None else self.values).get(name)
+
+    def key_part(self, name: str) -> Wire:
+        """The part of the key of that name; None if it is none."""
         for index, column in enumerate(self.tracked.key):
             if column.name == name:
                 return self.key[index] if len(self.tracked.key) > 1 else self.key
-        return (self.written if self.values is None else self.values).get(name)
+        return None
 
     def writes(self, column: TrackedColumn) -> bool:
         return not self.in_table or column.name in self.written

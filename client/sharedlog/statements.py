@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from .changes import DELETE, MODIFY, Wire
+from .changes import DELETE, MODIFY, Wire, dumps
 from .fields import check_text
 from .journal import OPERATION_CODES, Record
 from .raw import NotCanonical, tag
@@ -28,7 +28,10 @@ class Said(NamedTuple):
 
 
 def record(tracked: Tracked, operation: str, pk: str, values: Mapping[str, Wire] | None) -> Record:
-    text = None if values is None else tracked.value_json(values)
+    if values is None or (operation == DELETE and not tracked.buries):
+        text = None
+    else:
+        text = dumps(dict(values)) if operation == DELETE else tracked.value_json(values)
     return Record(tracked.collection, pk, OPERATION_CODES[operation], text)
 
 

@@ -251,7 +251,7 @@ class Sync:
         return Exchange(self._replica, self._registered(), result, apply=apply)
 
     def _reconcile_received(self, result: SyncResult) -> None:
-        if not self.inbox.waiting(1) and not self.versions.parked_collections():
+        if not self.inbox.waiting(1) and not self.versions.waiting_collections():
             return  # as usual, and then no other writer has to wait for us
         while True:
             received = self.inbox.waiting(self._batch_size)

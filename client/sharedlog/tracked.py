@@ -147,7 +147,7 @@ class Tracked:
         meta = model._meta
         self.model = model
         self.collection: str = meta.table_name
-        self.table = quote(self.collection)
+        self.table = self.quoted_name = quote(self.collection)
         if meta.schema:
             self.table = f"{quote(meta.schema)}.{self.table}"
         self.key = [TrackedColumn(database, field) for field in key]
@@ -168,6 +168,10 @@ class Tracked:
         self.numbered = self._numbered()
         self.shapes: dict[Any, Any] = {}
         """What `inserts` knows of inserts that it has seen."""
+        self.update_wins: bool = getattr(meta, "update_wins", False)
+        """Whether a modification revives a deleted row."""
+        self.buries = False
+        """Whether a deletion's values are remembered: a child, or a later change, may need them."""
         self.parents = [
             column for column in self.every if isinstance(column.field, peewee.ForeignKeyField)
         ]
@@ -251,6 +255,17 @@ class Tracked:
     @cached_property
     def delete_sql(self) -> str:
         return f"DELETE FROM {self.table} WHERE {self.where_key}"
+
+    def can_clear(self, column: TrackedColumn) -> bool:
+        """Whether a reference can be taken out of its column."""
+        takes = column.field.null or self.cleared_wire(column) is not None
+        return bool(takes) and column.name in self.by_name
+
+    def cleared_wire(self, column: TrackedColumn) -> Wire:
+        """What stands in place of a reference to a deleted row, by SET NULL or SET DEFAULT."""
+        if (column.field.on_delete or "").upper() != "SET DEFAULT" or column.name not in self.names:
+            return None
+        return self.default_wire(column.name)
 
     def default_wire(self, name: str) -> Wire:
         """What a column holds when no change ever wrote it: the field's default, or NULL."""

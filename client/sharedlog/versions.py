@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .changes import Change, dumps, loads
+from .changes import CREATE, DELETE, MODIFY, Change, Wire, dumps, loads
 from .clock import BEFORE_TRACKING, Version
 from .journal import OPERATION_NAMES, Journal, LocalEntry, chunks
 from .reconcile import NO_FIELDS, RowState, merge
@@ -26,7 +26,7 @@ FOLD_LIMIT = 5_000
 _STORE_BIRTH = """INSERT OR REPLACE INTO sharedlog_row (collection, pk, born, born_device, shape)
     VALUES (?, ?, ?, ?, ?)"""
 
-_COLUMNS = "pk, born, born_device, shape, died, died_device, fields, held, parked"
+_COLUMNS = "pk, born, born_device, shape, died, died_device, fields, held, parked, buried, kept"
 
 
 class Versions:
@@ -66,13 +66,10 @@ class Versions:
             operation = OPERATION_NAMES[entry.operation]
             state = states.get(entry.pk)
             if state is None:
-                existed = operation == "modify"
+                existed = operation != CREATE
                 state = states[entry.pk] = RowState(BEFORE_TRACKING if existed else None)
             value = loads(entry.value) if entry.value is not None else None
-            change = Change(operation, collection, None, value)
-            for name in merge(state, [(Version(entry.ticks, me), change)]):
-                state.held.pop(name, None)
-            state.parked = None
+            _fold(state, Version(entry.ticks, me), operation, value)
         self.store(collection, states.items())
 
     def rename_local(self, renamed: dict[int, int], keys: Iterable[tuple[str, str]]) -> None:
@@ -93,6 +90,7 @@ class Versions:
                 state.born = state.born and new(state.born)
                 state.died = state.died and new(state.died)
                 state.fields = {name: new(version) for name, version in state.fields.items()}
+                state.buried = {name: (new(v), value) for name, (v, value) in state.buried.items()}
             self.store(collection, states.items())
 
     # -- devices and shapes --------------------------------------------------------------
@@ -152,8 +150,33 @@ class Versions:
         )
         return self._read(cursor.fetchall())
 
-    def parked_collections(self) -> set[str]:
-        cursor = self._run("SELECT DISTINCT collection FROM sharedlog_row WHERE parked IS NOT NULL")
+    def kept(self, collection: str) -> dict[str, RowState]:
+        """The dead rows of a collection that are in its table."""
+        cursor = self._run(
+            f"SELECT {_COLUMNS} FROM sharedlog_row "
+            "WHERE collection = ? AND kept IS NOT NULL ORDER BY pk",
+            (collection,),
+        )
+        return self._read(cursor.fetchall())
+
+    def dead(self, collection: str, pks: Sequence[str]) -> dict[str, RowState]:
+        """Of these rows the deleted ones."""
+        found: list[tuple[Any, ...]] = []
+        for chunk in chunks(pks):
+            marks = ",".join("?" * len(chunk))
+            found += self._run(
+                f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND pk IN ({marks}) "
+                "AND died IS NOT NULL AND born IS NULL",
+                (collection, *chunk),
+            ).fetchall()
+        return self._read(found)
+
+    def waiting_collections(self) -> set[str]:
+        """The collections with rows that are parked or kept: which may change with any page."""
+        cursor = self._run(
+            "SELECT DISTINCT collection FROM sharedlog_row WHERE parked IS NOT NULL "
+            "UNION SELECT DISTINCT collection FROM sharedlog_row WHERE kept IS NOT NULL"
+        )
         return {row[0] for row in cursor.fetchall()}
 
     def _read(self, found: list[tuple[Any, ...]]) -> dict[str, RowState]:
@@ -166,7 +189,7 @@ class Versions:
             for number, text in self._run("SELECT number, fields FROM sharedlog_shape").fetchall()
         }
         states = {}
-        for pk, born, born_by, shape, died, died_by, fields, held, parked in found:
+        for pk, born, born_by, shape, died, died_by, fields, held, parked, buried, kept in found:
             states[pk] = RowState(
                 None if born is None else Version(born, devices[born_by] if born else ""),
                 shapes.get(shape, NO_FIELDS),
@@ -176,6 +199,13 @@ class Versions:
                 else {},
                 loads(held) if held else {},
                 parked,
+                {
+                    n: (Version(t, devices[d]) if t else BEFORE_TRACKING, value)
+                    for n, (t, d, value) in loads(buried).items()
+                }
+                if buried
+                else {},
+                bool(kept),
             )
         return states
 
@@ -190,7 +220,8 @@ class Versions:
                 usual.append((collection, pk, *self._birth(state)))
         self._journal.run_many(_STORE_BIRTH, usual)
         self._journal.run_many(
-            "INSERT OR REPLACE INTO sharedlog_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", others
+            "INSERT OR REPLACE INTO sharedlog_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            others,
         )
 
     def store_births(
@@ -222,4 +253,28 @@ class Versions:
             dumps(fields) if fields else None,
             dumps(state.held) if state.held else None,
             state.parked,
+            dumps(self._buried(state)) if state.buried else None,
+            1 if state.kept else None,
         )
+
+    def _buried(self, state: RowState) -> dict[str, list[Any]]:
+        number = self.device_number
+        return {
+            name: [version.ticks, number(version.device) if version.ticks else ME, value]
+            for name, (version, value) in state.buried.items()
+        }
+
+
+def _fold(state: RowState, version: Version, operation: str, value: dict[str, Wire] | None) -> None:
+    """Merge a local change. Its values stand in the table, but for those of parked rows, and
+    those of dead ones are held, too. A deletion may say what the row was (see `Record`)."""
+    change = Change(operation, "", None, None if operation == DELETE else value)
+    buries = operation == DELETE and value is not None
+    written = merge(state, [(version, change)], known=value, bury=buries)
+    if operation != MODIFY:
+        state.parked, state.kept = None, False
+    if not state.alive or state.parked is not None:
+        state.held.update(written)
+    else:
+        for name in written:
+            state.held.pop(name, None)

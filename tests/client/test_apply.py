@@ -22,6 +22,7 @@ from sharedlog.registry import Registry
 from sharedlog.versions import Versions
 
 from ..dictmodel import Row, Write, row_of
+from ..tablemodel import ForeignKey, Standing, Table, standing
 
 Models = dict[str, type[peewee.Model]]
 
@@ -315,40 +316,28 @@ def tree_entries(draw: st.DrawFn) -> list[Entry]:
     return entries
 
 
-def placed(entries: Iterable[Entry]) -> tuple[dict[tuple[str, str], Any], set[tuple[str, str]]]:
-    """What must stand in the tables, and which rows must be parked.
+TABLES = {
+    "folder": Table(
+        ("key",), {"name": "", "parent": None}, (ForeignKey("parent", "folder", "CASCADE"),)
+    ),
+    "note": Table(
+        ("key",),
+        {"folder": None, "other": None, "text": ""},
+        (ForeignKey("folder", "folder", "SET NULL"), ForeignKey("other", "folder")),
+    ),
+    "label": Table(("note", "word"), {}, (ForeignKey("note", "note", "CASCADE"),)),
+    "cover": Table(("note",), {"colour": ""}, (ForeignKey("note", "note", "CASCADE"),)),
+}
 
-    The largest set of alive rows in which every row's parents are in the set.
-    """
+
+def placed(entries: Iterable[Entry]) -> Standing:
+    """What must stand in the tables, and which rows must be parked."""
     writes: dict[tuple[str, str], list[Write]] = {}
     for item in entries:
         change = decode(item.data)
         write = Write((item.ticks, item.device), change.operation, change.value)
         writes.setdefault((change.collection, dumps(change.pk)), []).append(write)
-    rows = {key: row_of(some) for key, some in writes.items()}
-    alive = {key: dict(row.values) for key, row in rows.items() if row.alive}
-    standing = dict(alive)
-    while True:
-        orphans = [
-            key
-            for key, values in standing.items()
-            if any(parent not in standing for parent in _parents(key, values))
-        ]
-        if not orphans:
-            return standing, set(alive) - set(standing)
-        for key in orphans:
-            del standing[key]
-
-
-def _parents(key: tuple[str, str], values: dict[str, Any]) -> list[tuple[str, str]]:
-    name, pk = key
-    if name == "folder":
-        found = [("folder", values.get("parent"))]
-    elif name == "note":
-        found = [("folder", values.get("folder")), ("folder", values.get("other"))]
-    else:
-        found = [("note", json.loads(pk)[0] if name == "label" else json.loads(pk))]
-    return [(table, dumps(value)) for table, value in found if value is not None]
+    return standing(TABLES, writes)
 
 
 def delivered(replica: Replica, entries: list[Entry], chance: random.Random) -> None:
@@ -368,7 +357,7 @@ def test_devices_end_equal_whatever_the_order_repetition_and_paging(
     entries: list[Entry], seed: int
 ) -> None:
     chance = random.Random(seed)
-    standing, parked = placed(entries)
+    wanted = placed(entries)
     outcomes = []
     for _ in range(3):
         replica = Replica(":memory:", tree())
@@ -379,12 +368,8 @@ def test_devices_end_equal_whatever_the_order_repetition_and_paging(
             for c in replica.registry
             for pk, row in replica.table(c.collection).items()
         }
-        defaults = {"name": "", "text": "", "colour": ""}
-        for key, values in found.items():
-            for name, value in values.items():
-                assert value == standing[key].get(name, defaults.get(name)), (key, name)
-        assert set(found) == set(standing)
-        assert set(replica.parked()) == parked
+        assert found == wanted.rows
+        assert set(replica.parked()) == set(wanted.parked)
         replica.close()
     assert outcomes[0][0] == outcomes[1][0] == outcomes[2][0]
     assert [_comparable(o[1]) for o in outcomes[1:]] == [_comparable(outcomes[0][1])] * 2

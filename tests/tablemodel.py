@@ -1,0 +1,271 @@
+"""What stands in the tables, said once more and as simply as possible: the section of that name in
+docs/protocol.md, on dictionaries.
+
+Slow, without state, and written from that text alone, without a look at the library: the whole
+set of changes goes in, what every device must show comes out. Tests compare the library with this.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from tests.dictmodel import Row, Stamp, Write, row_of
+
+Key = tuple[str, str]
+"""A row: its table, and its pk as JSON text."""
+
+Values = Mapping[str, Any]
+
+CASCADED, CLASHING, MISFIT, ORPHANED, UNKNOWN = (
+    "its parent was deleted",
+    "an older row has its unique value",
+    "a value does not fit",
+    "a parent is missing",
+    "there is no such table",
+)
+"""Why rows are parked."""
+
+KEEP, PARK, CLEAR = "keep", "park", "clear"
+"""What a foreign key does when the row it refers to is deleted: it keeps that row, parks its own,
+or is taken out of it."""
+
+
+class ForeignKey(NamedTuple):
+    """A column that refers to the primary key of a table."""
+
+    column: str
+    parent: str
+    on_delete: str = ""
+
+
+def anything(column: str, value: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Table:
+    """What there is to know of a table.
+
+    Attributes:
+        key: The columns of the primary key.
+        columns: The others, with what stands there if nobody wrote it.
+        unique: Sets of columns that are unique together.
+        required: Columns that take no NULL.
+        takes: Whether a column can hold a value (that is not null).
+    """
+
+    key: tuple[str, ...]
+    columns: Values = field(default_factory=dict)
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    unique: tuple[tuple[str, ...], ...] = ()
+    required: frozenset[str] = frozenset()
+    takes: Callable[[str, Any], bool] = anything
+
+    def effect(self, foreign_key: ForeignKey) -> str:
+        if foreign_key.on_delete in ("", "RESTRICT", "NO ACTION"):
+            return KEEP
+        clears = foreign_key.on_delete in ("SET NULL", "SET DEFAULT")
+        return CLEAR if clears and self._can_clear(foreign_key) else PARK
+
+    def _can_clear(self, foreign_key: ForeignKey) -> bool:
+        name = foreign_key.column
+        takes = name not in self.required or self.instead(foreign_key) is not None
+        return takes and name not in self.key
+
+    def instead(self, foreign_key: ForeignKey) -> Any:
+        """What stands in the place of a reference that is taken out."""
+        if foreign_key.on_delete == "SET DEFAULT":
+            return self.columns.get(foreign_key.column)
+        return None
+
+
+class Candidate(NamedTuple):
+    """A row on its way to its table: when it was created, its columns with those of the key."""
+
+    born: Stamp
+    values: Values
+
+
+Candidates = Mapping[Key, Candidate]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What every device must show.
+
+    Attributes:
+        rows: What stands in the tables: the columns beside the key.
+        parked: The alive rows that do not, with the reason.
+        kept: Those of `rows` that are dead.
+    """
+
+    rows: Mapping[Key, Values]
+    parked: Mapping[Key, str]
+    kept: frozenset[Key]
+
+
+def standing(
+    tables: Mapping[str, Table],
+    writes: Mapping[Key, Sequence[Write]],
+    rows: Mapping[Key, Row] | None = None,
+) -> Standing:
+    """What a set of changes, by row, comes to in these tables. `rows` are what the changes merge
+    to, if that is known already."""
+    if rows is None:
+        rows = {key: row_of(some) for key, some in writes.items()}
+    alive = {key for key, row in rows.items() if row.alive and key[0] in tables}
+    died = {key for key, row in rows.items() if row.died is not None and not row.alive}
+    candidates: dict[Key, Candidate] = {}
+    for key in sorted(alive | died):
+        since = rows[key].died if key in alive else None
+        if key[0] in tables and (row := _candidate(tables[key[0]], key, writes[key], since)):
+            candidates[key] = row
+
+    parked = {key: UNKNOWN for key, row in rows.items() if row.alive and key[0] not in tables}
+    parents = _Parents(tables, candidates, died)
+    left = {key: parents.cleared(key) for key in sorted(parents.there)}
+    parked |= dict.fromkeys(alive - left.keys(), CASCADED)
+    clashing = _clashing(tables, left, died)
+    parked |= dict.fromkeys(clashing - died, CLASHING)
+    left = {key: row for key, row in left.items() if key not in clashing}
+    misfits = {key for key, row in left.items() if not _fits(tables[key[0]], row)}
+    parked |= dict.fromkeys(misfits - died, MISFIT)
+    left = {key: row for key, row in left.items() if key not in misfits}
+    whole = _with_parents(tables, left)
+    parked |= dict.fromkeys(left.keys() - whole.keys() - died, ORPHANED)
+    return Standing(
+        {key: {n: row.values[n] for n in tables[key[0]].columns} for key, row in whole.items()},
+        parked,
+        frozenset(whole.keys() & died),
+    )
+
+
+def _candidate(
+    table: Table, key: Key, writes: Sequence[Write], after: Stamp | None
+) -> Candidate | None:
+    """The row that the changes after a deletion make; all of them, if it is None, as if the row
+    had never been deleted. None if nobody created it."""
+    since = [w for w in writes if w.operation != "delete" and (after is None or w.stamp > after)]
+    born = max((write.stamp for write in since if write.operation == "create"), default=None)
+    if born is None:
+        return None
+    written = row_of(since).values
+    columns = {name: written.get(name, default) for name, default in table.columns.items()}
+    return Candidate(born, {**columns, **_parts(table, key)})
+
+
+def _parts(table: Table, key: Key) -> Values:
+    """The columns of the key; NULL for all of them if it has another number of parts."""
+    pk = json.loads(key[1])
+    parts = pk if len(table.key) > 1 else [pk]
+    if not isinstance(parts, list) or len(parts) != len(table.key):
+        parts = [None] * len(table.key)
+    return dict(zip(table.key, parts, strict=True))
+
+
+# -- 1. deleted parents -------------------------------------------------------------------
+
+
+class _Parents:
+    """The rows that are there although rows were deleted, and what they may refer to."""
+
+    def __init__(
+        self, tables: Mapping[str, Table], rows: Candidates, died: Collection[Key]
+    ) -> None:
+        self._tables = tables
+        self._rows = rows
+        self._died = died
+        self._keeps = {key: self._referred(key, KEEP) for key in rows}
+        self._falls_with = {key: self._referred(key, PARK) for key in rows}
+        self.there = set(rows)
+        while leaving := self._without_reason():
+            self.there -= leaving
+
+    def _referred(self, key: Key, effect: str) -> list[Key]:
+        """The rows that this one refers to by foreign keys of this effect."""
+        table, values = self._tables[key[0]], self._rows[key].values
+        return [
+            (fk.parent, as_json(values[fk.column]))
+            for fk in table.foreign_keys
+            if values[fk.column] is not None and table.effect(fk) == effect
+        ]
+
+    def _without_reason(self) -> set[Key]:
+        """A dead row needs somebody who keeps it, an alive one the parents it falls with."""
+        kept = {parent for key in self.there for parent in self._keeps[key]} & self.there
+        while above := {p for key in kept for p in self._falls_with[key]} & self.there - kept:
+            kept |= above
+        return {
+            key
+            for key in self.there
+            if (key in self._died and key not in kept)
+            or (key not in self._died and any(map(self._is_gone, self._falls_with[key])))
+        }
+
+    def _is_gone(self, key: Key) -> bool:
+        return key not in self.there and (key in self._died or key in self._rows)
+
+    def cleared(self, key: Key) -> Candidate:
+        """The row, with references to rows that are gone taken out where ON DELETE says so."""
+        table, row = self._tables[key[0]], self._rows[key]
+        values = dict(row.values)
+        for fk in table.foreign_keys:
+            gone = self._is_gone((fk.parent, as_json(values[fk.column])))
+            if gone and table.effect(fk) == CLEAR:
+                values[fk.column] = table.instead(fk)
+        return Candidate(row.born, values)
+
+
+# -- 2. unique values, 3. values that do not fit, 4. missing parents ----------------------
+
+
+def _clashing(tables: Mapping[str, Table], rows: Candidates, died: Collection[Key]) -> set[Key]:
+    """The rows whose unique values belong to earlier ones that are not among them."""
+    clashing: set[Key] = set()
+    taken: set[tuple[str, tuple[str, ...], str]] = set()
+    for key in sorted(rows, key=lambda key: (key in died, rows[key].born, key[1])):
+        values = rows[key].values
+        wanted = {
+            (key[0], names, as_json([values[name] for name in names]))
+            for names in tables[key[0]].unique
+            if all(values[name] is not None for name in names)
+        }
+        if wanted & taken:
+            clashing.add(key)
+        else:
+            taken |= wanted
+    return clashing
+
+
+def _fits(table: Table, row: Candidate) -> bool:
+    never_null = table.required.union(table.key)
+    return all(
+        name not in never_null if value is None else table.takes(name, value)
+        for name, value in row.values.items()
+    )
+
+
+def _with_parents(tables: Mapping[str, Table], rows: Candidates) -> dict[Key, Candidate]:
+    """The largest set of these rows in which every row's parents are, too."""
+    whole = dict(rows)
+    while orphans := [
+        key
+        for key, row in whole.items()
+        if any(
+            row.values[fk.column] is not None
+            and fk.parent in tables
+            and (fk.parent, as_json(row.values[fk.column])) not in whole
+            for fk in tables[key[0]].foreign_keys
+        )
+    ]:
+        for key in orphans:
+            del whole[key]
+    return whole
+
+
+def as_json(value: Any) -> str:
+    """A value as text; a pk is written so, too."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
