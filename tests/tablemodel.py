@@ -195,8 +195,14 @@ class _Parents:
 
     def _without_reason(self) -> set[Key]:
         """A dead row needs somebody who keeps it, an alive one the parents it falls with."""
-        kept = {parent for key in self.there for parent in self._keeps[key]} & self.there
-        while above := {p for key in kept for p in self._falls_with[key]} & self.there - kept:
+        living = self.there.difference(self._died)
+        kept = {parent for key in living for parent in self._keeps[key]} & self.there
+        while (
+            above := {
+                parent for key in kept for parent in (*self._falls_with[key], *self._keeps[key])
+            }
+            & self.there - kept
+        ):
             kept |= above
         return {
             key

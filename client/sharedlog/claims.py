@@ -49,7 +49,8 @@ class Claims:
                 self._decide(some[0].tracked, uniques, some)
 
     def _decide(self, tracked: Tracked, uniques: Sequence[Unique], works: Sequence[Work]) -> None:
-        columns = {column for unique in uniques for column in unique.columns}
+        concerned = {column for unique in uniques for column in unique.columns}
+        columns = [column for column in tracked.every if column in concerned]
         claiming = [
             work for work in works if work.stands and any(work.writes(column) for column in columns)
         ]
@@ -58,6 +59,9 @@ class Claims:
         values: dict[str, Mapping[str, Wire]] = {work.pk: {} for work in claiming}
         values |= self._at_work.read([work for work in claiming if work.in_table])
         contenders = {work.pk: work for work in claiming}
+        for work in claiming:
+            if work.in_table:
+                work.yields = [column for column in columns if column.name in work.written]
         for unique in uniques:
             rows = self._rivals(tracked, unique, claiming, values)
             for work, current in self._at_work.found(tracked, rows):

@@ -16,14 +16,10 @@ from .atwork import AtWork
 from .changes import Wire, dumps, loads
 from .parents import Park
 from .reconcile import BIRTH
-from .registry import RESTRICTING, Registry, on_delete
+from .registry import CLEAR, CLEARING, FALL, KEEP, Registry, effect_of, on_delete
 from .rows import Work
 from .tracked import Tracked, TrackedColumn
 from .versions import Versions
-
-KEEP, FALL, CLEAR = "keep", "fall", "clear"
-
-CLEARING = frozenset(("SET NULL", "SET DEFAULT"))
 
 Row = tuple[str, str]
 """Collection, and pk as JSON text."""
@@ -38,14 +34,7 @@ class Edge(NamedTuple):
 
     @property
     def effect(self) -> str:
-        """What the parent's deletion does: KEEP it, let the child FALL with it, or CLEAR the
-        column."""
-        rule = on_delete(self.column)
-        if rule in RESTRICTING:
-            return KEEP
-        if rule in CLEARING and self.child.tracked.can_clear(self.column):
-            return CLEAR
-        return FALL
+        return effect_of(self.child.tracked, self.column)
 
 
 class Fates:
@@ -171,10 +160,7 @@ class Fates:
         """The doubtful rows that stay: the largest set in which each has a reason to."""
         living = {row for row, work in self._doubtful.items() if _lives(work)}
         while True:
-            needed = self._needed(living)
-            there = living | {
-                row for row in needed & self._doubtful.keys() if _can_stay(self._doubtful[row])
-            }
+            there = living | self._kept_by(living)
             falling = {
                 row
                 for row in living
@@ -184,20 +170,20 @@ class Fates:
                 return there
             living -= falling
 
-    def _needed(self, living: set[Row]) -> set[Row]:
+    def _kept_by(self, living: set[Row]) -> set[Row]:
         """The rows that a living child keeps, and those that would take these along; and so on."""
         stack = [
             parent
             for parent, edges in self._edges.items()
             if any(edge.effect == KEEP and self._is_living(edge.child, living) for edge in edges)
         ]
-        needed: set[Row] = set()
+        kept: set[Row] = set()
         while stack:
             row = stack.pop()
-            if row not in needed:
-                needed.add(row)
+            if row not in kept and (row in living or _can_be_kept(self._doubtful[row])):
+                kept.add(row)
                 stack += [edge.parent for edge in self._above[row] if edge.effect != CLEAR]
-        return needed
+        return kept
 
     def _is_living(self, work: Work, living: set[Row]) -> bool:
         row = _row(work)
@@ -255,8 +241,8 @@ def _lives(work: Work) -> bool:
     )
 
 
-def _can_stay(work: Work) -> bool:
-    return work.state.alive or BIRTH in work.state.buried
+def _can_be_kept(work: Work) -> bool:
+    return work.state.dead and BIRTH in work.state.buried
 
 
 def _row(work: Work) -> Row:

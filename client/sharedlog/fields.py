@@ -141,7 +141,7 @@ def _float_to_wire(value: Any) -> Wire:
 
 def _float_from_stored(stored: Any) -> Wire:
     # A whole number is an integer inside SQLite, and RETURNING may show it as one.
-    if type(stored) is int and abs(stored) <= EXACT_INTEGER:
+    if type(stored) is int and float(stored) == stored:
         return float(stored)
     return _float_to_wire(stored)
 

@@ -10,7 +10,8 @@ every page.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import peewee
@@ -24,7 +25,7 @@ from .journal import Journal
 from .parents import Parents, Relations
 from .registry import Registry
 from .rows import UNFIT, UNTAKEN, Conversion, Work, conversions, read_rows
-from .tracked import Tracked
+from .tracked import Tracked, TrackedColumn
 from .versions import Versions
 
 
@@ -68,9 +69,7 @@ class Placement:
         while True:
             if parents is not None:
                 gone += parents.left_behind(gone, written=written)
-                if clashing := self._update(parents.ahead):
-                    gone, written = gone + clashing, True
-                    continue
+                self._blank(parents.ahead, lambda work, column: column.name in work.written)
             self._remove(gone)
             gone, written = self._write(works), True
             if not gone:
@@ -110,10 +109,43 @@ class Placement:
             if work.in_table:
                 work.in_table = False
                 by_table[work.tracked.collection].append(work)
+        try:
+            with self._savepoint():
+                self._delete(by_table)
+        except peewee.IntegrityError:
+            # Rows that refer to each other, so that none of them can go first.
+            self._blank(gone, lambda work, column: True)
+            self._delete(by_table)
+        self.deleted += sum(not w.state.alive for some in by_table.values() for w in some)
+
+    def _delete(self, by_table: Mapping[str, list[Work]]) -> None:
         for tracked in reversed(self._registry.in_order):
             if some := by_table.get(tracked.collection):
                 self._run_many(tracked.delete_sql, [work.key_parameters() for work in some])
-                self.deleted += sum(not work.state.alive for work in some)
+
+    def _blank(self, works: Iterable[Work], which: Callable[[Work, TrackedColumn], bool]) -> None:
+        """Let rows refer to nothing for a moment. (Foreign keys are deferred.)"""
+        for work in works:
+            for column in work.tracked.parents:
+                if column.name in work.tracked.by_name and which(work, column):
+                    self._blank_one(work, column)
+
+    def _blank_one(self, work: Work, column: TrackedColumn) -> None:
+        tracked = work.tracked
+        nothing = None if column.field.null else f"sharedlog {work.pk}"
+        sql = (
+            f"UPDATE {tracked.table} SET {column.quoted} = {column.marker} "
+            f"WHERE {tracked.where_key}"
+        )
+        self._run_many(sql, [(nothing, *work.key_parameters())])
+
+    def _vacate(self, works: Iterable[Work]) -> None:
+        """Give up the unique values that rows are about to change, so that they can be passed
+        on among them, in a circle too."""
+        for work in works:
+            for column in work.yields:
+                with suppress(*UNTAKEN), self._savepoint():
+                    self._blank_one(work, column)
 
     def _write(self, works: dict[str, list[Work]]) -> list[Work]:
         """Insert and update, parents before children; return the rows that clash."""
@@ -121,6 +153,8 @@ class Placement:
         for tracked in self._registry.in_order:
             standing = [work for work in works.get(tracked.collection, ()) if work.stands]
             new = [work for work in standing if not work.in_table]
+            if len(standing) > 1:
+                self._vacate(work for work in standing if work.in_table)
             clashing += self._insert(tracked, new)
             clashing += self._update([work for work in standing if work.in_table])
         return clashing
@@ -142,7 +176,7 @@ class Placement:
         for (_, *names), some in by_statement.items():
             failed = self._run_or_park(some[0].tracked.update_sql(names), some)
             for work in some:
-                work.written = {}
+                work.written, work.yields = {}, ()
             self.modified += len(some) - len(failed)
             clashing += failed
         return clashing

@@ -15,7 +15,11 @@ ACTING = frozenset(("CASCADE", "SET NULL", "SET DEFAULT"))
 """What a foreign key may tell the database to do to children."""
 
 RESTRICTING = frozenset(("", "NO ACTION", "RESTRICT"))
-"""What lets no parent go that has children."""
+CLEARING = frozenset(("SET NULL", "SET DEFAULT"))
+
+KEEP, FALL, CLEAR = "keep", "fall", "clear"
+"""What a parent's deletion means for a child: it keeps the parent, it falls with it, or its
+reference is taken out of the column."""
 
 
 class Rule(NamedTuple):
@@ -50,10 +54,7 @@ class Registry:
         self.in_order = [self._by_model[model] for model in order if model in self._by_model]
         self.rules = self._find_rules()
         """By collection of the parent: what the database does to children on its own."""
-        for parent in self:
-            parent.buries = parent.update_wins or any(
-                on_delete(column) in RESTRICTING for _, column in self.dependants(parent)
-            )
+        self._find_buried()
 
     def __iter__(self) -> Iterator[Tracked]:
         return iter(self._by_collection.values())
@@ -92,6 +93,24 @@ class Registry:
         key = parent.key[0].field if len(parent.key) == 1 else None
         return [found for found in self.children(parent) if found[1].field.rel_field is key]
 
+    def _find_buried(self) -> None:
+        """Tables of which a deleted row may be needed: by a child that keeps it, by one that
+        would fall with it and is needed itself, or by a later change."""
+        for tracked in self:
+            tracked.buries = tracked.update_wins
+        while fresh := [
+            parent
+            for parent in self
+            if not parent.buries
+            and any(
+                effect_of(child, column) == KEEP
+                or (effect_of(child, column) == FALL and child.buries)
+                for child, column in self.dependants(parent)
+            )
+        ]:
+            for parent in fresh:
+                parent.buries = True
+
     def _find_rules(self) -> dict[str, list[Rule]]:
         rules: dict[str, list[Rule]] = {}
         for parent in self:
@@ -118,6 +137,14 @@ class Registry:
 def on_delete(column: TrackedColumn) -> str:
     """What a foreign key says of a parent's deletion, in capitals; "" if nothing."""
     return (column.field.on_delete or "").upper()
+
+
+def effect_of(child: Tracked, column: TrackedColumn) -> str:
+    """What the deletion of the row that this foreign key refers to does: KEEP, FALL or CLEAR."""
+    rule = on_delete(column)
+    if rule in RESTRICTING:
+        return KEEP
+    return CLEAR if rule in CLEARING and child.can_clear(column) else FALL
 
 
 def _checked(models: Any) -> list[type[peewee.Model]]:

@@ -41,6 +41,7 @@ class Work:
         written: What a row in the table gets.
         values: All values of a row that is to be inserted, else None.
         parameters: Either of them as the statement takes it.
+        yields: The columns of a row in the table that give up a unique value.
     """
 
     tracked: Tracked
@@ -51,6 +52,7 @@ class Work:
     in_table: bool
     values: dict[str, Wire] | None = None
     parameters: Sequence[Any] = ()
+    yields: Sequence[TrackedColumn] = ()
 
     @property
     def stands(self) -> bool:

@@ -30,12 +30,20 @@ Models = dict[str, type[peewee.Model]]
 class Replica:
     """A database file with tables, and what it takes to apply entries to them."""
 
-    def __init__(self, path: str, models: Models) -> None:
+    def __init__(
+        self,
+        path: str,
+        models: Models,
+        create: Callable[[peewee.Database], object] | None = None,
+    ) -> None:
         pragmas = {"foreign_keys": 1, "synchronous": 0, "journal_mode": "memory"}
         self.database = peewee.SqliteDatabase(path, pragmas=pragmas)
         self.models = models
         with self.database.bind_ctx(models.values()):
-            self.database.create_tables(models.values())
+            if create is None:
+                self.database.create_tables(models.values())
+            else:
+                create(self.database)
         self.registry = Registry(self.database, models.values())
         self.journal = Journal(self.database, lambda: 0)
         self.journal.create_tables()
