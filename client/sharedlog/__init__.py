@@ -13,6 +13,7 @@ from .errors import (
     EpochChanged,
     MissingToken,
     NotASyncModel,
+    NotParked,
     NotSetUp,
     ProtocolError,
     RemoteError,
@@ -24,6 +25,7 @@ from .errors import (
 from .events import Event, SyncResult
 from .memory import MemorySharedLog
 from .models import SyncModel, uuid7
+from .parking import Parked
 from .remote import GraphQLSharedLog, HttpTransport, LocalTransport, SharedLog, Transport
 from .sync import Status, Sync
 
@@ -46,7 +48,9 @@ __all__ = [
     "MemorySharedLog",
     "MissingToken",
     "NotASyncModel",
+    "NotParked",
     "NotSetUp",
+    "Parked",
     "ProtocolError",
     "RemoteError",
     "ServiceFailed",

@@ -19,14 +19,13 @@ from .errors import EntryUnreadable
 from .inbox import Inbox
 from .journal import Journal
 from .parents import Relations
+from .parking import Parked, parked_row
 from .placement import Placement
 from .reconcile import RowState, merge
 from .registry import Registry
-from .rows import UNFIT, Work, read_rows
+from .rows import KEPT, UNFIT, Work, read_rows
 from .tracked import Tracked
 from .versions import Versions
-
-UNKNOWN_COLLECTION = "unknown collection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,14 @@ class Conflict:
     lost: Wire
 
 
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A row that stands in its table again."""
+
+    collection: str
+    pk: Wire
+
+
 @dataclass(slots=True)
 class Applied:
     """What became of some entries."""
@@ -57,6 +64,9 @@ class Applied:
     unreadable: int = 0
     parked: int = 0
     conflicts: list[Conflict] = field(default_factory=list)
+    newly_parked: list[Parked] = field(default_factory=list)
+    returned: list[Returned] = field(default_factory=list)
+    kept: list[Returned] = field(default_factory=list)
 
 
 class Applier:
@@ -138,7 +148,8 @@ class Applier:
         placement.place(works)
         for name, some in works.items():
             self._versions.store(name, ((work.pk, work.state) for work in some))
-            applied.parked += sum(work.state.parked is not None for work in some)
+            for work in some:
+                _tell(work, applied)
         applied.created += placement.created
         applied.modified += placement.modified
         applied.deleted += placement.deleted
@@ -176,21 +187,22 @@ class Applier:
         for pk, changes in rows.items():
             state = states.setdefault(pk, RowState())
             state.held.update(merge(state, changes, known=dict(state.held), bury=True))
-            state.parked = UNKNOWN_COLLECTION if state.alive else None
+            unknown = f"UNKNOWN_COLLECTION: there is no tracked table {collection}"
+            state.parked = unknown if state.alive else None
         self._versions.store(collection, states.items())
 
     def _waiting(self, tracked: Tracked, rows: Iterable[str]) -> list[Work]:
-        """The rows that are parked or kept: what they wait for may have come."""
+        """The rows that are parked, kept or cleared: what they wait for may have come."""
         parked = self._versions.parked(tracked.collection)
-        kept = self._versions.kept(tracked.collection)
+        apart = self._versions.apart(tracked.collection)
         changed = set(rows)
         return [
-            _to_insert(Work(tracked, pk, loads(pk), state, {}, False))
+            _to_insert(Work(tracked, pk, loads(pk), state, {}, False, before=state.parked))
             for pk, state in parked.items()
             if pk not in changed
         ] + [
-            Work(tracked, pk, loads(pk), state, {}, True)
-            for pk, state in kept.items()
+            Work(tracked, pk, loads(pk), state, {}, True, before=KEPT if state.kept else None)
+            for pk, state in apart.items()
             if pk not in changed
         ]
 
@@ -228,7 +240,8 @@ class Applier:
                 works.append(self._new_row(tracked, pk, *changes[0]))
                 continue
             state = state or RowState()
-            work = Work(tracked, pk, changes[0][1].pk, state, {}, state.stands)
+            before = KEPT if state.kept else state.parked
+            work = Work(tracked, pk, changes[0][1].pk, state, {}, state.stands, before=before)
             died, kept, known = state.died, state.kept, tables.get(pk)
             conflicts = _Conflicts(work, changes, known, local_since)
             work.written = merge(state, changes, known=known, bury=tracked.buries)
@@ -259,6 +272,19 @@ class Applier:
         return read_rows(self._database, tracked, keys)
 
 
+def _tell(work: Work, applied: Applied) -> None:
+    """Note what became of a row that cannot just stand in its table."""
+    state, collection = work.state, work.tracked.collection
+    if state.parked is not None:
+        applied.parked += 1
+        if state.parked != work.before:
+            applied.newly_parked.append(parked_row(collection, work.pk, state.parked, state.held))
+    elif state.kept and work.before != KEPT:
+        applied.kept.append(Returned(collection, work.key))
+    elif state.alive and work.before is not None:
+        applied.returned.append(Returned(collection, work.key))
+
+
 def _needs_table(
     state: RowState,
     changes: list[tuple[Version, Change]],
@@ -281,15 +307,14 @@ def _prepared(work: Work, *, recreated: bool) -> Work:
     state, names = work.state, work.tracked.names
     if not state.alive:
         state.held.update(work.written)
-        state.parked = None
+        state.parked, state.cleared = None, {}
         return work
     state.kept = False
     if not work.in_table:
         return _to_insert(work)
     for name, value in work.written.items():
-        if name in names:
-            state.held.pop(name, None)
-        else:
+        state.cleared.pop(name, None)
+        if name not in names:
             state.held[name] = value
     work.written = {name: value for name, value in work.written.items() if name in names}
     if recreated:

@@ -5,7 +5,8 @@
     │  ├─ NotASyncModel        a model given to Sync does not derive from SyncModel
     │  ├─ AutoIncrementKey     a model's key is made by the database, so devices would collide
     │  ├─ NotSetUp             sync() or adopt() before setup()
-    │  └─ MissingToken         no token for a service that needs one
+    │  ├─ MissingToken         no token for a service that needs one
+    │  └─ NotParked            resolve() or discard() of a row that is not parked any more
     ├─ ValueRefused            a value cannot be carried exactly; nothing was written
     ├─ EntryUnreadable         an entry's data is not a change; it is set aside, never lost
     ├─ RemoteError             anything that came over the wire
@@ -65,6 +66,12 @@ class MissingToken(ConfigurationError):
     """The service needs a token."""
 
     code = "MISSING_TOKEN"
+
+
+class NotParked(ConfigurationError):
+    """The row is not parked any more."""
+
+    code = "NOT_PARKED"
 
 
 class ValueRefused(SharedLogError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from .apply import Applied, Conflict
-from .changes import Entry
+from .changes import Entry, Wire
+from .parking import Parked
 from .remote import Outgoing, Receipt
 
 
@@ -72,10 +73,51 @@ class Restamped:
     lead_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class RowParked:
+    """A row cannot stand in its table, or for another reason than before."""
+
+    row: Parked
+
+
+@dataclass(frozen=True, slots=True)
+class RowReturned:
+    """A row that was parked stands in its table."""
+
+    collection: str
+    pk: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class RowKept:
+    """A row that somebody deleted stands again: a child, or a later change, keeps it."""
+
+    collection: str
+    pk: Wire
+
+
 Event: TypeAlias = (
-    Sending | Sent | Received | Reconciling | Reconciled | Progress | Refused | Restamped
+    Sending
+    | Sent
+    | Received
+    | Reconciling
+    | Reconciled
+    | Progress
+    | Refused
+    | Restamped
+    | RowParked
+    | RowReturned
+    | RowKept
 )
 Listener: TypeAlias = Callable[[Event], None]
+
+
+def told(applied: Applied) -> Iterator[Event]:
+    """The events of what was applied, to be told once it is committed."""
+    yield Reconciled(applied)
+    yield from (RowParked(row) for row in applied.newly_parked)
+    yield from (RowReturned(row.collection, row.pk) for row in applied.returned)
+    yield from (RowKept(row.collection, row.pk) for row in applied.kept)
 
 
 @dataclass(slots=True)

@@ -18,13 +18,13 @@ from .events import (
     Event,
     Progress,
     Received,
-    Reconciled,
     Reconciling,
     Refused,
     Restamped,
     Sending,
     Sent,
     SyncResult,
+    told,
 )
 from .inbox import Inbox
 from .journal import Journal, RefusedEntry
@@ -222,7 +222,8 @@ class Exchange:
         if page is None or applied is None:
             return True
         self._result.add(applied)
-        self._emit(Reconciled(applied))
+        for event in told(applied):
+            self._emit(event)
         return page.has_more
 
     def _restamp(self, since: int, receipt: Receipt) -> None:

@@ -9,14 +9,14 @@ no reason to be, until nothing changes.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from .atwork import AtWork
 from .changes import Wire, dumps, loads
 from .parents import Park
 from .reconcile import BIRTH
-from .registry import CLEAR, CLEARING, FALL, KEEP, Registry, effect_of, on_delete
+from .registry import CLEAR, FALL, KEEP, Registry, effect_of
 from .rows import Work
 from .tracked import Tracked, TrackedColumn
 from .versions import Versions
@@ -75,7 +75,7 @@ class Fates:
         self._doubt([work for work in self._all() if work.state.dead])
         present = self._present()
         self._carry_out(present)
-        self._restore()
+        self._restore(present)
 
     def _concerns(self, tracked: Tracked) -> bool:
         related = tracked.parents or self._registry.dependants(tracked)
@@ -206,31 +206,33 @@ class Fates:
                     if edge.child.stands and edge.effect == CLEAR:
                         _clear(edge)
 
-    def _restore(self) -> None:
-        """Let children refer again to rows that come back."""
-        back: dict[str, dict[str, Work]] = defaultdict(dict)
+    def _restore(self, present: set[Row]) -> None:
+        """Let rows refer again to what is there again."""
+        cleared: dict[Row, list[tuple[Work, str]]] = defaultdict(list)
         for work in self._all():
-            if work.stands and not work.in_table:
-                back[work.tracked.collection][work.pk] = work
-        for some in back.values():
-            parent = next(iter(some.values())).tracked
-            for child, column in self._registry.dependants(parent):
-                if on_delete(column) in CLEARING:
-                    self._restore_children(child, column, some)
+            if work.in_table and work.stands:
+                for name, value in work.state.cleared.items():
+                    parent = self._registry.model(work.tracked.by_name[name].field.rel_model)
+                    if parent is not None:
+                        cleared[parent.collection, dumps(value)].append((work, name))
+        for row in self._there(cleared, present):
+            for work, name in cleared[row]:
+                work.written[name] = work.state.cleared.pop(name)
 
-    def _restore_children(
-        self, child: Tracked, column: TrackedColumn, parents: dict[str, Work]
-    ) -> None:
-        name = column.name
-        for pk, state in self._versions.holding(child.collection).items():
-            work = self._at_work.get(child.collection, pk)
-            if work is None and name in state.held and dumps(state.held[name]) in parents:
-                work = Work(child, pk, loads(pk), state, {}, True)
-                self._at_work.add(work)
-            if work is None or not (work.in_table and work.stands):
-                continue
-            if name not in work.written and dumps(work.state.held.get(name)) in parents:
-                work.written[name] = work.state.held.pop(name)
+    def _there(self, rows: Collection[Row], present: set[Row]) -> list[Row]:
+        """Of these rows: those that are there."""
+        found = []
+        others: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            work = self._at_work.get(*row)
+            if work is None:
+                others[row[0]].append(row[1])
+            elif row in present or (row not in self._doubtful and work.state.alive):
+                found.append(row)
+        for name, pks in others.items():
+            states = self._versions.load(name, pks)
+            found += [(name, pk) for pk, state in states.items() if state.alive]
+        return found
 
 
 def _lives(work: Work) -> bool:
@@ -289,7 +291,7 @@ def _clear(edge: Edge) -> None:
         else:
             work.written[name] = cleared
         return  # what a dead row is, its state says anyway
-    work.state.held[name] = loads(edge.parent[1])
+    work.state.cleared[name] = loads(edge.parent[1])
     if work.in_table:
         work.written[name] = cleared
     else:

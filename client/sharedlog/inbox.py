@@ -58,6 +58,13 @@ class Inbox:
         )
         return [(Entry(*row[:4]), row[4]) for row in cursor.fetchall()]
 
+    def forget(self, entry: Entry) -> None:
+        """Drop an unreadable entry for good."""
+        self._run(
+            "DELETE FROM sharedlog_inbox WHERE device = ? AND ticks = ? AND reason IS NOT NULL",
+            (entry.device, entry.ticks),
+        )
+
     def try_again(self) -> None:
         """Let unreadable entries wait again: a newer program may understand them."""
         self._run("UPDATE sharedlog_inbox SET reason = NULL WHERE reason IS NOT NULL")

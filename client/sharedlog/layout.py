@@ -24,14 +24,14 @@ TABLES = (
     """CREATE TABLE IF NOT EXISTS sharedlog_row (
         collection TEXT NOT NULL, pk TEXT NOT NULL, born INTEGER, born_device INTEGER,
         shape INTEGER, died INTEGER, died_device INTEGER, fields TEXT, held TEXT, parked TEXT,
-        buried TEXT, kept INTEGER,
+        buried TEXT, kept INTEGER, cleared TEXT,
         PRIMARY KEY (collection, pk)) WITHOUT ROWID""",
     """CREATE INDEX IF NOT EXISTS sharedlog_row_parked ON sharedlog_row (collection)
         WHERE parked IS NOT NULL""",
     """CREATE INDEX IF NOT EXISTS sharedlog_row_held ON sharedlog_row (collection)
         WHERE held IS NOT NULL AND born IS NOT NULL AND parked IS NULL""",
-    """CREATE INDEX IF NOT EXISTS sharedlog_row_kept ON sharedlog_row (collection)
-        WHERE kept IS NOT NULL""",
+    """CREATE INDEX IF NOT EXISTS sharedlog_row_apart ON sharedlog_row (collection)
+        WHERE kept IS NOT NULL OR cleared IS NOT NULL""",
     "CREATE TABLE IF NOT EXISTS sharedlog_device (number INTEGER PRIMARY KEY, id TEXT UNIQUE)",
     "CREATE TABLE IF NOT EXISTS sharedlog_shape (number INTEGER PRIMARY KEY, fields TEXT UNIQUE)",
     """CREATE TABLE IF NOT EXISTS sharedlog_clock (

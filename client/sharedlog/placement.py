@@ -96,9 +96,8 @@ class Placement:
                 rows = read_rows(self._database, work.tracked, [work.key_parameters()])
                 current = rows.get(work.pk, {})
             values = {**current, **work.written}
-        # What is held already is of columns that were cleared, or that the table does not have.
-        work.state.held = {**(values or {}), **work.state.held}
-        work.state.parked = reason
+        work.state.held.update({**(values or {}), **work.state.cleared})
+        work.state.parked, work.state.cleared = reason, {}
 
     # -- writing -------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ class RowState:
             writes; only where somebody may need it (see `merge`), and only of fields that
             nobody wrote since. `BIRTH` stands for the latest creation.
         kept: The row is dead and in its table all the same: a child keeps it.
+        cleared: References to deleted rows that were taken out of their columns (SET NULL).
     """
 
     born: Version | None = None
@@ -51,11 +52,18 @@ class RowState:
     parked: str | None = None
     buried: dict[str, tuple[Version, Wire]] = field(default_factory=dict)
     kept: bool = False
+    cleared: dict[str, Wire] = field(default_factory=dict)
 
     @property
     def stands(self) -> bool:
         """Whether it is in its table."""
         return self.kept or (self.born is not None and self.parked is None)
+
+    @property
+    def is_birth(self) -> bool:
+        """Whether a creation is all there is to remember, as of most rows."""
+        rest = self.died or self.fields or self.held or self.parked or self.buried or self.cleared
+        return self.born is not None and not rest
 
     @property
     def alive(self) -> bool:

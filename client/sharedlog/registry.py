@@ -190,6 +190,11 @@ def _key_of(model: type[peewee.Model]) -> list[peewee.Field]:
             hint="Remove `primary_key = False` from its Meta.",
         )
     fields: list[peewee.Field] = list(meta.get_primary_keys())
+    if not isinstance(getattr(meta, "update_wins", False), bool):
+        raise ConfigurationError(
+            f"{model.__name__}: update_wins is {meta.update_wins!r}; it is True or False.",  # type: ignore[attr-defined]
+            hint="True lets a modification revive a row that was deleted before it.",
+        )
     for field in fields:
         if isinstance(_target(field), peewee.AutoField):
             raise AutoIncrementKey(

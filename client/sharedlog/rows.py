@@ -32,6 +32,9 @@ Reference = tuple[Target, str]
 """A row as others refer to it: the field, and its value as JSON text."""
 
 
+KEPT = "KEPT"
+
+
 @dataclass(slots=True)
 class Work:
     """A row on its way to its table.
@@ -42,6 +45,7 @@ class Work:
         values: All values of a row that is to be inserted, else None.
         parameters: Either of them as the statement takes it.
         yields: The columns of a row in the table that give up a unique value.
+        before: Why the row was parked until now; KEPT if it was kept.
     """
 
     tracked: Tracked
@@ -53,6 +57,7 @@ class Work:
     values: dict[str, Wire] | None = None
     parameters: Sequence[Any] = ()
     yields: Sequence[TrackedColumn] = ()
+    before: str | None = None
 
     @property
     def stands(self) -> bool:

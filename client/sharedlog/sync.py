@@ -24,10 +24,11 @@ from .capture import Recorder
 from .checks import check_bounds, check_keys, check_tables, resolved
 from .clock import TICKS_PER_MS, Now, system_now
 from .errors import ConfigurationError, MissingToken, NotSetUp
-from .events import Event, Listener, Reconciled, Reconciling, SyncResult
+from .events import Event, Listener, Reconciling, SyncResult, told
 from .exchange import Exchange, Replica
 from .inbox import Inbox
 from .journal import Journal
+from .parking import Parked, Parking
 from .pipeline import Pipeline, Processor, Serializer
 from .registry import Registry
 from .remote import GraphQLSharedLog, HttpTransport, SharedLog
@@ -104,6 +105,7 @@ class Sync:
         self.journal = Journal(self.database, now)
         self.inbox = Inbox(self.journal)
         self.versions = Versions(self.journal)
+        self._parking = Parking(self.registry, self.journal, self.versions, self.inbox)
         pipeline = Pipeline(serializer, pre_send, post_receive)
         self._applier = Applier(
             self.database, self.registry, self.journal, self.versions, pipeline.decode
@@ -219,6 +221,21 @@ class Sync:
             self.journal.state("checkpoint"),
         )
 
+    def parked(self) -> list[Parked]:
+        """Rows that cannot stand in their tables and entries that cannot be read, with the
+        reason. They are tried again by every sync()."""
+        self._check_ready()
+        return self._parking.all()
+
+    def resolve(self, parked: Parked, **values: Any) -> SyncResult:
+        """Give fields of a parked row new values, and try to place it. A change like any other:
+        recorded, sent, and the same on every device. Needs no service."""
+        return self._decide(lambda: self._parking.change(parked, values))
+
+    def discard(self, parked: Parked) -> SyncResult:
+        """Delete a parked row, on every device; or forget an entry that cannot be read."""
+        return self._decide(lambda: self._parking.discard(parked))
+
     def adopt(self, progress: Callable[[Adopted], None] | None = None) -> Adopted:
         """Record rows that stand in the tables but not in the log, and rows that are gone.
 
@@ -260,9 +277,21 @@ class Sync:
                 applied = self._applier.apply([entry for _, entry in received], None)
                 self.inbox.drop(number for number, _ in received)
             result.add(applied)
-            self._emit(Reconciled(applied))
+            for event in told(applied):
+                self._emit(event)
             if len(received) < self._batch_size:
                 return
+
+    def _decide(self, decision: Callable[[], None]) -> SyncResult:
+        result = SyncResult()
+        with self._exclusively("resolve"):
+            with self._writing():
+                decision()
+                applied = self._applier.apply([], None)
+            result.add(applied)
+            for event in told(applied):
+                self._emit(event)
+        return result
 
     def _registered(self) -> str:
         device = self.journal.device_id()

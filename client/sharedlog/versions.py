@@ -26,7 +26,9 @@ FOLD_LIMIT = 5_000
 _STORE_BIRTH = """INSERT OR REPLACE INTO sharedlog_row (collection, pk, born, born_device, shape)
     VALUES (?, ?, ?, ?, ?)"""
 
-_COLUMNS = "pk, born, born_device, shape, died, died_device, fields, held, parked, buried, kept"
+_COLUMNS = (
+    "pk, born, born_device, shape, died, died_device, fields, held, parked, buried, kept, cleared"
+)
 
 
 class Versions:
@@ -150,11 +152,11 @@ class Versions:
         )
         return self._read(cursor.fetchall())
 
-    def kept(self, collection: str) -> dict[str, RowState]:
-        """The dead rows of a collection that are in its table."""
+    def apart(self, collection: str) -> dict[str, RowState]:
+        """The rows in a table that are kept, and those with references that were cleared."""
         cursor = self._run(
-            f"SELECT {_COLUMNS} FROM sharedlog_row "
-            "WHERE collection = ? AND kept IS NOT NULL ORDER BY pk",
+            f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? "
+            "AND (kept IS NOT NULL OR cleared IS NOT NULL) AND parked IS NULL ORDER BY pk",
             (collection,),
         )
         return self._read(cursor.fetchall())
@@ -172,10 +174,11 @@ class Versions:
         return self._read(found)
 
     def waiting_collections(self) -> set[str]:
-        """The collections with rows that are parked or kept: which may change with any page."""
+        """The collections with rows that may change with any page: parked, kept or cleared."""
         cursor = self._run(
             "SELECT DISTINCT collection FROM sharedlog_row WHERE parked IS NOT NULL "
-            "UNION SELECT DISTINCT collection FROM sharedlog_row WHERE kept IS NOT NULL"
+            "UNION SELECT DISTINCT collection FROM sharedlog_row "
+            "WHERE kept IS NOT NULL OR cleared IS NOT NULL"
         )
         return {row[0] for row in cursor.fetchall()}
 
@@ -189,7 +192,8 @@ class Versions:
             for number, text in self._run("SELECT number, fields FROM sharedlog_shape").fetchall()
         }
         states = {}
-        for pk, born, born_by, shape, died, died_by, fields, held, parked, buried, kept in found:
+        for pk, born, born_by, shape, died, died_by, fields, held, *rest in found:
+            parked, buried, kept, cleared = rest
             states[pk] = RowState(
                 None if born is None else Version(born, devices[born_by] if born else ""),
                 shapes.get(shape, NO_FIELDS),
@@ -206,6 +210,7 @@ class Versions:
                 if buried
                 else {},
                 bool(kept),
+                loads(cleared) if cleared else {},
             )
         return states
 
@@ -213,14 +218,13 @@ class Versions:
         """Write the states of these rows."""
         usual, others = [], []
         for pk, state in states:
-            born = state.born
-            if born is None or state.died or state.fields or state.held or state.parked:
-                others.append((collection, pk, *self._record(state)))
-            else:
+            if state.is_birth:
                 usual.append((collection, pk, *self._birth(state)))
+            else:
+                others.append((collection, pk, *self._record(state)))
         self._journal.run_many(_STORE_BIRTH, usual)
         self._journal.run_many(
-            "INSERT OR REPLACE INTO sharedlog_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO sharedlog_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             others,
         )
 
@@ -255,6 +259,7 @@ class Versions:
             state.parked,
             dumps(self._buried(state)) if state.buried else None,
             1 if state.kept else None,
+            dumps(state.cleared) if state.cleared else None,
         )
 
     def _buried(self, state: RowState) -> dict[str, list[Any]]:
@@ -272,9 +277,10 @@ def _fold(state: RowState, version: Version, operation: str, value: dict[str, Wi
     buries = operation == DELETE and value is not None
     written = merge(state, [(version, change)], known=value, bury=buries)
     if operation != MODIFY:
-        state.parked, state.kept = None, False
+        state.parked, state.kept, state.cleared = None, False, {}
     if not state.alive or state.parked is not None:
         state.held.update(written)
     else:
         for name in written:
             state.held.pop(name, None)
+            state.cleared.pop(name, None)

@@ -31,7 +31,7 @@ CLIENT_LAYERS = (
     {"comparing", "rivals"},
     {"capture", "remote", "arrivals", "atwork"},
     {"parents"},
-    {"claims", "fates"},
+    {"claims", "fates", "parking"},
     {"placement"},
     {"apply", "adopt", "memory", "pipeline"},
     {"events"},
