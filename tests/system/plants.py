@@ -273,7 +273,7 @@ def held_twice(patch: Patch) -> None:
 
 @plant("parked rows are not tried again")
 def parked_for_ever(patch: Patch) -> None:
-    patch.setattr(Versions, "parked_collections", lambda self: set())
+    patch.setattr(Versions, "waiting_collections", lambda self: set())
 
 
 @plant("children of a row that is parked stay (found by test_apply)")
