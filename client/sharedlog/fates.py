@@ -69,8 +69,8 @@ class Fates:
         ):
             return
         if self._references_count:
-            for work in self._all():
-                self._note_references(work)
+            for some in self._at_work.works.values():
+                self._note_references(some)
             self._add_dead_parents()
         self._doubt([work for work in self._all() if work.state.dead])
         present = self._present()
@@ -86,25 +86,35 @@ class Fates:
 
     # -- who refers to whom ---------------------------------------------------------------
 
-    def _note_references(self, work: Work) -> None:
-        """What a row at work is about to refer to, as far as it is not in the table already."""
-        for column, parent in self._references(work):
-            self._offered[parent].append((work, column))
-
-    def _references(self, work: Work) -> Iterator[tuple[TrackedColumn, Row]]:
-        kept = work.state.values_kept() if work.state.dead else None
-        for column in work.tracked.parents:
-            parent = self._registry.model(column.field.rel_model)
-            if parent is None or not _refers_to_key(column, parent):
+    def _note_references(self, works: Iterable[Work]) -> None:
+        """What rows of one table are about to refer to, as far as it is not in the table."""
+        columns: list[tuple[TrackedColumn, str, bool]] | None = None
+        for work in works:
+            state = work.state
+            if columns is None:
+                columns = list(self._key_references(work.tracked))
+            if state.dead:
+                values = state.values_kept()
+            elif not columns or state.born is None:
                 continue
-            if kept is not None:
-                value = kept.get(column.name, work.key_part(column.name))
-            elif work.state.alive and work.writes(column):
-                value = work.wire(column.name)
             else:
-                continue
-            if value is not None:
-                yield column, (parent.collection, dumps(value))
+                values = work.written if work.in_table else work.values or {}
+            for column, parent, in_key in columns:
+                name = column.name
+                if in_key and not (work.in_table and state.alive):
+                    value = work.key_part(name)
+                else:
+                    value = values.get(name)
+                if value is not None:
+                    self._offered[parent, dumps(value)].append((work, column))
+
+    def _key_references(self, tracked: Tracked) -> Iterator[tuple[TrackedColumn, str, bool]]:
+        """The foreign keys that refer to keys of tracked tables, and whether they are part of
+        the child's own key."""
+        for column in tracked.parents:
+            parent = self._registry.model(column.field.rel_model)
+            if parent is not None and _refers_to_key(column, parent):
+                yield column, parent.collection, column.name not in tracked.by_name
 
     def _add_dead_parents(self) -> None:
         """Find the deleted rows that rows at work refer to, and so on."""
@@ -119,7 +129,7 @@ class Fates:
             for pk, state in self._versions.dead(name, pks).items():
                 work = Work(tracked, pk, loads(pk), state, {}, state.stands)
                 self._at_work.add(work)
-                self._note_references(work)
+                self._note_references([work])
                 found = True
         if found:
             self._add_dead_parents()
