@@ -180,9 +180,11 @@ class _Parents:
         self._died = died
         self._keeps = {key: self._referred(key, KEEP) for key in rows}
         self._falls_with = {key: self._referred(key, PARK) for key in rows}
-        self.there = set(rows)
-        while leaving := self._without_reason():
-            self.there -= leaving
+        alive = {key for key in rows if key not in died}
+        self.there = alive | self._needed(alive)
+        while falling := self._falling(alive):
+            alive -= falling
+            self.there = alive | self._needed(alive)
 
     def _referred(self, key: Key, effect: str) -> list[Key]:
         """The rows that this one refers to by foreign keys of this effect."""
@@ -193,23 +195,21 @@ class _Parents:
             if values[fk.column] is not None and table.effect(fk) == effect
         ]
 
-    def _without_reason(self) -> set[Key]:
-        """A dead row needs somebody who keeps it, an alive one the parents it falls with."""
-        living = self.there.difference(self._died)
-        kept = {parent for key in living for parent in self._keeps[key]} & self.there
+    def _needed(self, alive: set[Key]) -> set[Key]:
+        """The dead rows that alive ones need, and those that these need, and so on."""
+        there = alive | {key for key in self._rows if key in self._died}
+        needed = {parent for key in alive for parent in self._keeps[key]} & there
         while (
-            above := {
-                parent for key in kept for parent in (*self._falls_with[key], *self._keeps[key])
+            more := {
+                parent for key in needed for parent in (*self._keeps[key], *self._falls_with[key])
             }
-            & self.there - kept
+            & there - needed
         ):
-            kept |= above
-        return {
-            key
-            for key in self.there
-            if (key in self._died and key not in kept)
-            or (key not in self._died and any(map(self._is_gone, self._falls_with[key])))
-        }
+            needed |= more
+        return {key for key in needed if key in self._died}
+
+    def _falling(self, alive: set[Key]) -> set[Key]:
+        return {key for key in alive if any(map(self._is_gone, self._falls_with[key]))}
 
     def _is_gone(self, key: Key) -> bool:
         return key not in self.there and (key in self._died or key in self._rows)

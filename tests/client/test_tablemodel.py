@@ -210,20 +210,36 @@ def test_dead_rows_that_cascade_in_a_circle_keep_nobody() -> None:
     assert shown(come_to({"ring": refers("CASCADE", parent="ring")}, *told)) == {}
 
 
-def test_dead_rows_that_restrict_each_other_in_a_circle_are_kept() -> None:
+def test_dead_rows_do_not_keep_each_other() -> None:
     told = [made("ring 1", a=2), made("ring 2", a=1), killed("ring 1"), killed("ring 2")]
-    found = come_to({"ring": refers("RESTRICT", parent="ring")}, *told)
-    assert shown(found) == {"ring 1": {"a": 2}, "ring 2": {"a": 1}} and len(found.kept) == 2
+    tables = {"ring": refers("RESTRICT", parent="ring")}
+    assert shown(come_to(tables, *told)) == {}
+    found = come_to(tables, *told, made("ring 3", a=1))
+    assert found.kept == {("ring", "1"), ("ring", "2")}, "an alive one keeps both"
+    assert shown(come_to(tables, made("ring 1", a=1), killed("ring 1"))) == {}
 
 
-def test_as_much_as_possible_is_kept() -> None:
-    # The parent refers to its child: the child falls with it, unless it restricts the child.
+def test_a_dead_row_that_needs_its_own_child_does_not_keep_it() -> None:
     house = Table(("id",), {"room": None}, (ForeignKey("room", "room", "RESTRICT"),))
+    tables = {"house": house, "room": refers("CASCADE"), "bed": refers("", parent="room")}
+    told = [made("house 1", room=1), made("room 1", a=1), killed("house 1")]
+    found = come_to(tables, *told)
+    assert shown(found) == {} and parked(found) == {"room 1": CASCADED}
+    assert len(come_to(tables, *told, made("bed 1", a=1)).rows) == 3
+
+
+def test_what_is_kept_for_a_row_that_falls_leaves_with_it() -> None:
+    # Both rooms fall: the second one's house was kept only as long as the first one was there.
+    tables = {
+        "house": HOUSE,
+        "room": refers("CASCADE", "RESTRICT"),
+    }
     found = come_to(
-        {"house": house, "room": refers("CASCADE")},
-        made("house 1", room=1), made("room 1", a=1), killed("house 1"),
+        tables,
+        made("house 1"), made("house 2"), made("room 1", a=1, b=2), made("room 2", a=2),
+        killed("house 1"), killed("house 2"),
     )  # fmt: skip
-    assert shown(found) == {"house 1": {"room": 1}, "room 1": {"a": 1}}
+    assert shown(found) == {} and set(parked(found).values()) == {CASCADED}
 
 
 # -- 2. unique values ----------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 from sharedlog.reconcile import RowState
 
 from .simulation.fleet import run_fleet
+from .simulation.notebook import SHAPES
 from .simulation.oracle import Expected, expected
 from .simulation.service import Logged
 from .simulation.world import Failed, run_world
@@ -88,7 +89,7 @@ def come_to(*changes: tuple[int, str, str, str]) -> Expected:
             f'"value":{value or "null"}}}'
         )
         log.append(Logged(seq, "a", ticks, 0, data))
-    return expected(log)
+    return expected({name: shape.table for name, shape in SHAPES.items()}, log)
 
 
 def test_the_oracle_knows_parents_and_what_does_not_fit() -> None:

@@ -8,12 +8,15 @@ from typing import Any
 
 import orjson
 
+from tests.dictmodel import Row
+from tests.tablemodel import Key
+
 from .device import Device, same
-from .models import TABLES
-from .oracle import Expected, Key, expected
+from .oracle import Expected, Oracle
 from .service import Logged
 
 OPERATIONS = ("create", "modify", "delete")
+DELETE = 2
 
 
 class Bad(AssertionError):
@@ -63,7 +66,8 @@ def check_tables(device: Device, wanted: Expected) -> None:
     states = device.states()
     parked = {key for key, state in states.items() if state["parked"]}
     if parked != set(wanted.parked):
-        raise Bad(f"{device.name}: parked {parked ^ set(wanted.parked)}")
+        wrongly, missing = parked - set(wanted.parked), set(wanted.parked) - parked
+        raise Bad(f"{device.name}: parked for no reason: {wrongly}; not parked: {missing}")
     check_states(device, states, wanted)
 
 
@@ -76,21 +80,22 @@ def check_states(device: Device, states: Mapping[Key, Any], wanted: Expected) ->
         found = (state["alive"], state["died"], state["versions"])
         if found != (row.alive, row.died, dict(row.versions)):
             raise Bad(f"{device.name}: {key} is {found}, should be {row}")
-        check_held(device, key, state, row.values, in_table=key in wanted.standing)
+        check_held(device, key, state, row, wanted.standing.get(key))
     if extra := set(states) - set(wanted.rows):
         raise Bad(f"{device.name} knows rows that nobody wrote: {extra}")
 
 
 def check_held(
-    device: Device, key: Key, state: Any, values: Mapping[str, Any], *, in_table: bool
+    device: Device, key: Key, state: Any, row: Row, shown: Mapping[str, Any] | None
 ) -> None:
-    """What is not in a table is held: all of it, and nothing else but defaults."""
-    fields = TABLES[key[0]].fields if key[0] in TABLES else {}
-    wanted = {n: v for n, v in values.items() if not (in_table and n in fields)}
-    if state["parked"]:
-        wanted = {**{n: v for n, v in fields.items() if n in state["held"]}, **wanted}
-    if not same(state["held"], wanted):
-        raise Bad(f"{device.name}: {key} holds {state['held']}, should be {wanted}")
+    """What is known of a row and not in its table is held."""
+    if shown is None or not row.alive:
+        lacking = dict(row.values)
+    else:
+        lacking = {n: v for n, v in row.values.items() if n not in shown or not same(shown[n], v)}
+    found = {name: value for name, value in state["held"].items() if name in lacking}
+    if not same(found, lacking):
+        raise Bad(f"{device.name}: {key} holds {state['held']}, should hold {lacking}")
 
 
 def check_quiet(device: Device, wanted: Expected) -> None:
@@ -105,7 +110,7 @@ def check_quiet(device: Device, wanted: Expected) -> None:
         raise Bad(f"{device.name}: refused entries {refused}")
 
 
-def check_agreement(device: Device, log: Sequence[Logged]) -> None:
+def check_agreement(device: Device, log: Sequence[Logged], oracle: Oracle) -> None:
     """In the middle of everything: a device that has just synced is what its entries come to:
     the log up to its checkpoint, and what it wrote itself and has not sent yet."""
     check_whole_groups(device, log)
@@ -120,10 +125,10 @@ def check_agreement(device: Device, log: Sequence[Logged]) -> None:
                 "operation": OPERATIONS[operation],
                 "collection": collection,
                 "pk": orjson.loads(pk),
-                "value": value and orjson.loads(value),
+                "value": None if operation == DELETE else orjson.loads(value),
             }
             known.append(Logged(0, device.id, ticks, 0, orjson.dumps(change).decode()))
-    check_tables(device, expected(known))
+    check_tables(device, oracle.expected(device.application.tables, known))
 
 
 def check_whole_groups(device: Device, log: Sequence[Logged]) -> None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from sharedlog import ConnectionFailed, ServiceFailed, Sync
-from sharedlog.changes import dumps
 from sharedlog.events import Listener
+
+from tests.tablemodel import Key, as_json
 
 from .clocks import Clock
 from .files import Fuse, abandon, open_database
-from .models import TABLES, define
 from .network import Link
-from .oracle import Key
-from .workload import Workload
+from .shapes import Application, Shape, User
 
 STATEMENTS = 45
 """Within so many statements it dies, if it is to die at a statement."""
@@ -31,7 +28,8 @@ LEDGER = (
         value TEXT)""",
     """CREATE TRIGGER IF NOT EXISTS ledger_written AFTER INSERT ON sharedlog_entry BEGIN
         INSERT INTO ledger (ticks, operation, collection, pk, value)
-        VALUES (new.ticks, new.operation, new.collection, new.pk, new.value);
+        VALUES (new.ticks, new.operation, new.collection, new.pk,
+            iif(new.operation = 2, NULL, new.value));
     END""",
     """CREATE TRIGGER IF NOT EXISTS ledger_taken_back AFTER DELETE ON sharedlog_entry
     WHEN old.status = 0 BEGIN
@@ -68,7 +66,8 @@ class Device:
         link: Link,
         clock: Clock,
         habits: Habits,
-        workload: Workload,
+        application: Application,
+        user: User,
         chance: Random,
         listener: Listener,
     ) -> None:
@@ -77,10 +76,11 @@ class Device:
         self.clock = clock
         self.habits = habits
         self._path = path
-        self._workload = workload
+        self.application = application
+        self._user = user
         self._chance = chance
         self._listener = listener
-        self._models = define()
+        self._models = application.define()
         self.has_synced = False
         self._start()
 
@@ -119,10 +119,10 @@ class Device:
 
     def work(self) -> str:
         """Let the user do something; say what."""
-        return self._worked(self._workload.act(self.database, self._models))
+        return self._worked(self._user.act(self.database, self._models))
 
     def work_at_noon(self) -> str:
-        return self._worked(self._workload.at_noon(self._models))
+        return self._worked(self._user.at_noon(self._models))
 
     def _worked(self, said: str) -> str:
         newest, entries = self.run("SELECT max(ticks), count(*) FROM sharedlog_entry")[0]
@@ -189,13 +189,15 @@ class Device:
     def tables(self) -> dict[Key, dict[str, Any]]:
         """Every row of every table, as on the wire."""
         found = {}
-        for model in self._models.all:
-            name = model._meta.table_name
-            table = TABLES[name]
-            for row in model.select().dicts():
-                parts = [_wire(row[part]) for part in table.key]
-                pk = dumps(parts if len(parts) > 1 else parts[0])
-                found[name, pk] = {field: _wire(row[field]) for field in table.fields}
+        for shape in self.application.shapes.values():
+            names = [column.name for column in shape.columns]
+            for row in self.run(_select(shape)):
+                wires = {
+                    name: None if stored is None else shape.by_name[name].kind.wire(stored)
+                    for name, stored in zip(names, row, strict=True)
+                }
+                parts = [wires.pop(name) for name in shape.key]
+                found[shape.name, as_json(parts if len(parts) > 1 else parts[0])] = wires
         return found
 
     def states(self) -> dict[Key, dict[str, Any]]:
@@ -227,15 +229,10 @@ class Device:
         return self.run("PRAGMA foreign_key_check")
 
 
-def _wire(value: Any) -> Any:
-    """A value as it must look on the wire."""
-    if isinstance(value, uuid.UUID):
-        return str(value)
-    if isinstance(value, bytes | memoryview):
-        return base64.b64encode(bytes(value)).decode()
-    if type(value) is int and abs(value) > 2**53:
-        return str(value)
-    return value
+def _select(shape: Shape) -> str:
+    columns = [f"{c.name}_id" if c.parent else c.name for c in shape.columns]
+    quoted = ", ".join(f'"{column}"' for column in columns)
+    return f'SELECT {quoted} FROM "{shape.name}"'
 
 
 def same(one: Any, other: Any) -> bool:

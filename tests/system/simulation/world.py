@@ -18,6 +18,7 @@ from sharedlog.clock import TICKS_PER_MS
 from sharedlog.events import Event, Reconciled, Restamped
 from sharedlog.remote import Outgoing
 
+from .applications import any_application
 from .checks import (
     check_acknowledged,
     check_agreement,
@@ -31,10 +32,9 @@ from .device import STATEMENTS, Device, any_habits
 from .faults import Crash, Faults
 from .memory_service import MemoryService
 from .network import Link, Network, Stuck
-from .oracle import expected
+from .oracle import Oracle
 from .service import Logged, Service
 from .trace import Trace
-from .workload import Workload
 
 CHANGES_A_DAY = 24
 """On one device: the measure of a device-day."""
@@ -44,27 +44,6 @@ ROUNDS_MAX = 3
 
 WRONG_MAX_MS = HOUR
 """How wrong the service's clock gets."""
-
-FOREIGN = (
-    "",
-    "not json",
-    "null",
-    "[]",
-    '{"operation":"explode","collection":"note","pk":1,"value":{}}',
-    '{"operation":"create","collection":"note","pk":null,"value":{}}',
-    '{"operation":"modify","collection":"","pk":"x","value":{}}',
-    '{"operation":"create","collection":"note","pk":"x","value":5}',
-    '{"operation":"create","collection":"note","pk":"no uuid","field":null,"value":{"title":"?"}}',
-    '{"operation":"create","collection":"planet","pk":1,"field":null,"value":{"x":null}}',
-    '{"operation":"modify","collection":"planet","pk":1,"field":null,"value":{"y":0}}',
-    '{"operation":"create","collection":"tag","pk":"partial","field":null,"value":{}}',
-    '{"operation":"create","collection":"tag","pk":"red","field":null,"value":{"shade":0}}',
-    '{"operation":"modify","collection":"tag","pk":"blue","field":null,"value":{"shade":""}}',
-    '{"operation":"delete","collection":"tag","pk":"green","field":null,"value":null}',
-    '{"operation":"delete","collection":"nowhere","pk":[1,"x"],"field":null,"value":null}',
-)
-"""What no device of ours would write: no changes, and changes of other applications' versions."""
-
 
 @dataclass(frozen=True)
 class Report:
@@ -98,6 +77,8 @@ class World:
     ) -> None:
         self.seed = seed
         self._chance = self._source("world")
+        self.application = any_application(self._source("application"))
+        self._oracle = Oracle()
         self._time = WorldTime()
         self._queue: list[tuple[int, int, Callable[[], object]]] = []
         self._scheduled = 0
@@ -132,7 +113,8 @@ class World:
             link=Link(name, self.network, lambda: self._meanwhile(name)),
             clock=Clock(self._time, any_offset(chance), any_step(chance)),
             habits=any_habits(chance, may_prune=not self._restores),
-            workload=Workload(self._source(f"{name}/workload"), self.faults),
+            application=self.application,
+            user=self.application.user(self._source(f"{name}/workload"), self.faults),
             chance=chance,
             listener=self._notice,
         )
@@ -240,7 +222,7 @@ class World:
             return
         if self._do(device, device.sync) and device.has_synced:
             self.reached["devices checked in the middle"] += 1
-            check_agreement(device, self.service.entries())
+            check_agreement(device, self.service.entries(), self._oracle)
 
     def _meanwhile(self, name: str) -> None:
         """Something else happens on a device while its sync waits for the network."""
@@ -279,7 +261,7 @@ class World:
 
     def _foreign_entry(self) -> None:
         """Somebody writes what no device of ours would."""
-        data = self._chance.choice(FOREIGN)
+        data = self._chance.choice(self.application.strangers)
         self._foreign.append(Outgoing((self.now - MINUTE) * TICKS_PER_MS, 0, data))
         self.faults.struck("foreign entry")
         self.trace.add(self.now, "foreign", data)
@@ -315,13 +297,13 @@ class World:
                 if not device.has_synced:
                     raise Stuck(f"{device.name} cannot sync although all is well")
         log = self.service.entries()
-        wanted = expected(log)
+        wanted = self._oracle.expected(self.application.tables, log)
         check_log(log)
         check_acknowledged(log, self.network.acknowledged)
         for device in self.devices:
             check_ledger(device, log)
-            check_quiet(device, wanted)
             check_tables(device, wanted)
+            check_quiet(device, wanted)
         for key in sorted(wanted.standing):
             self.trace.add(self.now, "finally", key, wanted.standing[key])
         return log
