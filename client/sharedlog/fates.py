@@ -76,6 +76,7 @@ class Fates:
         present = self._present()
         self._carry_out(present)
         self._restore(present)
+        self._leave_alone_what_is_right()
 
     def _concerns(self, tracked: Tracked) -> bool:
         related = tracked.parents or self._registry.dependants(tracked)
@@ -243,6 +244,22 @@ class Fates:
             states = self._versions.load(name, pks)
             found += [(name, pk) for pk, state in states.items() if state.alive]
         return found
+
+    def _leave_alone_what_is_right(self) -> None:
+        """Kept rows are kept again with every page: write only what is another value now."""
+        by_table: dict[str, list[Work]] = defaultdict(list)
+        for work in self._doubtful.values():
+            if work.state.dead and work.stands and work.in_table:
+                by_table[work.tracked.collection].append(work)
+        for some in by_table.values():
+            current = self._at_work.read(some)
+            for work in some:
+                known = current.get(work.pk, {})
+                work.written = {
+                    name: value
+                    for name, value in work.written.items()
+                    if name not in known or dumps(known[name]) != dumps(value)
+                }
 
 
 def _lives(work: Work) -> bool:

@@ -113,7 +113,8 @@ class Placement:
                 self._delete(by_table)
         except peewee.IntegrityError:
             # Rows that refer to each other, so that none of them can go first.
-            self._blank(gone, lambda work, column: True)
+            leaving = [work for some in by_table.values() for work in some]
+            self._blank(leaving, lambda work, column: True)
             self._delete(by_table)
         self.deleted += sum(not w.state.alive for some in by_table.values() for w in some)
 

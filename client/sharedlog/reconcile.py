@@ -112,11 +112,12 @@ def merge(
     """
     written: dict[str, Wire] = {}
     rescued: set[str] = set()
+    known = {**(known or {}), **state.cleared} if state.cleared else known or {}
     for version, change in changes:
         if change.operation == DELETE:
             if bury:
-                _bury_all(state, version, {**(known or {}), **state.held, **written})
-            rescued |= _delete(state, version, written, known or {})
+                _bury_all(state, version, {**known, **state.held, **written})
+            rescued |= _delete(state, version, written, known)
         elif state.died is None or version > state.died:
             values = change.value or {}
             if change.operation == CREATE:

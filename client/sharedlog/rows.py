@@ -74,10 +74,14 @@ class Work:
         return (self.written if self.values is None else self.values).get(name)
 
     def key_part(self, name: str) -> Wire:
-        """The part of the key of that name; None if it is none."""
-        for index, column in enumerate(self.tracked.key):
+        """The part of the key of that name; None if it is none, or if this key, which may come
+        from anybody, has other parts."""
+        key, pk = self.tracked.key, self.key
+        for index, column in enumerate(key):
             if column.name == name:
-                return self.key[index] if len(self.tracked.key) > 1 else self.key
+                if len(key) == 1:
+                    return pk
+                return pk[index] if type(pk) is list and len(pk) == len(key) else None
         return None
 
     def writes(self, column: TrackedColumn) -> bool:

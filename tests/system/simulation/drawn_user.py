@@ -213,9 +213,7 @@ class DrawnUser(Workload):
             table.model.update({one.name: table.value(one)}).where(condition).execute()
 
     def count_up(self, table: Table) -> None:
-        numbers = [
-            c for c in table.shape.others if c.kind in (INTEGER, BIG) and c.parent is None
-        ]
+        numbers = [c for c in table.shape.others if c.kind in (INTEGER, BIG) and c.parent is None]
         if numbers:
             field = table.model._meta.fields[self._chance.choice(numbers).name]
             table.model.update({field: field + 1}).where(field.between(-100, 100)).execute()

@@ -45,6 +45,7 @@ ROUNDS_MAX = 3
 WRONG_MAX_MS = HOUR
 """How wrong the service's clock gets."""
 
+
 @dataclass(frozen=True)
 class Report:
     """What a run did, and its digest."""

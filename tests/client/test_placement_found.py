@@ -1,0 +1,137 @@
+"""What stands in the tables: cases that the simulation found, each as small as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import peewee
+import pytest
+
+from sharedlog import Entry, MemorySharedLog, SyncModel
+
+from ..dictmodel import Write
+from .devices import Device
+from .test_apply import Models, Replica, entry
+
+
+def houses(on_delete: str | None) -> Models:
+    class House(SyncModel):
+        id = peewee.IntegerField(primary_key=True)
+        name = peewee.CharField(default="none")
+
+        class Meta:
+            table_name = "house"
+
+    class Room(SyncModel):
+        id = peewee.IntegerField(primary_key=True)
+        house = peewee.ForeignKeyField(House, null=True, on_delete=on_delete)
+
+        class Meta:
+            table_name = "room"
+
+    return {"House": House, "Room": Room}
+
+
+def rings() -> Models:
+    class Ring(SyncModel):
+        id = peewee.IntegerField(primary_key=True)
+        next = peewee.ForeignKeyField("self", on_delete="SET NULL")  # which it cannot be
+
+        class Meta:
+            table_name = "ring"
+
+    class Pair(SyncModel):
+        one = peewee.ForeignKeyField(Ring)
+        two = peewee.IntegerField()
+
+        class Meta:
+            table_name = "pair"
+            primary_key = peewee.CompositeKey("one", "two")
+
+    return {"Ring": Ring, "Pair": Pair}
+
+
+def create(table: str, pk: Any, ticks: int, /, **values: Any) -> Entry:
+    return entry(table, pk, Write((ticks, "other"), "create", values))
+
+
+def modify(table: str, pk: Any, ticks: int, /, **values: Any) -> Entry:
+    return entry(table, pk, Write((ticks, "other"), "modify", values))
+
+
+def delete(table: str, pk: Any, ticks: int) -> Entry:
+    return entry(table, pk, Write((ticks, "other"), "delete"))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[list[Device]]:
+    """Two devices with one log, whose rooms are let out of their houses."""
+    log = MemorySharedLog()
+    devices = [
+        Device(tmp_path / f"{name}.db", list(houses("SET NULL").values()), shared_log=log)
+        for name in ("one", "other")
+    ]
+    yield devices
+    for device in devices:
+        device.close()
+
+
+def test_a_parent_that_is_created_again_here_gets_its_children_back(pair: list[Device]) -> None:
+    one, other = pair
+    house, room = one.models
+    with one:
+        house.create(id=1)
+        one.sync.sync()
+    with other:
+        other.sync.sync()
+        other.models[1].create(id=1, house=1)
+        other.sync.sync()
+    with one:
+        house.delete_by_id(1)  # without a sight of the room
+        one.sync.sync()
+        assert room.get_by_id(1).house_id is None
+        house.create(id=1)
+        one.sync.sync()
+        assert room.get_by_id(1).house_id == 1
+    with other:
+        other.sync.sync()
+        assert other.models[1].get_by_id(1).house_id == 1
+
+
+def test_a_cleared_reference_is_not_lost_with_its_row() -> None:
+    replica = Replica(":memory:", houses("SET NULL"))
+    replica.apply([create("house", 1, 1), create("room", 1, 2), modify("room", 1, 5, house=1)])
+    replica.apply([delete("house", 1, 6)])
+    assert replica.table("room") == {"1": {"house": None}}
+    replica.apply([delete("room", 1, 4)])  # older than what the room says of its house
+    assert replica.table("room") == {}
+    replica.apply([create("room", 1, 7), create("house", 1, 8)])
+    assert replica.table("room") == {"1": {"house": 1}}
+
+
+def test_a_key_of_another_number_of_parts_blocks_nobody() -> None:
+    replica = Replica(":memory:", rings())
+    strange = [["x"], "xy", [1, 2, 3], {"one": 1}]
+    entries = [create("pair", pk, ticks) for ticks, pk in enumerate(strange, 10)]
+    replica.apply([create("ring", 1, 1, next=1), *entries, create("pair", [1, 1], 2)])
+    assert list(replica.table("pair")) == ["[1,1]"]
+    assert len(replica.parked()) == len(strange)
+
+
+def test_rows_in_a_circle_leave_beside_one_that_does_not_fit() -> None:
+    replica = Replica(":memory:", rings())
+    replica.apply([create("ring", 1, 1, next=2), create("ring", 2, 2, next=1)])
+    assert list(replica.table("ring")) == ["1", "2"]
+    replica.apply([delete("ring", 1, 3), delete("ring", 2, 4), create("ring", ["x"], 5, next=1)])
+    assert replica.table("ring") == {}
+
+
+def test_what_is_kept_already_is_not_written_again() -> None:
+    replica = Replica(":memory:", houses("RESTRICT"))
+    replica.apply([create("house", 1, 1, name="x"), create("room", 1, 2, house=1)])
+    assert replica.apply([delete("house", 1, 3)]).modified == 0
+    assert replica.apply([]).modified == 0
+    assert replica.apply([modify("house", 1, 4, name="y")]).modified == 1
+    assert replica.table("house") == {"1": {"name": "y"}}
