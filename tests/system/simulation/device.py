@@ -213,7 +213,7 @@ class Device:
                 "alive": state.alive,
                 "died": state.died,
                 "versions": {n: state.version_of(n) for n in sorted(state.written_fields())},
-                "held": state.held,
+                "held": {**state.held, **state.cleared},
                 "parked": state.parked is not None,
             }
             for collection, pks in keys.items()
