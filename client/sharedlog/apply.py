@@ -312,11 +312,12 @@ def _prepared(work: Work, *, recreated: bool) -> Work:
     state.kept = False
     if not work.in_table:
         return _to_insert(work)
-    for name, value in work.written.items():
+    # A row that was kept holds what was written after its deletion.
+    values = {**state.held, **work.written} if state.held else work.written
+    state.held = {name: value for name, value in values.items() if name not in names}
+    work.written = {name: value for name, value in values.items() if name in names}
+    for name in work.written:
         state.cleared.pop(name, None)
-        if name not in names:
-            state.held[name] = value
-    work.written = {name: value for name, value in work.written.items() if name in names}
     if recreated:
         for name in names:
             if state.version_of(name) is None:

@@ -135,3 +135,43 @@ def test_what_is_kept_already_is_not_written_again() -> None:
     assert replica.apply([]).modified == 0
     assert replica.apply([modify("house", 1, 4, name="y")]).modified == 1
     assert replica.table("house") == {"1": {"name": "y"}}
+
+
+def test_a_kept_row_that_is_created_again_forgets_what_it_held() -> None:
+    replica = Replica(":memory:", houses("RESTRICT"))
+    replica.apply([create("house", 1, 1, name="x"), create("room", 1, 2, house=1)])
+    replica.apply([delete("house", 1, 3), modify("house", 1, 4, name="held")])
+    replica.apply([create("house", 1, 5, name="new")])
+    replica.apply([delete("house", 1, 6)])
+    assert replica.table("house") == {"1": {"name": "new"}}
+
+
+def test_a_kept_row_that_is_created_again_gets_back_what_was_cleared() -> None:
+    class House(SyncModel):
+        id = peewee.IntegerField(primary_key=True)
+
+        class Meta:
+            table_name = "house"
+
+    class Room(SyncModel):
+        id = peewee.IntegerField(primary_key=True)
+        house = peewee.ForeignKeyField(House, null=True, on_delete="SET NULL")
+
+        class Meta:
+            table_name = "room"
+
+    class Bed(SyncModel):
+        id = peewee.IntegerField(primary_key=True)
+        room = peewee.ForeignKeyField(Room)
+
+        class Meta:
+            table_name = "bed"
+
+    replica = Replica(":memory:", {"House": House, "Room": Room, "Bed": Bed})
+    replica.apply([create("house", 1, 1), create("room", 1, 2), create("bed", 1, 3, room=1)])
+    replica.apply([delete("room", 1, 4), modify("room", 1, 7, house=1), delete("house", 1, 8)])
+    assert replica.table("room") == {"1": {"house": None}}, "kept for the bed, without a house"
+    replica.apply([create("room", 1, 5, house=None)])  # older than what it says of its house
+    assert replica.table("room") == {"1": {"house": None}}
+    replica.apply([create("house", 1, 9)])
+    assert replica.table("room") == {"1": {"house": 1}}
