@@ -26,6 +26,7 @@ class Clock:
         self._offset_ms = offset_ms
         self._step_ms = step_ms
         self._frozen_ms: int | None = None
+        self._started_ms = self()
 
     def __call__(self) -> int:
         if self._frozen_ms is not None:
@@ -34,6 +35,12 @@ class Clock:
 
     def set(self, offset_ms: int) -> None:
         self._offset_ms, self._frozen_ms = offset_ms, None
+
+    def start(self, *, anew: bool) -> None:
+        """The machine starts: the clock shows what it showed at the last start, if `anew`."""
+        if anew:
+            self.set(self._started_ms - self._time.ms)
+        self._started_ms = self()
 
     def freeze(self) -> None:
         """Show the same time until it is set again: every reading repeats the one before."""

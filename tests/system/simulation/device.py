@@ -10,10 +10,11 @@ from typing import Any
 
 from sharedlog import ConnectionFailed, ServiceFailed, Sync
 from sharedlog.events import Listener
-
 from tests.tablemodel import Key, as_json
 
+from . import switches
 from .clocks import Clock
+from .drawn import upgrade
 from .files import Fuse, abandon, open_database
 from .network import Link
 from .shapes import Application, Shape, User
@@ -46,6 +47,7 @@ class Habits:
     batch_size: int
     byte_limit: int
     prunes: bool
+    capture: str
 
 
 def any_habits(chance: Random, *, may_prune: bool) -> Habits:
@@ -53,6 +55,7 @@ def any_habits(chance: Random, *, may_prune: bool) -> Habits:
         chance.choices((1, 3, 10, 50, 1000), (1, 2, 3, 3, 3))[0],
         chance.choices((1, 2_000, 1_000_000), (1, 3, 6))[0],
         may_prune and chance.random() < 0.5,
+        "triggers" if switches.TRIGGERS and chance.random() < 0.5 else "signals",
     )
 
 
@@ -80,18 +83,21 @@ class Device:
         self._user = user
         self._chance = chance
         self._listener = listener
-        self._models = application.define()
+        self._models: Any = application.define()
         self.has_synced = False
-        self._start()
+        self._open()
+        self.database.create_tables(self._models.all)
+        self._set_up()
+        for statement in LEDGER:
+            self.database.execute_sql(statement)
 
-    def _start(self) -> None:
+    def _open(self) -> None:
         self.fuse = Fuse()
         self.database = open_database(self._path, self.fuse)
         self.database.bind(self._models.all, bind_refs=False, bind_backrefs=False)
-        self.database.create_tables(self._models.all)
+
+    def _set_up(self) -> None:
         self.sync_object = self._sync_on(self.database)
-        for statement in LEDGER:
-            self.database.execute_sql(statement)
 
     def _sync_on(self, database: Any) -> Sync:
         sync = Sync(
@@ -102,15 +108,30 @@ class Device:
             batch_size=self.habits.batch_size,
             byte_limit=self.habits.byte_limit,
             now=self.clock,
+            **self._capture(),
             new_request_id=lambda: f"{self._chance.getrandbits(64):x}",
         )
         sync.on_event(self._listener)
         return sync.setup()
 
+    def _capture(self) -> dict[str, Any]:
+        return {"capture": self.habits.capture} if switches.TRIGGERS else {}
+
     def restart(self) -> None:
         """After a crash, or just so: nothing survives but the file."""
         abandon(self.database)
-        self._start()
+        self._open()
+        self._set_up()
+
+    def upgrade(self, application: Application) -> str:
+        """From here on it runs this edition of the application."""
+        abandon(self.database)
+        self.application, self._models = application, application.define()
+        self._open()
+        with self.database.atomic():
+            upgrade(self.database, self._models)
+        self._set_up()
+        return f"upgraded to {application.name}"
 
     def close(self) -> None:
         abandon(self.database)

@@ -128,6 +128,56 @@ class Drawing:
         return (tuple(self._chance.sample(names, 2)),)
 
 
+# -- editions -------------------------------------------------------------------------------
+
+
+def older(shapes: Mapping[str, Shape], chance: Random) -> Mapping[str, Shape]:
+    """The tables as they were before a table, or some columns, were added."""
+    referred = {
+        c.parent for shape in shapes.values() for c in shape.columns if c.parent != shape.name
+    }
+    free = [name for name in shapes if name not in referred]
+    if len(free) > 0 and len(shapes) > 2 and chance.random() < 0.4:
+        added = chance.choice(free)
+        return {name: shape for name, shape in shapes.items() if name != added}
+    return {name: shape.without(_added(shape, chance)) for name, shape in shapes.items()}
+
+
+def _added(shape: Shape, chance: Random) -> list[str]:
+    """Columns that can be added to a table that has rows."""
+    together = {name for names in shape.unique for name in names}
+    return [
+        column.name
+        for column in shape.others
+        if not column.is_required and column.name not in together and chance.random() < 0.3
+    ]
+
+
+def upgrade(database: peewee.Database, models: Drawn) -> None:
+    """Bring a database of an older edition up to this one, as an application would."""
+    for name, model in models.by_name.items():
+        shape = models.shapes[name]
+        if not model.table_exists():
+            model.create_table()
+            continue
+        there = {column.name for column in database.get_columns(name)}
+        for column in shape.columns:
+            field = model._meta.fields[column.name]
+            if field.column_name not in there:
+                context = database.get_sql_context()
+                ddl, _ = context.sql(field.ddl(context)).query()
+                rest = _rest(models, column, ddl)
+                database.execute_sql(f'ALTER TABLE "{name}" ADD COLUMN {ddl}{rest}')
+        model._schema.create_indexes(safe=True)
+
+
+def _rest(models: Drawn, column: Column, ddl: str) -> str:
+    """What Peewee writes elsewhere: a reference, a default of the database."""
+    if column.parent is not None and "REFERENCES" not in ddl:
+        return f" {_constraint(models.shapes[column.parent], column)}"
+    return "" if column.default is None else f" DEFAULT {column.default!r}"
+
+
 # -- model classes --------------------------------------------------------------------------
 
 
@@ -168,7 +218,7 @@ def _field(
     acts = {"on_delete": column.on_delete, "on_update": column.on_update}
     options |= {**acts, "backref": f"{shape.name}_{column.name}_set"}
     if column.parent == shape.name or column.parent in models:
-        target = "self" if column.parent == shape.name else models[column.parent]
+        target: Any = "self" if column.parent == shape.name else models[column.parent]
         return peewee.ForeignKeyField(target, deferrable=column.deferrable, **options)
     # Peewee makes no constraint for these where the database cannot add one later.
     sql = _constraint(shapes[column.parent], column)

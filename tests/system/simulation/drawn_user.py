@@ -52,12 +52,12 @@ class DrawnUser(Workload):
 
     def at_noon(self, models: Drawn) -> str:
         """The same row on all devices, as far as they have the same tables."""
-        for shape in models.shapes.values():
-            table = Table(models, shape, self._chance)
-            if not any(column.parent for column in shape.columns) and shape.key != ("id",):
-                values = {**table.new(), **{n: table.first_key(n) for n in shape.key}}
-                return self._noon(lambda: table.model.replace(**values).execute())
-        return self._noon(lambda: self.edit(table))
+        tables = [Table(models, shape, self._chance) for shape in models.shapes.values()]
+        free = [table for table in tables if table.stands_alone()]
+        if not free:
+            return self._noon(lambda: self.edit(tables[0]))
+        values = {**free[0].new(), **{name: free[0].first_key(name) for name in free[0].shape.key}}
+        return self._noon(lambda: free[0].model.replace(**values).execute())
 
     def _noon(self, write: Callable[[], object]) -> str:
         try:
@@ -93,7 +93,7 @@ class DrawnUser(Workload):
         table = Table(models, models.shapes[name], self._chance)
         for column in table.shape.others:
             if column.null and column.parent and values.get(column.name) is not None:
-                known = table.other(column.parent).keys()
+                known = table.other(column.parent).pks()
                 values = {**values, column.name: self._chance.choice((*known, None))}
         table.model.create(**{n: v for n, v in values.items() if n in table.shape.by_name})
         return name
@@ -102,7 +102,8 @@ class DrawnUser(Workload):
 
     def create(self, table: Table) -> object:
         if table.is_crowded():
-            return self.delete(table)
+            self.delete(table)
+            return None
         values = table.new()
         for column in table.shape.others:  # some are left to their defaults
             if not column.is_required and self._chance.random() < 0.2:
@@ -133,14 +134,18 @@ class DrawnUser(Workload):
         key = {name: values.pop(name) for name in table.shape.key}
         table.model.get_or_create(**key, defaults=values)
 
-    def replace(self, table: Table) -> None:
+    def replace(self, table: Table) -> str | None:
         values = table.new_or_again()
         for column in table.shape.columns:
-            # SQLite (3.40 and 3.54) lets a REPLACE refer to nothing in its own table where
-            # something else than the key is unique.
-            if column.parent == table.shape.name and values[column.name] not in table.keys():
-                values[column.name] = values[table.shape.key[0]]
+            # SQLite (3.40 and 3.54) lets a REPLACE refer to nothing, where something else than the
+            # key is unique and others refer to the table.
+            if column.parent and values[column.name] not in (
+                None,
+                *table.other(column.parent).pks(),
+            ):
+                return "nothing"
         table.model.replace(**values).execute()
+        return None
 
     def upsert(self, table: Table) -> str:
         """By the key, or by other unique columns."""
@@ -261,7 +266,7 @@ class Table:
     def key_columns(self) -> list[Column]:
         return [self.shape.by_name[name] for name in self.shape.key]
 
-    def keys(self) -> list[Any]:
+    def pks(self) -> list[Any]:
         """The keys of all rows, of a table whose key is one column."""
         key = self.model._meta.primary_key
         return [value for (value,) in self.model.select(key).order_by(key).tuples()]
@@ -277,6 +282,10 @@ class Table:
     def can_delete_recursively(self) -> bool:
         """Peewee goes astray where it comes back to the table in which it began."""
         return all(column.parent in (None, self.shape.name) for column in self.shape.columns)
+
+    def stands_alone(self) -> bool:
+        """Whether a row of it can be written without a look at others, with a key of its own."""
+        return self.shape.key != ("id",) and not any(c.parent for c in self.shape.columns)
 
     def is_crowded(self) -> bool:
         return bool(self.model.select().count() >= ROWS_MAX)
@@ -302,7 +311,7 @@ class Table:
         if column.null and not in_key and chance.random() < 0.25:
             return None
         if column.parent is not None:
-            keys = self.other(column.parent).keys() if chance.random() < 0.97 else []
+            keys = self.other(column.parent).pks() if chance.random() < 0.97 else []
             return chance.choice(keys) if keys else self._key(column.kind)
         return self._key(column.kind) if in_key else chance.choice(column.kind.values)
 

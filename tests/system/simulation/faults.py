@@ -26,6 +26,8 @@ RATES: Mapping[str, float] = {
     "device dies": 0.01,
     "clock jumps": 0.03,
     "clock freezes": 0.02,
+    # At each start of a device.
+    "clock begins anew": 0.1,
     # In the application, for each transaction.
     "transaction rolled back": 0.05,
     "savepoint rolled back": 0.05,

@@ -1,13 +1,21 @@
-"""Many worlds, one after the other."""
+"""Many worlds, one after the other, in several processes."""
 
 from __future__ import annotations
 
+import multiprocessing
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
+from typing import Any
 
-from .world import run_world
+from .world import Report, run_world
+
+PROCESSES = 2
 
 
 @dataclass
@@ -20,6 +28,13 @@ class Totals:
     seconds: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
     reached: Counter[str] = field(default_factory=Counter)
+
+    def add(self, report: Report) -> None:
+        self.worlds += 1
+        self.device_days += report.device_days
+        self.entries += report.entries
+        self.faults += report.faults
+        self.reached += report.reached
 
     def __str__(self) -> str:
         return (
@@ -35,24 +50,45 @@ def run_fleet(
     seconds: float = 60.0,
     device_days: float = float("inf"),
     faults_wanted: int = 0,
-    days: float = 3.0,
-    faults: float = 1.0,
-    memory: bool = False,
+    processes: int = PROCESSES,
+    **asked: Any,
 ) -> Totals:
-    """Run worlds of successive seeds until there are enough of both, or the time is over."""
+    """Run worlds of successive seeds until there are enough of both, or the time is over.
+
+    `asked` is what all worlds have in common (see `plan`). The first seed that fails raises.
+    """
     totals, began = Totals(), time.monotonic()
-    for seed in count(first):
-        report = run_world(seed, days=days, faults=faults, memory=memory)
-        totals.worlds += 1
-        totals.device_days += report.device_days
-        totals.entries += report.entries
-        totals.faults += report.faults
-        totals.reached += report.reached
-        totals.seconds = time.monotonic() - began
-        enough = totals.device_days >= device_days and totals.faults.total() >= faults_wanted
-        if enough or totals.seconds >= seconds:
-            return totals
-    raise AssertionError("unreachable")
+    with _reports(first, processes, asked) as reports:
+        for report in reports:
+            totals.add(report)
+            totals.seconds = time.monotonic() - began
+            enough = totals.device_days >= device_days and totals.faults.total() >= faults_wanted
+            if enough or totals.seconds >= seconds:
+                break
+    return totals
+
+
+@contextmanager
+def _reports(first: int, processes: int, asked: dict[str, Any]) -> Iterator[Iterator[Report]]:
+    """The worlds' reports, in the order of their seeds."""
+    run = partial(run_world, **asked)
+    if processes == 1:
+        yield map(run, count(first))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield _ahead(pool, run, count(first), 2 * processes)
+        pool.shutdown(cancel_futures=True)
+
+
+def _ahead(
+    pool: ProcessPoolExecutor, run: Any, seeds: Iterator[int], ahead: int
+) -> Iterator[Report]:
+    """Let so many worlds run, or wait to run, while their reports are asked for."""
+    running: deque[Future[Report]] = deque(pool.submit(run, next(seeds)) for _ in range(ahead))
+    while True:
+        running.append(pool.submit(run, next(seeds)))
+        yield running.popleft().result()
 
 
 def _listed(counts: Counter[str]) -> str:

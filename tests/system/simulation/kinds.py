@@ -29,7 +29,7 @@ def _uuid(stored: str) -> str:
 
 def _is_uuid(column: str, value: Any) -> bool:
     try:
-        return str(uuid.UUID(value)) == value
+        return bool(str(uuid.UUID(value)) == value)
     except (ValueError, AttributeError, TypeError):
         return False
 

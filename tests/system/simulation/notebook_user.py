@@ -7,8 +7,6 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-import peewee
-
 from .faults import Faults
 from .kinds import JSON, NUMBERS, WORDS
 from .notebook import Notebook

@@ -113,6 +113,7 @@ class Application:
     Attributes:
         shapes: Its tables, by name.
         strangers: Data of entries that no device of this application writes.
+        older: Draws an older edition of it, which lacks some columns or tables.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Application:
     define: Callable[[], Models]
     user: Callable[[Random, Faults], User]
     strangers: Sequence[str]
+    older: Callable[[Random], Application] | None = None
 
     @cached_property
     def tables(self) -> Mapping[str, Table]:

@@ -4,6 +4,9 @@ PLACEMENT = True
 """What stands in the tables is as docs/protocol.md says. (Else nothing is unique, and whoever has a
 deleted parent is parked.)"""
 
+EDITIONS = True
+"""Devices that run an older edition of the application for a while, and then upgrade."""
+
 TRIGGERS = False
 """`Sync(capture="triggers")`."""
 

@@ -1,4 +1,4 @@
-"""What users do, whatever the application: one thing after the other, in transactions or without."""
+"""What users do, whatever the application: one thing after the other, or in transactions."""
 
 from __future__ import annotations
 

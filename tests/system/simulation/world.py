@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from sharedlog import SharedLog
@@ -18,7 +17,6 @@ from sharedlog.clock import TICKS_PER_MS
 from sharedlog.events import Event, Reconciled, Restamped
 from sharedlog.remote import Outgoing
 
-from .applications import any_application
 from .checks import (
     check_acknowledged,
     check_agreement,
@@ -33,6 +31,7 @@ from .faults import Crash, Faults
 from .memory_service import MemoryService
 from .network import Link, Network, Stuck
 from .oracle import Oracle
+from .plan import Plan, plan
 from .service import Logged, Service
 from .trace import Trace
 
@@ -41,6 +40,9 @@ CHANGES_A_DAY = 24
 
 ROUNDS_MAX = 3
 """After the healing: everyone sends, everyone receives what the later ones sent, all is quiet."""
+
+ENCORE = 8
+"""How often each user does something after all has healed."""
 
 WRONG_MAX_MS = HOUR
 """How wrong the service's clock gets."""
@@ -66,56 +68,44 @@ class Report:
 class World:
     """Runs once: `World(seed, folder).run()`."""
 
-    def __init__(
-        self,
-        seed: int,
-        folder: Path,
-        *,
-        days: float = 3.0,
-        faults: float = 1.0,
-        memory: bool = False,
-        show: bool = False,
-    ) -> None:
-        self.seed = seed
+    def __init__(self, plan: Plan, folder: Path, *, show: bool = False) -> None:
+        self.plan = plan
+        self._source = plan.source
         self._chance = self._source("world")
-        self.application = any_application(self._source("application"))
+        self.application = plan.application
         self._oracle = Oracle()
         self._time = WorldTime()
         self._queue: list[tuple[int, int, Callable[[], object]]] = []
         self._scheduled = 0
-        self._end_ms = self._time.ms + round(days * DAY)
+        self._end_ms = self._time.ms + round(plan.days * DAY)
         self.trace = Trace(show=show)
-        self.faults = Faults(self._source("faults"), scale=faults)
+        self.faults = Faults(self._source("faults"), scale=plan.faults)
         self.reached: Counter[str] = Counter()
         self._service_clock = Clock(self._time)
         chance = self._source("service")
         self.service: Service | MemoryService = (
             MemoryService(self._service_clock, chance)
-            if memory
+            if plan.memory
             else Service(folder, self._service_clock, chance)
         )
         self.network = Network(self, self.service, self.faults, self._source("network"), self.trace)
-        self._restores = self._chance.random() < 0.5
         self._beside: set[str] = set()
         self._foreign: list[Outgoing] = []
         self._offer_foreign()
         self._resting = False
-        number = self._chance.randint(2, 5)
-        self.devices = [self._device(f"device{n}", folder) for n in range(number)]
+        self.devices = [self._device(n, folder) for n in range(plan.devices)]
 
-    def _source(self, name: str) -> Random:
-        """A source of chance of its own for each part, so that one does not disturb another."""
-        return Random(f"{self.seed}/{name}")
-
-    def _device(self, name: str, folder: Path) -> Device:
+    def _device(self, number: int, folder: Path) -> Device:
+        name = f"device{number}"
+        application = self.plan.editions[number]
         chance = self._source(name)
         return Device(
             str(folder / f"{name}.db"),
             link=Link(name, self.network, lambda: self._meanwhile(name)),
             clock=Clock(self._time, any_offset(chance), any_step(chance)),
-            habits=any_habits(chance, may_prune=not self._restores),
-            application=self.application,
-            user=self.application.user(self._source(f"{name}/workload"), self.faults),
+            habits=any_habits(chance, may_prune=not self.plan.restores),
+            application=application,
+            user=application.user(self._source(f"{name}/workload"), self.faults),
             chance=chance,
             listener=self._notice,
         )
@@ -163,8 +153,11 @@ class World:
             self._run_queue()
             self._heal()
             log = self._come_to_rest()
+            if self.plan.encore:
+                self._go_on()
+                log = self._come_to_rest()
             return Report(
-                self.seed,
+                self.plan.seed,
                 len(self.devices),
                 sum(len(device.ledger()) for device in self.devices),
                 self.faults.counts,
@@ -186,8 +179,12 @@ class World:
             self._now_and_then(self._chance.choice((2, 6, 12)), partial(self._sync, device))
             if device.habits.prunes:
                 self._now_and_then(1, partial(self._do, device, device.prune))
-        if self._restores:
+        if self.plan.restores:
             self._now_and_then(3, self._back_up)
+        for device in self.devices:
+            if device.application is not self.application:
+                delay = round(self._chance.uniform(0, 1.5) * (self._end_ms - self.now))
+                self.later(delay, partial(self._upgrade, device))
         self._now_and_then(1, self._foreign_entry)
         self._now_and_then(2, self._noon)
 
@@ -196,6 +193,11 @@ class World:
             time_ms, _, event = heapq.heappop(self._queue)
             self._time.ms = max(self._time.ms, time_ms)
             event()
+
+    def _upgrade(self, device: Device) -> None:
+        if self.now < self._end_ms:  # else it keeps the old edition for good
+            self.reached["upgrades of the application"] += 1
+            self.trace.add(self.now, device.name, device.upgrade(self.application))
 
     def _do(self, device: Device, action: Callable[[], str]) -> bool:
         """Let a device do something, and perhaps die of it. Returns whether it lived."""
@@ -209,17 +211,21 @@ class World:
         except Crash as crash:
             self.faults.struck("device dies at a statement")
             said = f"died {crash}"
-            device.restart()
+            self._restart(device)
             return False
         finally:
             self.trace.add(self.now, device.name, said)
         if self.faults.strike("device dies"):
-            device.restart()
+            self._restart(device)
         return True
+
+    def _restart(self, device: Device) -> None:
+        device.clock.start(anew=self.faults.strike("clock begins anew"))
+        device.restart()
 
     def _sync(self, device: Device) -> None:
         lived = self._do(device, device.exchange)
-        if not lived or self._restores or self._chance.random() < 0.8:
+        if not lived or self.plan.restores or self._chance.random() < 0.8:
             return
         if self._do(device, device.sync) and device.has_synced:
             self.reached["devices checked in the middle"] += 1
@@ -298,16 +304,23 @@ class World:
                 if not device.has_synced:
                     raise Stuck(f"{device.name} cannot sync although all is well")
         log = self.service.entries()
-        wanted = self._oracle.expected(self.application.tables, log)
         check_log(log)
         check_acknowledged(log, self.network.acknowledged)
         for device in self.devices:
+            wanted = self._oracle.expected(device.application.tables, log)
             check_ledger(device, log)
             check_tables(device, wanted)
             check_quiet(device, wanted)
         for key in sorted(wanted.standing):
             self.trace.add(self.now, "finally", key, wanted.standing[key])
         return log
+
+    def _go_on(self) -> None:
+        """Users go on, and look at what came of it, without faults: what was kept for later, and
+        who comes back."""
+        for _ in range(ENCORE):
+            for device in self.devices:
+                self._do(device, device.work)
 
 
 @contextmanager
@@ -320,28 +333,24 @@ def folder() -> Iterator[Path]:
         yield Path(path)
 
 
-def run_world(seed: int, **options: Any) -> Report:
+def run_world(seed: int, *, show: bool = False, **asked: Any) -> Report:
     """Run one world. A failure tells how it is replayed, and what happened last."""
     with folder() as path:
-        world = World(seed, path, **options)
+        world = World(plan(seed, **asked), path, show=show)
         try:
             return world.run()
         except Exception as error:
-            raise Failed(seed, options, error, world.trace) from error
-
-
-NUMBERS = ("days", "faults")
+            raise Failed(_told(seed, asked, error, world.trace)) from error
 
 
 class Failed(AssertionError):
     """A world in which something went wrong: the message says how to see it again."""
 
-    def __init__(
-        self, seed: int, options: Mapping[str, Any], error: Exception, trace: Trace
-    ) -> None:
-        switches = [f" --{name} {value}" for name, value in options.items() if name in NUMBERS]
-        switches += [" --memory"] if options.get("memory") else []
-        super().__init__(
-            f"{trace.tail()}\n{type(error).__name__}: {error}\nReplay it with:\n"
-            f"    python -m tests.system.simulation --seed {seed}{''.join(switches)}"
-        )
+
+def _told(seed: int, asked: Mapping[str, Any], error: Exception, trace: Trace) -> str:
+    switches = [f" --{name} {asked[name]}" for name in ("days", "faults") if name in asked]
+    switches += [f" --{'' if asked['memory'] else 'no-'}memory"] if "memory" in asked else []
+    return (
+        f"{trace.tail()}\n{type(error).__name__}: {error}\nReplay it with:\n"
+        f"    python -m tests.system.simulation --seed {seed}{''.join(switches)}"
+    )
