@@ -129,6 +129,7 @@ class Applier:
                 continue
             self._journal.set_state(**{key: names})
             if before is not None and (new := tracked.names.difference(loads(before))):
+                self._versions.fold_local()  # what was written here since is newer
                 works[tracked.collection] = self._with_held(tracked, new)
         self._place({name: some for name, some in works.items() if some}, Applied())
 

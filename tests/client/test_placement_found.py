@@ -175,3 +175,33 @@ def test_a_kept_row_that_is_created_again_gets_back_what_was_cleared() -> None:
     assert replica.table("room") == {"1": {"house": None}}
     replica.apply([create("house", 1, 9)])
     assert replica.table("room") == {"1": {"house": 1}}
+
+
+def test_what_is_written_in_a_new_column_is_newer_than_what_waited_for_it(tmp_path: Path) -> None:
+    def edition(number: int) -> Any:
+        class House(SyncModel):
+            id = peewee.IntegerField(primary_key=True)
+            if number > 1:
+                name = peewee.CharField(null=True)
+
+            class Meta:
+                table_name = "house"
+
+        return House
+
+    log = MemorySharedLog()
+    house = edition(2)
+    with Device(tmp_path / "new.db", [house], shared_log=log) as new:
+        house.create(id=1, name="old")
+        new.sync.sync()
+    new.close()
+    with Device(tmp_path / "one.db", [edition(1)], shared_log=log) as one:
+        one.sync.sync()
+    one.close()
+    with Device(tmp_path / "one.db", [house], shared_log=log, create=False, tracked=False) as one:
+        one.database.execute_sql("ALTER TABLE house ADD COLUMN name VARCHAR(255)")
+        one.sync.setup()
+        house.set_by_id(1, {"name": "new"})
+        one.sync.sync()
+        assert house.get_by_id(1).name == "new"
+    one.close()

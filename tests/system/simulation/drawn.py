@@ -133,14 +133,18 @@ class Drawing:
 
 def older(shapes: Mapping[str, Shape], chance: Random) -> Mapping[str, Shape]:
     """The tables as they were before a table, or some columns, were added."""
-    referred = {
-        c.parent for shape in shapes.values() for c in shape.columns if c.parent != shape.name
-    }
-    free = [name for name in shapes if name not in referred]
-    if len(free) > 0 and len(shapes) > 2 and chance.random() < 0.4:
+    referred = {c.parent for s in shapes.values() for c in s.columns if c.parent != s.name}
+    free = [n for n, s in shapes.items() if n not in referred and all(map(_is_new, s.columns))]
+    if free and len(shapes) > 2 and chance.random() < 0.4:
         added = chance.choice(free)
         return {name: shape for name, shape in shapes.items() if name != added}
     return {name: shape.without(_added(shape, chance)) for name, shape in shapes.items()}
+
+
+def _is_new(column: Column) -> bool:
+    """Whether a column can be new: it may restrict no deletion, because a device that did not know
+    of that keeps nothing of the rows that it deleted."""
+    return column.parent is None or (column.on_delete == "SET NULL" and column.null)
 
 
 def _added(shape: Shape, chance: Random) -> list[str]:
@@ -149,7 +153,10 @@ def _added(shape: Shape, chance: Random) -> list[str]:
     return [
         column.name
         for column in shape.others
-        if not column.is_required and column.name not in together and chance.random() < 0.3
+        if not column.is_required
+        and _is_new(column)
+        and column.name not in together
+        and chance.random() < 0.3
     ]
 
 
