@@ -115,6 +115,7 @@ class Database:
         rows(db, "SAVEPOINT nested")
         try:
             yield
+            rows(db, "RELEASE nested")
         except BaseException:
             if not (connection(db).getautocommit() or self._spoiled):
                 self._spoiled = True
@@ -122,7 +123,6 @@ class Database:
                 rows(db, "RELEASE nested")
                 self._spoiled = False
             raise
-        rows(db, "RELEASE nested")
 
     def _check_alive(self) -> None:
         """After a full disk or an I/O error SQLite may have rolled back everything by itself, or a

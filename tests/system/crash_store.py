@@ -75,7 +75,6 @@ def check_after_death(folder: Path, known: list[Known], index: int) -> None:
     """It is there as a whole or not at all, and can be done again."""
     operation, (_, _, before, after) = every()[index], known[index]
     found = read(folder)
-    # A file of which only the mode is written is as good as none.
     assert found in (before, after)
     world = World(folder / "service.db")
     store = world.open()
