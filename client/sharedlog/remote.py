@@ -386,6 +386,8 @@ def error_from(errors: Sequence[Any]) -> SharedLogError:
             message,
             hint="Make a token with `sharedlog token create --user NAME` and pass it as token=….",
         )
+    if code == "UNAVAILABLE":
+        return ConnectionFailed(message, hint="Nothing is lost: the next sync() sends it.")
     if code in ("DEVICE_UNKNOWN", "DEVICE_REVOKED"):
         return DeviceRefused(
             message,

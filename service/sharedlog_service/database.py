@@ -51,6 +51,7 @@ class Database:
         self._path = str(path)
         self._idle: deque[peewee.Database] = deque()
         self._closed = False
+        self._spoiled = False
         self._writer = self._connect(
             # Before the file exists: larger pages keep entries of up to 8 kB in one piece.
             ("page_size", 8192),
@@ -72,10 +73,10 @@ class Database:
     def transaction(self) -> Iterator[peewee.Database]:
         """Write: all or nothing, durable on return. Inside another one, a savepoint of it."""
         db = self._writer
-        scope = savepoint(db) if db.in_transaction() else db.transaction("IMMEDIATE")
-        with translated_errors(), scope:
+        scope = self._savepoint if db.in_transaction() else self._whole
+        with translated_errors(), scope(db):
             yield db
-            check_alive(db)
+            self._check_alive()
 
     @contextmanager
     def snapshot(self) -> Iterator[peewee.Database]:
@@ -85,7 +86,7 @@ class Database:
         except IndexError:
             db = self._reader()
         try:
-            with translated_errors(), db.atomic():
+            with translated_errors(), unused(db).atomic():
                 yield db
         finally:
             if self._closed:
@@ -99,6 +100,36 @@ class Database:
             self._idle.pop().close()
         # Last, so that SQLite folds the write-ahead log into the file and removes it.
         self._writer.close()
+
+    @contextmanager
+    def _whole(self, db: peewee.Database) -> Iterator[None]:
+        with unused(db).transaction("IMMEDIATE"):
+            self._spoiled = False
+            yield
+
+    @contextmanager
+    def _savepoint(self, db: peewee.Database) -> Iterator[None]:
+        """Undo only what happens inside when it fails. Of one fixed name, so that its statements
+        stay prepared; the innermost is meant."""
+        self._check_alive()
+        rows(db, "SAVEPOINT nested")
+        try:
+            yield
+            rows(db, "RELEASE nested")
+        except BaseException:
+            if not (connection(db).getautocommit() or self._spoiled):
+                self._spoiled = True
+                rows(db, "ROLLBACK TO nested")
+                rows(db, "RELEASE nested")
+                self._spoiled = False
+            raise
+
+    def _check_alive(self) -> None:
+        """After a full disk or an I/O error SQLite may have rolled back everything by itself, or a
+        part may be left that could not be undone. Going on would commit halves, and acknowledge
+        what is gone."""
+        if self._spoiled or connection(self._writer).getautocommit():
+            raise Refused(Code.UNAVAILABLE)
 
     def _reader(self) -> peewee.Database:
         return self._connect(("query_only", 1), ("cache_size", -8 * 1024))
@@ -123,27 +154,12 @@ class Database:
                 )
 
 
-@contextmanager
-def savepoint(db: peewee.Database) -> Iterator[None]:
-    """Undo only what happens inside when it fails. Of one fixed name, so that its statements stay
-    prepared; the innermost is meant."""
-    check_alive(db)
-    rows(db, "SAVEPOINT nested")
-    try:
-        yield
-    except BaseException:
-        if not connection(db).getautocommit():
-            rows(db, "ROLLBACK TO nested")
-            rows(db, "RELEASE nested")
-        raise
-    rows(db, "RELEASE nested")
-
-
-def check_alive(db: peewee.Database) -> None:
-    """After a full disk or an I/O error SQLite may have rolled back everything by itself. Going on
-    would commit what follows alone, and acknowledge what is gone."""
-    if connection(db).getautocommit():
-        raise Refused(Code.UNAVAILABLE)
+def unused(db: peewee.Database) -> peewee.Database:
+    """Make sure that no transaction is open: out of memory even a rollback fails, and what it left
+    behind would be in the way for ever."""
+    if not connection(db).getautocommit():
+        rows(db, "ROLLBACK")
+    return db
 
 
 def connection(db: peewee.Database) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
@@ -121,6 +123,68 @@ def test_a_full_disk_is_told_as_unavailable_and_heals(tmp_path: Path) -> None:
         rows(db, "PRAGMA max_page_count = 1000000")
     assert store.write("ada", device, batch).accepted == 100
     store.close()
+
+
+@contextmanager
+def heap_limit_lifted() -> Iterator[None]:
+    """At the end; the test sets it."""
+    try:
+        yield
+    finally:
+        apsw.hard_heap_limit(0)
+
+
+def no_more_memory() -> None:
+    apsw.hard_heap_limit(apsw.memory_used())
+
+
+def users(database: Database) -> list[str]:
+    with database.snapshot() as db:
+        return [user for (user,) in rows(db, "SELECT id FROM users")]
+
+
+def test_a_transaction_that_could_not_even_be_rolled_back_is_in_nobodys_way(
+    tmp_path: Path,
+) -> None:
+    """Without memory a ROLLBACK fails, too, and the transaction stays open."""
+    database = Database(tmp_path / "log.db")
+    with pytest.raises(Refused), heap_limit_lifted(), database.transaction() as db:
+        rows(db, "INSERT INTO users VALUES ('ada', 1)")
+        no_more_memory()
+        raise LookupError
+    with database.transaction() as db:
+        rows(db, "INSERT INTO users VALUES ('bob', 1)")
+    assert users(database) == ["bob"]
+    database.close()
+
+
+def test_a_snapshot_that_could_not_be_ended_is_in_nobodys_way(tmp_path: Path) -> None:
+    database = Database(tmp_path / "log.db")
+    with pytest.raises(apsw.ExecTraceAbort), database.snapshot() as db:
+        reader = connection(db)
+        reader.exec_trace = lambda cursor, sql, bindings: "rollback" not in sql
+        raise LookupError
+    assert reader.in_transaction
+    reader.exec_trace = None
+    with database.transaction() as db:
+        rows(db, "INSERT INTO users VALUES ('ada', 1)")
+    assert users(database) == ["ada"]
+    database.close()
+
+
+def test_a_part_that_could_not_be_undone_takes_the_whole_with_it(tmp_path: Path) -> None:
+    """Else its first half would be committed with what others wrote."""
+    database = Database(tmp_path / "log.db")
+    with pytest.raises(Refused) as caught, database.transaction() as db:
+        rows(db, "INSERT INTO users VALUES ('bob', 1)")
+        with pytest.raises(Refused), heap_limit_lifted(), database.transaction():
+            rows(db, "INSERT INTO users VALUES ('ada', 1)")
+            no_more_memory()
+            raise LookupError
+        rows(db, "INSERT INTO users VALUES ('cleo', 1)")
+    assert caught.value.code is Code.UNAVAILABLE
+    assert users(database) == []
+    database.close()
 
 
 def test_opening_again_changes_nothing(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharedlog_service.serving import Announcement, serve
+from sharedlog_service.serving import AnnouncingServer, listen, server_config
 from sharedlog_service.settings import Settings
-from tests.system.crash_steps import Steps, count_service, decides
+from tests.system.crash_steps import Steps, count_service
 
 Acknowledge = Callable[[bytes], None]
 """Tells the parent, one byte a piece of work, what has returned."""
@@ -42,6 +42,11 @@ def in_child(run: Callable[[Acknowledge], object], kill_after: int | None = None
     return End(_killed(child), acknowledged)
 
 
+def dies(run: Callable[[], object]) -> bool:
+    """Run something in a child; return whether it was killed."""
+    return in_child(lambda _: run()).killed
+
+
 @dataclass
 class ServiceChild:
     """The service in a forked child: up in a few milliseconds, and mortal at any statement."""
@@ -50,41 +55,54 @@ class ServiceChild:
     url: str
     reading: int
 
-    def stop(self) -> list[bool]:
-        """End it by SIGTERM, if it is not dead yet; return of each step it took if it decides."""
+    def stop(self) -> list[str]:
+        """End it by SIGTERM, if it is not dead yet; return the points that it went by."""
         os.kill(self.pid, signal.SIGTERM)
-        steps = b""
-        while told := os.read(self.reading, 4096):
-            steps += told
-        return [step == ord("!") for step in steps]
+        told = b""
+        while part := os.read(self.reading, 65536):
+            told += part
+        return told.decode().splitlines()
 
     def died(self) -> bool:
         """Wait for its end; return whether it was killed."""
         return _killed(self.pid, also=signal.SIGTERM)
 
 
-@contextmanager
-def service_child(db: Path, die_at: int | None = None) -> Iterator[ServiceChild]:
-    """Serve a file that has its user already; death is counted from when it is ready."""
+class ServiceChildren:
+    """One child after the other that serves the same file, which has its user already."""
 
-    def run(writing: int) -> None:
+    def __init__(self, db: Path) -> None:
+        # Made once: the schema takes longer than everything else.
+        self._config = server_config(Settings(db=db))
+
+    @contextmanager
+    def started(self, die_at: int | None = None, *, tell: bool = False) -> Iterator[ServiceChild]:
+        """Start one; its death is counted from when it is ready. It may `tell` where it goes by,
+        if somebody will stop it soon: a pipe does not hold much."""
+        pid, reading = _fork(lambda writing: self._serve(writing, die_at, tell))
+        url = b""
+        while not url.endswith(b"\n"):
+            url += os.read(reading, 1) or b"\n"
+        try:
+            yield ServiceChild(pid, url.decode().strip(), reading)
+        finally:
+            os.close(reading)
+
+    def _serve(self, writing: int, die_at: int | None, tell: bool) -> None:
         steps = Steps()
-
-        def announce(found: Announcement) -> None:
-            _write(writing, found.url.encode() + b"\n")
-            steps.arm(die_at, tell=lambda step: _write(writing, b"!" if decides(step) else b"."))
-
         count_service(steps)
-        serve(Settings(db=db), port=0, user="nobody", announce=announce)
 
-    pid, reading = _fork(run)
-    url = b""
-    while not url.endswith(b"\n"):
-        url += os.read(reading, 1) or b"\n"
-    try:
-        yield ServiceChild(pid, url.decode().strip(), reading)
-    finally:
-        os.close(reading)
+        def tell_point(_: str) -> None:
+            _write(writing, f"{steps.points[-1]}\n".encode())
+
+        with listen("127.0.0.1", 0) as listener:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/graphql"
+
+            def ready() -> None:
+                _write(writing, url.encode() + b"\n")
+                steps.arm(die_at, tell=tell_point if tell else None)
+
+            AnnouncingServer(self._config, ready).run(sockets=[listener])
 
 
 def _fork(run: Callable[[int], object]) -> tuple[int, int]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import peewee
 
-from sharedlog import GraphQLSharedLog, LocalTransport, Sync
+from sharedlog import Change, GraphQLSharedLog, LocalTransport, Sync
+from sharedlog.clock import system_now
 from sharedlog_service.app import InProcess
 from sharedlog_service.auth import issue_token
 from sharedlog_service.schema import ServiceSchema, build_schema
@@ -25,18 +26,48 @@ USER = "me"
 BATCH = 4
 """Small, so that one sync takes several exchanges."""
 
-WRITE, STAGE, SYNC = b"w", b"r", b"s"
+PRIVATE = "private"
+"""The key of a row that stays at home."""
+
+WRITE, STAGE, SYNC, OPEN = b"w", b"r", b"s", b"o"
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One tracked write (one transaction), one stage of sync, or a whole sync."""
+    """One tracked write (one transaction), one stage of sync, a whole sync, or nothing but opening
+    and setting up."""
 
     kind: bytes
     run: Callable[[Sync], object]
 
 
+OPENS = Operation(OPEN, lambda sync: None)
 SYNCS = Operation(SYNC, lambda sync: sync.sync())
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a does, one operation after the other, and in which circumstances."""
+
+    operations: Callable[[], list[Operation]]
+    met: bool = True
+    """Whether a has met the log before; else it has rows from before tracking."""
+    restored: bool = False
+    """The log began a new epoch."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """How a's device is opened."""
+    prunes: bool = False
+
+    def prepare(self, folder: Path) -> str:
+        token = prepare(folder, met=self.met)
+        if self.restored:
+            with local_log(folder) as log, device(folder / "a.db", shared_log=log) as a:
+                Note.create(key="n50", title="from before the log was restored")
+                a.sync()
+            store = Store.open(folder / "service.db")
+            store.renew_epoch(USER)
+            store.close()
+        return token
 
 
 def writes() -> list[Operation]:
@@ -73,6 +104,7 @@ def writes() -> list[Operation]:
 def first() -> list[Operation]:
     """A device with data from before tracking meets the log for the first time."""
     return [
+        OPENS,
         Operation(STAGE, lambda sync: sync.adopt()),
         *_writes(lambda _: Note.create(key="n60", title="first")),
         SYNCS,
@@ -89,10 +121,39 @@ def stages() -> list[Operation]:
         Operation(STAGE, lambda sync: sync.send()),
         *_writes(lambda _: Note.create(key="n61", title="last")),
         SYNCS,
+        Operation(STAGE, lambda sync: sync.prune(keep_ms=0)),
+        *_writes(_save("n61", title="after pruning")),
+        SYNCS,
     ]
 
 
-SCENARIOS = {"writes": writes, "first": first, "stages": stages}
+def few() -> list[Operation]:
+    """A write and a sync, twice."""
+    return [*_writes(_group), SYNCS, *_writes(_save("n1", title="later")), SYNCS]
+
+
+def private() -> list[Operation]:
+    """Something that stays at home, and something that fails."""
+    stays = _writes(lambda _: Tag.create(key=PRIVATE, text="stays at home"), _failing)
+    return [*stays, *few()]
+
+
+def without_private(change: Change) -> Change | None:
+    return None if change.pk == PRIVATE else change
+
+
+def an_hour_ahead() -> int:
+    return system_now() + 3_600_000
+
+
+SCENARIOS = {
+    "writes": Scenario(writes),
+    "first": Scenario(first, met=False),
+    "stages": Scenario(stages, prunes=True),
+    "private": Scenario(private, options={"pre_send": without_private}),
+    "ahead": Scenario(few, options={"now": an_hour_ahead}),
+    "restored": Scenario(few, restored=True),
+}
 
 
 def stubborn() -> list[Operation]:
@@ -141,6 +202,14 @@ def _stubborn(sync: Sync) -> None:
         for run in every:
             with contextlib.suppress(peewee.OperationalError):
                 run()
+
+
+def _failing(sync: Sync) -> None:
+    with sync.database.atomic():
+        with contextlib.suppress(peewee.IntegrityError):
+            Note.create(key="n1", title="is there already")
+        Note.update(title="of nobody").where(Note.key == "nobody").execute()
+        Note.create(key="n71", title="goes on")
 
 
 def _rolled_back(sync: Sync) -> None:
@@ -228,21 +297,24 @@ def local_log(folder: Path, steps: Steps | None = None) -> Iterator[GraphQLShare
         stop_counting()
 
 
-def work(
-    folder: Path,
-    operations: list[Operation],
-    steps: Steps,
-    acknowledge: Callable[[bytes], object],
-) -> None:
-    """Run a scenario on device a, client and service in this process."""
-    counted = counted_connection(steps)
+def perform(
+    folder: Path, scenario: Scenario, operation: Operation, die_at: int | None = None
+) -> list[str]:
+    """Do one operation on device a, client and service in this process, and return the points
+    that it went by; or die at a step of it."""
+    steps = Steps()
+    steps.arm(die_at)
+    options = {"batch_size": BATCH, "factory": counted_connection(steps), **scenario.options}
     with (
         local_log(folder, steps) as log,
-        device(folder / "a.db", shared_log=log, batch_size=BATCH, factory=counted) as a,
+        device(folder / "a.db", shared_log=log, **options) as a,
     ):
-        for operation in operations:
-            operation.run(a)
-            acknowledge(operation.kind)
+        if operation.kind != OPEN:
+            steps.arm(die_at)
+        operation.run(a)
+        points = steps.points
+        steps.arm()
+    return points
 
 
 def work_on(
@@ -264,12 +336,13 @@ def work_on(
                 acknowledge(SYNC)
 
 
-def sync_all(folder: Path, steps: Steps | None = None, *, adopt: bool = False) -> None:
+def sync_all(folder: Path, scenario: Scenario, steps: Steps | None = None) -> None:
     """Everybody syncs until there is nothing left to say."""
     counted: dict[str, Any] = {"factory": counted_connection(steps)} if steps else {}
     with local_log(folder, steps) as log:
         for name in ("a", "b", "a"):
-            with device(folder / f"{name}.db", shared_log=log, **counted) as one:
-                if adopt:
+            options = {**counted, **(scenario.options if name == "a" else {})}
+            with device(folder / f"{name}.db", shared_log=log, **options) as one:
+                if not scenario.met:
                     one.adopt()
                 one.sync()

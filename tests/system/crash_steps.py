@@ -17,14 +17,18 @@ from typing import Any
 import apsw
 
 from sharedlog import Transport
+from tests.system.crash_points import CLIENT, SERVICE, Place
 
 
 class Steps:
     """Counts steps; at number `die_at` the process is killed, by SIGKILL and on the spot. At
     number `fail_at` of those that can fail, it fails."""
 
-    def __init__(self, die_at: int | None = None) -> None:
-        self.arm(die_at)
+    def __init__(self) -> None:
+        self.client = Place("client", CLIENT)
+        self.service = Place("service", SERVICE)
+        self.key: object = None
+        self.arm()
 
     def arm(
         self,
@@ -34,13 +38,17 @@ class Steps:
     ) -> None:
         """Count from here on; `tell` is called with each step that was survived."""
         self.names: list[str] = []
+        self.points: list[str] = []
         self.fallible: list[str] = []
+        self.client.begin()
+        self.service.begin()
         self._die_at = die_at
         self._fail_at = fail_at
         self._tell = tell
 
-    def __call__(self, name: str, error: Exception | None = None) -> None:
+    def __call__(self, name: str, place: Place, error: Exception | None = None) -> None:
         self.names.append(name)
+        self.points.append(place.here)
         if len(self.names) == self._die_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if error is not None and not _UNFAILING.search(name):
@@ -50,10 +58,14 @@ class Steps:
         if self._tell:
             self._tell(name)
 
-    def rows(self, rows: Iterable[Any]) -> Iterator[Any]:
-        for row in rows:
-            self("row", sqlite3.OperationalError(FULL))
+    def rows(self, sql: str, rows: Iterable[Any]) -> Iterator[Any]:
+        """The rows of a client's `executemany`: a step before each."""
+        for number, row in enumerate(rows):
+            if number:
+                self.client.after(sql, open=True, key=self.key)
+            self("row", self.client, sqlite3.OperationalError(FULL))
             yield row
+            self.key = row[0]
 
 
 FULL = "database or disk is full"
@@ -62,32 +74,31 @@ _UNFAILING = re.compile("ROLLBACK|RELEASE|PRAGMA")
 """What SQLite does without asking the disk for anything."""
 
 
-_WRITING = re.compile("INSERT|UPDATE|DELETE|REPLACE")
-"""A statement that is a transaction of its own when none is open."""
-
-
-def decides(name: str) -> bool:
-    """Whether what is durable, here or there, may differ before and after this step."""
-    return "COMMIT" in name or "exchange" in name or name.startswith("after alone: ")
-
-
 def counted_connection(steps: Steps) -> type[sqlite3.Connection]:
     """A connection class for `sqlite3.connect(factory=...)` whose statements are steps."""
+    place = steps.client
 
     class Cursor(sqlite3.Cursor):
         def execute(self, sql: str, parameters: Any = ()) -> Cursor:
-            steps(f"before {sql}", sqlite3.OperationalError(FULL))
-            begun = self.connection.in_transaction
+            steps(f"before {sql}", place, sqlite3.OperationalError(FULL))
+            changes = self.connection.total_changes
             super().execute(sql, parameters)
-            alone = not begun and _WRITING.match(sql)
-            steps(f"after alone: {sql}" if alone else f"after {sql}")
+            # What is being answered has not been counted yet.
+            self._done(sql, changes if "RETURNING" not in sql else -1)
             return self
 
         def executemany(self, sql: str, rows: Iterable[Any]) -> Cursor:
-            steps(f"before {sql}", sqlite3.OperationalError(FULL))
-            super().executemany(sql, steps.rows(rows))
-            steps(f"after {sql}")
+            steps(f"before {sql}", place, sqlite3.OperationalError(FULL))
+            changes = self.connection.total_changes
+            super().executemany(sql, steps.rows(sql, rows))
+            self._done(sql, changes, steps.key)
             return self
+
+        def _done(self, sql: str, changes: int, key: object = None) -> None:
+            connection = self.connection
+            changed = sql.startswith("CREATE") or connection.total_changes != changes
+            place.after(sql, open=connection.in_transaction, changed=changed, key=key)
+            steps(f"after {sql}", place)
 
     class Connection(sqlite3.Connection):
         def cursor(self, factory: Any = Cursor) -> Any:
@@ -104,9 +115,12 @@ class CountedTransport:
         self._steps = steps
 
     def execute(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-        self._steps("before the exchange")
+        place = self._steps.client
+        place.exchange(document, "to be sent")
+        self._steps("before the exchange", place)
         answer = self._transport.execute(document, variables)
-        self._steps("after the exchange")
+        place.exchange(document, "answered")
+        self._steps("after the exchange", place)
         return answer
 
     def close(self) -> None:
@@ -117,14 +131,25 @@ def count_service(steps: Steps) -> Callable[[], None]:
     """Make each statement of the service's connections that are opened from now on a step, in
     this process; the returned function ends that."""
 
-    def before(cursor: Any, sql: str, bindings: Any) -> bool:
-        steps(f"service: before {sql}", apsw.FullError(FULL))
-        return True
-
-    def after(event: dict[str, Any]) -> None:
-        steps(f"service: after {event['sql']}")
+    place = steps.service
 
     def watch(connection: Any) -> None:
+        writing = False
+
+        def before(cursor: Any, sql: str, bindings: Any) -> bool:
+            steps(f"service: before {sql}", place, apsw.FullError(FULL))
+            return True
+
+        def after(event: dict[str, Any]) -> None:
+            nonlocal writing
+            sql = event["sql"].strip()
+            ends = sql in ("commit;", "rollback;")
+            writing = writing or sql == "BEGIN IMMEDIATE"
+            if writing:
+                place.after(sql, open=not ends)
+            writing = writing and not ends
+            steps(f"service: after {sql}", place)
+
         connection.exec_trace = before
         connection.trace_v2(apsw.SQLITE_TRACE_PROFILE, after)
 

@@ -1,60 +1,66 @@
-"""Kills a process at one step after the other, and looks at what it leaves behind.
+"""Kills a process at one point after the other, and looks at what it leaves behind.
 
-    python -m tests.system.crash_sweep FOLDER writes service:4 --shard 0/2
+    python -m tests.system.crash_sweep FOLDER writes service --shard 0/2
 
-Each kill: a fresh copy of the same prepared files; a forked child that runs the same scenario
-and dies by SIGKILL at step n; then the files must be sound, and after everybody has synced the
-devices must be equal and every entry in the shared log exactly once.
+Each kill: a fresh copy of the files as they were before an operation; a forked child that does this
+operation and dies by SIGKILL on coming to a point or on leaving it; then the files must be sound,
+and after everybody has synced the devices must be equal and every entry in the shared log exactly
+once. Points are named in `tests.system.crash_points`.
 
-- `writes`, `first`, `stages`: client and service in one process over their durable files; it
-  dies at each step of either side.
+- `writes`, `first`, `stages`, `private`, `ahead`, `restored`: client and service in one process
+  over their durable files; it dies at each point of either side.
+- `store`: the service's own transactions, and its first opening.
 - `service`: the service alone dies, speaking real HTTP; the client lives on and is told.
-- `again`: dies at some step, and twice more while it recovers.
+- `again`: dies at some point, and twice more while it recovers.
+- `moments`: a client over real HTTP is killed from outside while it works.
 - `errors`, `errors-first`: nobody dies, but each statement in turn fails once (the disk is
   full), and the same process goes on.
-- `moments`: a client over real HTTP is killed from outside while it works.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
+import gc
 import json
 import random
 import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import peewee
 
 from sharedlog import ConnectionFailed, RemoteError
-from tests.system.crash_children import in_child, service_child
+from tests.system import crash_store
+from tests.system.crash_children import ServiceChildren, dies, in_child
+from tests.system.crash_points import is_durable
 from tests.system.crash_scenario import (
     BATCH,
+    OPEN,
+    PRIVATE,
     SCENARIOS,
-    STAGE,
-    SYNC,
     WRITE,
     Operation,
+    Scenario,
     first,
     local_log,
-    prepare,
+    perform,
     schema,
     stubborn,
     sync_all,
-    work,
     work_on,
-    writes,
 )
-from tests.system.crash_steps import Steps, counted_connection, decides
+from tests.system.crash_steps import Steps, counted_connection
 from tests.system.crash_world import (
-    SENT,
+    ClientFile,
     Note,
     check_client,
     check_equal,
@@ -63,114 +69,202 @@ from tests.system.crash_world import (
     read_log,
 )
 
-SWEEPS = ("service", "errors", "errors-first", "again", "moments")
+SWEEPS = ("store", "service", "again", "moments", "errors", "errors-first")
 
 
 @dataclass
-class Reference:
-    """What a scenario does when nobody dies. `counts`: the changes in the client log after so
-    many operations."""
+class Known:
+    """What a scenario does when nobody dies: the points that each operation goes by, and a's file
+    before each and after the last."""
 
-    steps: list[str]
-    changes: list[dict[str, Any]]
-    counts: list[int]
-
-
-def reference(folder: Path, operations: list[Operation]) -> Reference:
-    steps = Steps()
-    counts = [0]
-    work(
-        folder,
-        operations,
-        steps,
-        lambda _: counts.append(len(read_client(folder / "a.db").entries)),
-    )
-    sync_all(folder, adopt=True)
-    check_recovered(folder)
-    return Reference(steps.names, read_client(folder / "a.db").changes(), counts)
+    points: list[list[str]] = field(default_factory=list)
+    files: list[ClientFile] = field(default_factory=list)
 
 
-def check_after_death(
-    folder: Path, operations: list[Operation], known: Reference, acknowledged: bytes
-) -> None:
-    """An operation is there as a whole or not at all, and what was acknowledged is there."""
-    a, log = read_client(folder / "a.db"), read_log(folder / "service.db")
-    check_client(a, log, adopted=operations[0].kind != STAGE or bool(acknowledged))
-    done = len(acknowledged)
-    before, after = known.counts[done], known.counts[min(done + 1, len(operations))]
-    assert before <= len(a.entries) <= after
-    if operations[min(done, len(operations) - 1)].kind == WRITE:
-        assert len(a.entries) in (before, after), "half of a transaction"
-    assert a.changes() == known.changes[: len(a.entries)]
-    for entry in a.entries[: known.counts[acknowledged.rfind(SYNC) + 1]]:
-        assert entry.status == SENT, f"sync() returned, but not sent: {entry}"
-
-
-def check_recovered(folder: Path) -> None:
-    clients = [read_client(folder / name) for name in ("a.db", "b.db")]
-    check_equal(clients, read_log(folder / "service.db"))
+def deaths(points: Sequence[str]) -> list[int]:
+    """At which steps to die: on coming to a point, and on leaving it for one of which others may
+    know already."""
+    stays = [(point, len(list(stay))) for point, stay in groupby(points)]
+    chosen, step = {1}, 0
+    for point, length in stays:
+        if step:
+            chosen |= {step, step + 1} if is_durable(point) else {step + 1}
+        step += length
+    return sorted(chosen)
 
 
 @dataclass
 class Sweep:
-    """One scenario, killed again and again."""
+    """One kind of death, again and again."""
 
     folder: Path
+    shard: int = 0
+    shards: int = 1
+    every: int = 1
+    points: Counter[str] = field(default_factory=Counter)
     kills: int = 0
-    failed: int = 0
-    steps: int = 0
+    errors: int = 0
     failures: list[str] = field(default_factory=list)
 
-    def every_step(self, scenario: str, shard: int, shards: int, every: int) -> None:
-        """Die at each step of client and service."""
-        prepare(self.folder / "prepared", met=scenario != "first")
-        operations = SCENARIOS[scenario]()
-        known = reference(self._fresh(), operations)
-        deciding = [decides(name) for name in known.steps]
-        for number in self._chosen(deciding, shard, shards, every):
-            here = self._fresh()
-            with self._noting(f"{scenario}, step {number}: {known.steps[number - 1]}"):
-                end = in_child(functools.partial(work, here, operations, Steps(number)))
-                assert end.killed, "the scenario has fewer steps this time"
-                self.kills += 1
-                check_after_death(here, operations, known, end.acknowledged)
-                sync_all(here, adopt=scenario == "first")
-                check_recovered(here)
+    def run(self, name: str, rounds: int) -> None:
+        if name in SCENARIOS:
+            self.scenario(name)
+        elif name.startswith("errors"):
+            self.failing(name.removeprefix("errors-"))
+        elif name in ("again", "moments"):
+            getattr(self, name)(self.shard, rounds)
+        else:
+            getattr(self, name)()
+
+    # -- killed at a point ---------------------------------------------------------------
+
+    def scenario(self, name: str) -> None:
+        """Die at each point of client and service, in each operation of a scenario."""
+        scenario = SCENARIOS[name]
+        operations = scenario.operations()
+        known = self._known(scenario, operations)
+        for index, at in self._mine(known.points):
+            point = known.points[index][at - 1]
+            here = self._fresh(f"before {index}")
+            with self._noting(f"{name}, operation {index}, step {at}: {point}"):
+                assert dies(partial(perform, here, scenario, operations[index], at))
+                self._count(point)
+                check_after_death(here, scenario, operations, known, index)
+                sync_all(here, scenario)
+                check_recovered(here, scenario, known.files[index])
+
+    def _known(self, scenario: Scenario, operations: list[Operation]) -> Known:
+        """Go through a scenario once; keep a copy of the files before each operation."""
+        here, known = self.folder / "prepared", Known()
+        scenario.prepare(here)
+        known.files.append(read_client(here / "a.db"))
+        for index, operation in enumerate(operations):
+            shutil.copytree(here, self.folder / f"before {index}")
+            known.points.append(perform(here, scenario, operation))
+            known.files.append(a_file(here, scenario, known.files[-1]))
+        sync_all(here, scenario)
+        check_recovered(here, scenario, known.files[-1])
+        return known
+
+    def store(self) -> None:
+        """Kill the service in each of its own transactions."""
+        crash_store.prepare(self.folder)
+        known = crash_store.reference(self.folder)
+        for index, at in self._mine([each.points for each in known]):
+            point = known[index].points[at - 1]
+            here = self._fresh(f"before {index}")
+            with self._noting(f"store, {known[index].name}, step {at}: {point}"):
+                assert dies(partial(crash_store.perform, here, index, at))
+                self._count(point)
+                crash_store.check_after_death(here, known, index)
+
+    def service(self) -> None:
+        """Kill the service alone at each point, while a real client speaks to it."""
+        scenario, prepared = SCENARIOS["writes"], self.folder / "prepared"
+        token = scenario.prepare(prepared)
+        with local_log(prepared) as log, device(prepared / "a.db", shared_log=log) as a:
+            operations = scenario.operations()
+            while operations[0].kind == WRITE:
+                operations.pop(0).run(a)
+        services = ServiceChildren(self.folder / "here" / "service.db")
+        points = self._served(services, token)
+        for _, at in self._mine([points]):
+            with self._noting(f"service, step {at}: {points[at - 1]}"):
+                self._served(services, token, at)
+                self._count(points[at - 1])
+                here = self.folder / "here"
+                check_client(read_client(here / "a.db"), read_log(here / "service.db"))
+                sync_all(here, scenario)
+                check_recovered(here, scenario)
+
+    def _served(self, services: ServiceChildren, token: str, at: int | None = None) -> list[str]:
+        """One sync of a with the service; returns the points that the service went by."""
+        here = self._fresh()
+        with (
+            services.started(die_at=at, tell=at is None) as service,
+            device(here / "a.db", url=service.url, token=token, batch_size=BATCH) as a,
+        ):
+            try:
+                a.sync()
+            except ConnectionFailed:
+                Note.create(key="meanwhile", title="local work goes on")
+            points = service.stop()
+            assert service.died() is (at is not None)
+        return points
+
+    # -- killed at any time --------------------------------------------------------------
 
     def again(self, seed: int, rounds: int) -> None:
-        """Die at some step, then at some step of the recovery, then at one of the next."""
-        prepare(self.folder / "prepared")
-        chance = random.Random(seed)
-        operations = writes()
-        known = reference(self._fresh(), operations)
-        self.steps = len(known.steps)
+        """Die at some point, then at some step of the recovery, then at one of the next."""
+        scenario, chance = SCENARIOS["writes"], random.Random(seed)
+        operations = scenario.operations()
+        known = self._known(scenario, operations)
         for number in range(rounds):
-            here = self._fresh()
-            at = chance.randrange(1, self.steps + 1)
-            with self._noting(f"again, seed {seed}, round {number}, step {at}"):
-                end = in_child(functools.partial(work, here, operations, Steps(at)))
-                self.kills += end.killed
-                check_after_death(here, operations, known, end.acknowledged)
+            index = chance.randrange(len(operations))
+            at = chance.randint(1, len(known.points[index]))
+            here = self._fresh(f"before {index}")
+            with self._noting(f"again, seed {seed}, round {number}: operation {index}, step {at}"):
+                assert dies(partial(perform, here, scenario, operations[index], at))
+                self._count(known.points[index][at - 1])
+                check_after_death(here, scenario, operations, known, index)
                 for limit in (150, 400):
-                    self._recover_and_die(here, chance.randrange(1, limit))
-                sync_all(here)
-                check_recovered(here)
+                    self._recover_and_die(here, scenario, chance.randrange(1, limit))
+                sync_all(here, scenario)
+                check_recovered(here, scenario)
 
-    def errors(self, scenario: str, shard: int, shards: int, every: int) -> None:
+    def _recover_and_die(self, here: Path, scenario: Scenario, at: int) -> None:
+        steps = Steps()
+        steps.arm(at)
+        self.kills += dies(partial(sync_all, here, scenario, steps))
+        log = read_log(here / "service.db")
+        for name in ("a.db", "b.db"):
+            check_client(read_client(here / name), log)
+
+    def moments(self, seed: int, rounds: int) -> None:
+        """Kill a client that works without end from outside."""
+        scenario, chance = SCENARIOS["writes"], random.Random(seed)
+        token = scenario.prepare(self.folder / "prepared")
+        here = self._fresh()
+        with ServiceChildren(here / "service.db").started() as service:
+            for life in range(rounds):
+                with self._noting(f"moments, seed {seed}, life {life}"):
+                    end = in_child(
+                        partial(work_on, here, service.url, token, life),
+                        kill_after=chance.randrange(1, 30),
+                    )
+                    assert end.killed
+                    self.kills += 1
+                    a = read_client(here / "a.db")
+                    check_client(a, read_log(here / "service.db"))
+                    made = [e for e in a.entries if str(e.change["pk"]).startswith(f"m{life}-")]
+                    assert len(made) >= end.acknowledged.count(WRITE)
+            service.stop()
+            service.died()
+        sync_all(here, scenario)
+        check_recovered(here, scenario)
+
+    # -- not killed ----------------------------------------------------------------------
+
+    def failing(self, name: str) -> None:
         """Let each statement of client and service fail once, and go on."""
-        prepare(self.folder / "prepared", met=scenario != "first")
-        operations = first() if scenario == "first" else stubborn()
+        scenario = SCENARIOS["first" if name == "first" else "writes"]
+        operations = first() if name == "first" else stubborn()
+        scenario.prepare(self.folder / "prepared")
         steps = self._with_error(self._fresh(), operations, None)
         # All of the first transaction: it goes on after an error of one of its writes.
-        going_on = steps.index("before COMMIT")
-        deciding = [number < going_on or decides(name) for number, name in enumerate(steps)]
-        for number in self._chosen(deciding, shard, shards, every):
+        going_on = 0 if name == "first" else steps.index("before COMMIT") + 1
+        chosen = [
+            number
+            for number, step in enumerate(steps, 1)
+            if number <= going_on or "COMMIT" in step or number % self.every == 0
+        ]
+        for number in chosen[self.shard :: self.shards]:
             here = self._fresh()
-            with self._noting(f"errors, step {number}: {steps[number - 1]}"):
+            with self._noting(f"{name}, step {number} fails: {steps[number - 1]}"):
                 self._with_error(here, operations, number)
-                self.failed += 1
-                sync_all(here, adopt=scenario == "first")
-                check_recovered(here)
+                self.errors += 1
+                sync_all(here, scenario)
+                check_recovered(here, scenario)
 
     def _with_error(
         self, here: Path, operations: list[Operation], fail_at: int | None
@@ -189,7 +283,7 @@ class Sweep:
                     operation.run(a)
                 if fail_at is not None and begun < fail_at <= len(steps.fallible):
                     assert not a.database.connection().in_transaction
-                    adopted = operations[0].kind != STAGE
+                    adopted = operations[0].kind != OPEN
                     now_there = read_log(here / "service.db")
                     check_client(read_client(here / "a.db"), now_there, adopted=adopted)
             fallible = steps.fallible.copy()
@@ -198,82 +292,27 @@ class Sweep:
             assert a.status().pending == 0
         return fallible
 
-    def _recover_and_die(self, here: Path, at: int) -> None:
-        end = in_child(lambda _: sync_all(here, Steps(at)))
-        self.kills += end.killed
-        log = read_log(here / "service.db")
-        for name in ("a.db", "b.db"):
-            check_client(read_client(here / name), log)
+    # -- parts ---------------------------------------------------------------------------
 
-    def moments(self, seed: int, rounds: int) -> None:
-        """Kill a client that works without end from outside."""
-        token = prepare(self.folder / "prepared")
-        chance = random.Random(seed)
-        here = self._fresh()
-        with service_child(here / "service.db") as service:
-            for life in range(rounds):
-                with self._noting(f"moments, seed {seed}, life {life}"):
-                    end = in_child(
-                        functools.partial(work_on, here, service.url, token, life),
-                        kill_after=chance.randrange(1, 30),
-                    )
-                    assert end.killed
-                    self.kills += 1
-                    a = read_client(here / "a.db")
-                    check_client(a, read_log(here / "service.db"))
-                    made = [e for e in a.entries if str(e.change["pk"]).startswith(f"m{life}-")]
-                    assert len(made) >= end.acknowledged.count(WRITE)
-            service.stop()
-            service.died()
-        sync_all(here)
-        check_recovered(here)
+    def _mine(self, points: list[list[str]]) -> list[tuple[int, int]]:
+        """This shard's deaths: which operation, at which of its steps."""
+        every = [(index, at) for index, some in enumerate(points) for at in deaths(some)]
+        return every[self.shard * self.every :: self.shards * self.every]
 
-    def service(self, shard: int, shards: int, every: int) -> None:
-        """Kill the service alone at each statement, while a real client speaks to it."""
-        token = prepare(self.folder / "prepared")
-        with (
-            local_log(self.folder / "prepared") as log,
-            device(self.folder / "prepared" / "a.db", shared_log=log) as a,
-        ):
-            operations = writes()
-            while operations[0].kind == WRITE:
-                operations.pop(0).run(a)
-        for number in self._chosen(self._served(self._fresh(), token), shard, shards, every):
-            here = self._fresh()
-            with self._noting(f"service, step {number}"):
-                self._served(here, token, number)
-                check_client(read_client(here / "a.db"), read_log(here / "service.db"))
-                sync_all(here)
-                check_recovered(here)
+    def _count(self, point: str) -> None:
+        self.kills += 1
+        self.points[point] += 1
 
-    def _chosen(self, deciding: list[bool], shard: int, shards: int, every: int) -> list[int]:
-        """The steps to die at: all that decide, and every so manieth of the others."""
-        self.steps = len(deciding)
-        chosen = [n for n, decides in enumerate(deciding, 1) if decides or n % every == 0]
-        return chosen[shard::shards]
-
-    def _served(self, here: Path, token: str, die_at: int | None = None) -> list[bool]:
-        """One sync of a with the service; returns of each of the service's steps if it decides."""
-        with service_child(here / "service.db", die_at) as service:
-            with device(here / "a.db", url=service.url, token=token, batch_size=BATCH) as a:
-                try:
-                    a.sync()
-                except ConnectionFailed:
-                    Note.create(key="meanwhile", title="local work goes on")
-            steps = service.stop()
-            self.kills += service.died()
-        return steps
-
-    def _fresh(self) -> Path:
-        """A copy of the prepared files."""
+    def _fresh(self, name: str = "prepared") -> Path:
+        """A copy of some files."""
         here = self.folder / "here"
         shutil.rmtree(here, ignore_errors=True)
-        shutil.copytree(self.folder / "prepared", here)
+        shutil.copytree(self.folder / name, here)
         return here
 
     @contextmanager
     def _noting(self, what: str) -> Iterator[None]:
-        """Go on after a failure: at which steps it happens is worth knowing."""
+        """Go on after a failure: at which points it happens is worth knowing."""
         try:
             yield
         except Exception as error:
@@ -281,46 +320,65 @@ class Sweep:
             sys.stderr.write(f"--- {what}\n{traceback.format_exc()}\n")
 
 
-def run(name: str, folder: Path, shard: int, shards: int, every: int, rounds: int) -> Sweep:
-    """Run one part of a sweep."""
-    sweep = Sweep(folder)
-    if name in SCENARIOS:
-        sweep.every_step(name, shard, shards, every)
-    elif name.startswith("errors"):
-        sweep.errors(name.removeprefix("errors-"), shard, shards, every)
-    elif name == "service":
-        sweep.service(shard, shards, every)
-    else:
-        getattr(sweep, name)(shard, rounds)
-    return sweep
+# -- what must be true -------------------------------------------------------------------
+
+
+def a_file(folder: Path, scenario: Scenario, before: ClientFile | None) -> ClientFile:
+    """The file of device a, with what it may have pruned since."""
+    found = read_client(folder / "a.db")
+    return found.with_pruned(before.entries) if scenario.prunes and before else found
+
+
+def check_after_death(
+    folder: Path, scenario: Scenario, operations: list[Operation], known: Known, index: int
+) -> None:
+    """What was acknowledged is there, and the operation is there as a whole or not at all."""
+    before, after = known.files[index : index + 2]
+    a, log = a_file(folder, scenario, before), read_log(folder / "service.db")
+    kinds = [operation.kind for operation in operations[:index]]
+    adopted = scenario.met or len(kinds) > 1
+    check_client(a, log, adopted=adopted, applied=before.checkpoint)
+    assert len(before.entries) <= len(a.entries) <= len(after.entries)
+    if operations[index].kind == WRITE:
+        assert len(a.entries) in (len(before.entries), len(after.entries)), "half a transaction"
+    assert a.changes() == after.changes()[: len(a.entries)]
+
+
+def check_recovered(folder: Path, scenario: Scenario, before: ClientFile | None = None) -> None:
+    a, b = a_file(folder, scenario, before), read_client(folder / "b.db")
+    private = sum(change["pk"] == PRIVATE for change in a.changes())
+    at_home = private if "pre_send" in scenario.options else 0
+    check_equal([a, b], read_log(folder / "service.db"), private=at_home)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="for the files; must be new or empty")
-    parser.add_argument("sweeps", nargs="+", metavar="SWEEP[:N]", help="N: each so manieth step")
+    parser.add_argument("sweeps", nargs="+", metavar="SWEEP[:N]", help="N: each so manieth death")
     parser.add_argument("--shard", default="0/1", help="this part of how many, as 0/2")
     parser.add_argument("--rounds", type=int, default=10, help="of `again` and `moments`")
     options = parser.parse_args()
     shard, shards = map(int, options.shard.split("/"))
     schema()
+    gc.freeze()  # children share this memory as long as nobody touches it
     failed = False
-    for sweep in options.sweeps:
-        name, _, every = sweep.partition(":")
+    for asked in options.sweeps:
+        name, _, every = asked.partition(":")
         if name not in (*SCENARIOS, *SWEEPS):
             parser.error(f"there is no sweep {name!r}")
         began = time.monotonic()
-        done = run(name, options.folder / name, shard, shards, int(every or 1), options.rounds)
-        report = {
+        sweep = Sweep(options.folder / name, shard, shards, int(every or 1))
+        sweep.run(name, options.rounds)
+        report: dict[str, Any] = {
             "sweep": name,
-            "steps": done.steps,
-            "kills": done.kills,
-            "errors": done.failed,
+            "kills": sweep.kills,
+            "errors": sweep.errors,
+            "points": sweep.points,
             "seconds": round(time.monotonic() - began, 1),
-            "failures": done.failures,
+            "failures": sweep.failures,
         }
         sys.stdout.write(json.dumps(report) + "\n")
-        failed |= bool(done.failures)
+        failed |= bool(sweep.failures)
     sys.exit(failed)
 
 

@@ -11,7 +11,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +20,12 @@ import peewee
 
 from sharedlog import SharedLog, Sync, SyncModel
 from sharedlog.clock import Now, system_now
+from sharedlog.pipeline import Processor
 from sharedlog_service.entries import EntryFilter
 from sharedlog_service.store import Store
 from tests.dictmodel import Write, row_of
 
-UNSENT, SENT = 0, 1
+UNSENT, SENT, REFUSED = 0, 1, 2
 
 Tables = dict[str, dict[str, dict[str, Any]]]
 """Rows by collection and key, their values by field name."""
@@ -68,6 +69,7 @@ def device(
     token: str | None = None,
     batch_size: int = 1000,
     now: Now = system_now,
+    pre_send: Processor | None = None,
     **connecting: Any,
 ) -> Iterator[Sync]:
     """A device that is set up, its models bound; nothing of it is open afterwards."""
@@ -82,6 +84,7 @@ def device(
             token=token,
             batch_size=batch_size,
             now=now,
+            pre_send=pre_send,
         )
         try:
             yield sync.setup()
@@ -124,6 +127,12 @@ class ClientFile:
 
     def changes(self) -> list[dict[str, Any]]:
         return [entry.change for entry in self.entries]
+
+    def with_pruned(self, known: Iterable[ClientEntry]) -> ClientFile:
+        """The file as if it had not forgotten these entries, which it had sent."""
+        entries = {entry.ticks: entry for entry in known if entry.status == SENT}
+        entries |= {entry.ticks: entry for entry in self.entries}
+        return replace(self, entries=[entries[ticks] for ticks in sorted(entries)])
 
 
 def read_client(path: Path) -> ClientFile:
@@ -245,18 +254,22 @@ def differing(left: Tables, right: Tables) -> list[tuple[str, str, object, objec
     ]
 
 
-def check_client(client: ClientFile, log: list[LogEntry], *, adopted: bool = True) -> None:
+def check_client(
+    client: ClientFile, log: list[LogEntry], *, adopted: bool = True, applied: int = 0
+) -> None:
     """What holds at every moment of a device's life, whoever died when.
 
     Its tables are what its own entries and the others' up to its checkpoint make: neither a row
     without its entry nor an entry without its row, and the checkpoint moves with what it means.
-    Only rows from before tracking may stand there without entries until they are `adopted`.
+    Only rows from before tracking may stand there without entries until they are `adopted`; and a
+    device that starts over has `applied` more than it remembers.
     """
+    reached = max(client.checkpoint, applied)
     others = [
         (entry.ticks, entry.device, entry.change)
         for entry in log
         if entry.device != client.device
-        and entry.seq <= client.checkpoint
+        and entry.seq <= reached
         and (entry.device, entry.ticks) not in client.received
     ]
     own = [(entry.ticks, client.device, entry.change) for entry in client.entries]
@@ -270,21 +283,30 @@ def check_client(client: ClientFile, log: list[LogEntry], *, adopted: bool = Tru
     for entry in client.entries:
         there = mine.pop(entry.ticks, None)
         if there is None:
-            assert entry.status == UNSENT, f"marked as sent, but not in the log: {entry}"
+            assert entry.status != SENT, f"marked as sent, but not in the log: {entry}"
         else:
             assert (entry.offset, entry.change) == there[3:], f"changed on the way: {entry}"
     assert not mine, f"in the log, but never committed by its device: {mine}"
 
 
-def check_equal(clients: Iterable[ClientFile], log: list[LogEntry]) -> None:
+def check_equal(clients: Iterable[ClientFile], log: list[LogEntry], *, private: int = 0) -> None:
     """What holds when all have synced: every entry of every device in the log, once, and all
-    tables equal to what the log makes."""
-    expected = tables_of((entry.ticks, entry.device, entry.change) for entry in log)
-    written = 0
+    tables equal to what the log makes. Only `private` entries stay on the device that made
+    them."""
+    public = [(entry.ticks, entry.device, entry.change) for entry in log]
+    written = kept = 0
     for client in clients:
         check_client(client, log)
-        assert [entry for entry in client.entries if entry.status != SENT] == []
+        mine = [
+            (entry.ticks, client.device, entry.change)
+            for entry in client.entries
+            if entry.status == REFUSED
+        ]
+        assert [entry for entry in client.entries if entry.status == UNSENT] == []
         assert not client.received
+        expected = tables_of([*public, *mine])
         assert client.tables == expected, f"tables, log: {differing(client.tables, expected)}"
-        written += len(client.entries)
+        written += len(client.entries) - len(mine)
+        kept += len(mine)
     assert written == len(log)
+    assert kept == private
