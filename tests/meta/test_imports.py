@@ -18,7 +18,7 @@ import pytest
 from tests.meta.source import PACKAGES, imported, modules, shown, tree
 
 CLIENT_LAYERS = (
-    {"errors", "clock", "layout"},
+    {"errors", "clock", "documents", "layout"},
     {"changes"},
     {"reconcile", "raw", "transactions"},
     {"fields"},
