@@ -17,6 +17,7 @@ from .clock import BEFORE_TRACKING
 from .errors import ValueRefused
 from .journal import OPERATION_CODES, Journal, Record
 from .registry import Registry
+from .rows import rows_after
 from .tracked import Tracked
 from .versions import Versions
 
@@ -80,17 +81,7 @@ class Adoption:
     # -- rows that the log does not know -------------------------------------------------
 
     def _rows_after(self, tracked: Tracked, last: Sequence[Any] | None) -> list[Any]:
-        """The next rows of a table in key order, as the driver gives them."""
-        every = ", ".join(c.quoted for c in (*tracked.key, *tracked.columns))
-        key = ", ".join(c.quoted for c in tracked.key)
-        where, parameters = "", list[Any]()
-        if last is not None:
-            parameters = list(last[: len(tracked.key)])
-            where = f"WHERE ({key}) > ({', '.join('?' * len(parameters))})"
-        cursor = self._journal.run(
-            f"SELECT {every} FROM {tracked.table} {where} ORDER BY {key} LIMIT {CHUNK}", parameters
-        )
-        return list(cursor.fetchall())
+        return rows_after(self._journal.database, tracked, last, CHUNK)
 
     def _adopt_created(self, tracked: Tracked, rows: list[Any]) -> None:
         found = dict(self._readable(tracked, rows))

@@ -30,6 +30,7 @@ from .inbox import Inbox
 from .journal import Journal, RefusedEntry
 from .pipeline import Pipeline
 from .remote import Outgoing, Page, Receipt, Rejection, SharedLog
+from .status import note_contact
 from .versions import FOLD_LIMIT, Versions
 
 TOO_LARGE = frozenset(("BATCH_TOO_LARGE", "BODY_TOO_LARGE", "HTTP_413"))
@@ -172,7 +173,9 @@ class Exchange:
         if epoch:
             if self._journal.state("epoch") is None:
                 self._journal.set_state(epoch=epoch)
-            self._journal.trust_clock(max(0, self._replica.now() - int(server_time_ms)))
+            now = self._replica.now()
+            self._journal.trust_clock(max(0, now - int(server_time_ms)))
+            note_contact(self._journal, now, server_time_ms)
 
     def _settle(self, outgoing: Sequence[Outgoing], receipt: Receipt) -> list[Refused]:
         """Mark exactly the entries that the receipt speaks of; return the refused ones."""
