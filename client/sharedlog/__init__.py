@@ -21,6 +21,7 @@ from .errors import (
     ServiceFailed,
     SharedLogError,
     Unauthorized,
+    UnsentWork,
     ValueRefused,
 )
 from .events import Event, SyncResult
@@ -69,6 +70,7 @@ __all__ = [
     "SyncResult",
     "Transport",
     "Unauthorized",
+    "UnsentWork",
     "ValueRefused",
     "Verified",
     "Version",

@@ -13,10 +13,13 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from .adopt import Adopted, Adoption
 from .clock import TICKS_PER_MS, Now
 from .digest import Digest, take_digest
+from .errors import UnsentWork
 from .exchange import Replica
+from .inbox import Inbox
 from .journal import Journal
 from .registry import Registry
 from .replay import Replay
+from .reset import count_unshared, finish, forget, is_resetting
 from .status import Status, read_status
 from .verify import LISTED, Verification, Verified
 from .versions import Versions
@@ -30,6 +33,7 @@ class Care(ABC):
 
     registry: Registry
     journal: Journal
+    inbox: Inbox
     versions: Versions
     _replica: Replica
     _now: Now
@@ -51,22 +55,38 @@ class Care(ABC):
         self._check_ready()
         return read_status(self.journal)
 
-    def adopt(self, progress: Callable[[Adopted], None] | None = None) -> Adopted:
-        """Record rows that stand in the tables but not in the log, and rows that are gone.
+    def adopt(
+        self, progress: Callable[[Adopted], None] | None = None, *, values: bool = False
+    ) -> Adopted:
+        """Record what stands in the tables and nobody recorded, so that all devices get it.
 
         For data from before tracking, and for changes made behind the recorder's back: raw
-        SQL, other programs. (A value that was changed in a row that stays is not noticed.)
-        Idempotent and resumable; commits every few hundred rows. Needs no service: the next
-        `sync()` sends what was recorded. `progress` is called after each chunk.
+        SQL, other programs, migrations. Rows that the log does not know, rows that are gone,
+        and values of fields that no entry ever wrote are found without the service. Other
+        values that changed in a row that stays are found with `values=True`, which reads the
+        whole log, as `verify()` does: what stands in this device's tables then wins.
+
+        Idempotent and resumable; commits every few hundred rows. The next `sync()` sends what
+        was recorded. `progress` is called after each chunk.
         """
         with self._exclusively("adopt"):
-            return Adoption(
-                self.registry,
-                self.journal,
-                self.versions,
-                self._writing,
-                progress or (lambda _: None),
-            ).run()
+            adoption = self._adoption(progress or (lambda _: None))
+            adopted = adoption.run()
+            if values:
+                self._adopt_values(adoption, progress)
+            return adopted
+
+    def _adoption(self, progress: Callable[[Adopted], None]) -> Adoption:
+        return Adoption(self.registry, self.journal, self.versions, self._writing, progress)
+
+    def _adopt_values(self, adoption: Adoption, progress: Callable[[Adopted], None] | None) -> None:
+        def tell(_: Verified) -> None:
+            if progress is not None:
+                progress(adoption.adopted)
+
+        with self._verification(self._writing, tell) as verification:
+            for differences in verification.standing_here():
+                adoption.adopt_changed(differences)
 
     def digest(self, *, rows: bool = False) -> Digest:
         """A digest of each collection, to be compared with another device's: `compare()`.
@@ -131,3 +151,34 @@ class Care(ABC):
         with self._exclusively("prune"), self._writing():
             self.versions.fold_local()
             return self.journal.prune((self._now() - keep_ms) * TICKS_PER_MS)
+
+    def reset(self, *, force: bool = False) -> None:
+        """Forget the client log and begin as a new device; the application's rows stay.
+
+        For a copied or damaged file, for a device that was revoked, for another service. The
+        next `sync()` registers a new device and reads the log from its beginning. Then this
+        holds: *what the log says wins over what the tables hold; what it never heard of, rows
+        and fields, is recorded as new.* So what was sent is not lost, what was deleted stays
+        deleted, and all devices end equal. What was changed behind the recorder's back is
+        overwritten, unless `adopt(values=True)` recorded it before.
+
+        Raises:
+            UnsentWork: changes that only this device has would be lost: those that are not
+                sent yet, and those that the service refused. With `force`, they are: changed
+                rows become what the log says, deleted ones come back; created ones are
+                recorded anew.
+        """
+        with self._exclusively("reset"), self._writing():
+            if not force and (count := count_unshared(self.journal)):
+                raise UnsentWork(count)
+            forget(self.journal)
+
+    def _finish_reset(self) -> bool:
+        """Record what the log never heard of, once all of it was read after a reset; return
+        whether there was anything to do."""
+        if not is_resetting(self.journal) or self.inbox.waiting(1):
+            return False
+        self._adoption(lambda _: None).adopt_rows()
+        with self._writing():
+            finish(self.journal)
+        return True

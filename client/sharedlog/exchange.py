@@ -84,7 +84,7 @@ class Exchange:
         until = self._journal.next_ticks()
         pending = self._journal.count_unsent()
         more = True
-        while True:
+        while self._journal.device_id() == self._device:  # else reset() was called elsewhere
             if self._restamps > RESTAMPS:
                 raise ServiceFailed(
                     "The service refuses every timestamp as too far ahead of its clock.",
@@ -197,10 +197,12 @@ class Exchange:
     def _store_page(self, page: Page, after: str | None) -> Applied | None:
         """Apply a page, or keep it for `reconcile()`, and move the checkpoint with it.
 
-        None if the checkpoint is not where this page begins: another thread or process was
-        faster, and its work stands.
+        None if the checkpoint is not where this page begins, or is another device's by now:
+        another thread or process was faster, and its work stands.
         """
         if self._journal.state("checkpoint") != after:
+            return None
+        if self._journal.device_id() != self._device:
             return None
         applied = Applied(entries=len(page.entries))
         if self._apply:

@@ -182,19 +182,21 @@ class Sync(Care):
         """
         with self._run("sync") as result:
             self._reconcile_received(result)
-            self._exchange(result, apply=True).run(send=True)
+            self._exchange(result, send=True, apply=True)
+            if self._finish_reset():
+                self._exchange(result, send=True, apply=True)
         return result
 
     def send(self) -> SyncResult:
         """Only send unsent entries."""
         with self._run("send") as result:
-            self._exchange(result, apply=None).run(send=True)
+            self._exchange(result, send=True, apply=None)
         return result
 
     def receive(self) -> SyncResult:
         """Only fetch others' entries into the client log; `reconcile()` applies them."""
         with self._run("receive") as result:
-            self._exchange(result, apply=False).run(send=False)
+            self._exchange(result, send=False, apply=False)
         return result
 
     def reconcile(self) -> SyncResult:
@@ -235,13 +237,16 @@ class Sync(Care):
                 self._emit(Finished(result))
             except Exception as error:
                 # Where even that cannot be written, the error itself matters more.
-                with suppress(peewee.DatabaseError, ConfigurationError), self._writing():
+                with suppress(Exception), self._writing():
                     note_failure(self.journal, self._now(), error)
                 self._emit(Failed(error))
                 raise
 
-    def _exchange(self, result: SyncResult, *, apply: bool | None) -> Exchange:
-        return Exchange(self._replica, self._registered(), result, apply=apply)
+    def _exchange(self, result: SyncResult, *, send: bool, apply: bool | None) -> None:
+        device = None
+        while device != self.journal.device_id():  # another process may call reset()
+            device = self._registered()
+            Exchange(self._replica, device, result, apply=apply).run(send=send)
 
     def _reconcile_received(self, result: SyncResult) -> None:
         if not self.inbox.waiting(1) and not self.versions.waiting_collections():
@@ -270,18 +275,16 @@ class Sync(Care):
         return result
 
     def _registered(self) -> str:
-        device = self.journal.device_id()
-        if device:
-            return device
-        with self._writing():
-            request = self.journal.state("request") or self._new_request_id()
-            self.journal.set_state(request=request)
-        device = self._shared_log.register(self._device_name, request)
-        with self._writing():
-            if not self.journal.device_id():
-                self.journal.set_state(device=device, device_name=self._device_name)
-            self.versions.forget_numbers()
-        return self.journal.device_id()
+        while not (device := self.journal.device_id()):
+            with self._writing():
+                request = self.journal.state("request") or self._new_request_id()
+                self.journal.set_state(request=request)
+            device = self._shared_log.register(self._device_name, request)
+            with self._writing():
+                # Another thread or process may have been faster, or called reset() meanwhile.
+                if not self.journal.device_id() and self.journal.state("request") == request:
+                    self.journal.set_state(device=device, device_name=self._device_name)
+        return device
 
     # -- small things --------------------------------------------------------------------
 
@@ -341,7 +344,8 @@ class Sync(Care):
 
 
 class _Writing:
-    """A transaction of our own; after a rollback, numbers cached from it are forgotten."""
+    """A transaction of our own; after a rollback, and for another device, cached numbers are
+    forgotten."""
 
     def __init__(self, sync: Sync) -> None:
         self._sync = sync
@@ -349,6 +353,7 @@ class _Writing:
 
     def __enter__(self) -> None:
         self._transaction.__enter__()
+        self._sync.versions.refresh()
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None:

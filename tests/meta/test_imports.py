@@ -26,7 +26,7 @@ CLIENT_LAYERS = (
     {"tracked"},
     {"registry"},
     {"journal"},
-    {"inbox", "rows", "statements", "status"},
+    {"inbox", "reset", "rows", "statements", "status"},
     {"inserts", "versions"},
     {"comparing", "rivals"},
     {"capture", "remote", "arrivals", "atwork"},
