@@ -22,6 +22,7 @@ from .capture import Recorder
 from .care import Care
 from .checks import check_bounds, check_keys, check_tables, resolved
 from .clock import Now, system_now
+from .described import describe
 from .errors import ConfigurationError, MissingToken, NotSetUp
 from .events import (
     Event,
@@ -142,6 +143,7 @@ class Sync(Care):
             self.journal.create_tables()
             with self.journal.transaction():
                 self.inbox.try_again()
+                describe(self.journal, self.registry, self._replica.pipeline)
             self._recorder.install()
             self._ready = True
         return self

@@ -34,7 +34,7 @@ CLIENT_LAYERS = (
     {"claims", "fates", "parking"},
     {"placement"},
     {"apply", "adopt", "memory", "pipeline"},
-    {"events", "replay"},
+    {"described", "events", "replay"},
     {"exchange", "verify"},
     {"checks", "care"},
     {"sync"},
