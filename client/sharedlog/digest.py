@@ -8,7 +8,7 @@ Rows that are parked stand in no table and are counted apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -138,15 +138,17 @@ NOTHING = CollectionDigest(0, "0" * 2 * HASH_BYTES, 0, "0" * 2 * HASH_BYTES, {},
 
 
 def take_digest(
-    registry: Registry, journal: Journal, versions: Versions, *, rows: bool = False
+    registry: Registry, journal: Journal, versions: Versions, *, rows: bool | Container[str] = False
 ) -> Digest:
-    """The digest of all collections, in one transaction."""
+    """The digest of all collections, in one transaction; the hashes of rows come along, for all
+    collections or for these."""
     database = journal.database
     with journal.reading():
         names = dict.fromkeys(tracked.collection for tracked in registry)
         collections = {}
         for name in sorted(names.keys() | versions.waiting_collections()):
-            standing, parked = _Sum(rows=rows), _Sum(rows=rows)
+            with_rows = rows if isinstance(rows, bool) else name in rows
+            standing, parked = _Sum(rows=with_rows), _Sum(rows=with_rows)
             if tracked := registry.collection(name):
                 for pk, values in _standing(database, tracked):
                     standing.add(pk, values)

@@ -199,11 +199,12 @@ def _difference(
     if kind is None:
         return
     if kind == DIFFERS and here is not None and there is not None:
-        here, there = _but_for_equals(here, there), _but_for_equals(there, here)
+        here, there = only_differing(here, there), only_differing(there, here)
     yield Difference(collection, loads(pk), kind, here, there)
 
 
-def _but_for_equals(values: Values, others: Values) -> Values:
+def only_differing(values: Values, others: Values) -> Values:
+    """The values of a row that the other side lacks, or has others of."""
     return {
         name: value
         for name, value in sorted(values.items())

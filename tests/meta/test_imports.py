@@ -36,13 +36,13 @@ CLIENT_LAYERS = (
     {"apply", "adopt", "memory", "pipeline"},
     {"described", "events", "replay"},
     {"exchange", "verify"},
-    {"checks", "care"},
+    {"checks", "care", "inspection"},
     {"sync"},
     {"__init__"},
     {"demo.models", "demo.proof", "demo.screen", "demo.signals"},
     {"demo.data", "demo.device", "demo.edits", "demo.service", "demo.tables"},
     {"demo.story"},
-    {"demo"},
+    {"demo", "commands"},
     {"cli"},
 )
 
