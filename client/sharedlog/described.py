@@ -65,6 +65,9 @@ def models_of(journal: Journal) -> list[type[SyncModel]]:
             hint="Run the application once: its setup() notes it.",
         )
     notes = {collection: loads(text) for collection, text in found}
+    # A table that was given up and dropped is in the file no more.
+    exists = journal.database.table_exists
+    notes = {name: note for name, note in notes.items() if exists(name, note["schema"])}
     models = {collection: _model(collection, note) for collection, note in notes.items()}
     _refer(models, notes)
     return list(models.values())
