@@ -4,6 +4,7 @@ from .adopt import Adopted
 from .apply import Applied, Conflict
 from .changes import Change, Entry
 from .clock import Version
+from .digest import CollectionDigest, Difference, Digest
 from .errors import (
     AutoIncrementKey,
     ConfigurationError,
@@ -20,6 +21,7 @@ from .errors import (
     ServiceFailed,
     SharedLogError,
     Unauthorized,
+    UnsentWork,
     ValueRefused,
 )
 from .events import Event, SyncResult
@@ -27,21 +29,27 @@ from .memory import MemorySharedLog
 from .models import SyncModel, uuid7
 from .parking import Parked
 from .remote import GraphQLSharedLog, HttpTransport, LocalTransport, SharedLog, Transport
-from .sync import Status, Sync
+from .status import Failure, Status
+from .sync import Sync
+from .verify import Verified
 
 __all__ = [
     "Adopted",
     "Applied",
     "AutoIncrementKey",
     "Change",
+    "CollectionDigest",
     "ConfigurationError",
     "Conflict",
     "ConnectionFailed",
     "DeviceRefused",
+    "Difference",
+    "Digest",
     "Entry",
     "EntryUnreadable",
     "EpochChanged",
     "Event",
+    "Failure",
     "GraphQLSharedLog",
     "HttpTransport",
     "LocalTransport",
@@ -62,7 +70,9 @@ __all__ = [
     "SyncResult",
     "Transport",
     "Unauthorized",
+    "UnsentWork",
     "ValueRefused",
+    "Verified",
     "Version",
     "uuid7",
 ]

@@ -1,22 +1,28 @@
 """Bringing rows into the log that nobody recorded: from before tracking, or behind its back.
 
-What stands in a table and has no creation in the log is recorded as created now; what the
-log says is there and is not, as deleted now. It goes through the tables in key order and
-commits every few hundred rows, so it can be stopped at any time and simply be run again.
+What stands in a table and has no creation in the log is recorded as created now; a value that
+no entry ever wrote, as modified now; what the log says is there and is not, as deleted now. It
+goes through the tables in key order and commits every few hundred rows, so it can be stopped
+at any time and simply be run again.
+
+Which *value* the log last gave a field is not kept beside the table. Whether it is another one
+than what stands there is known only by reading the log: `adopt_changed` takes it from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from .changes import CREATE, DELETE, Wire, loads
+from .changes import CREATE, DELETE, MODIFY, Wire, dumps, loads
 from .clock import BEFORE_TRACKING
+from .digest import DIFFERS, Difference, text_of
 from .errors import ValueRefused
 from .journal import OPERATION_CODES, Journal, Record
 from .registry import Registry
+from .rows import as_wires, rows_after
 from .tracked import Tracked
 from .versions import Versions
 
@@ -26,9 +32,11 @@ CHUNK = 500
 
 @dataclass(slots=True)
 class Adopted:
-    """What `adopt()` recorded. `refused` are rows whose values cannot be carried: pk, why."""
+    """What `adopt()` recorded, in rows. `refused` are rows whose values cannot be carried: the
+    collection, the pk, and why."""
 
     created: int = 0
+    modified: int = 0
     deleted: int = 0
     unchanged: int = 0
     refused: list[tuple[str, Wire, str]] = field(default_factory=list)
@@ -52,9 +60,13 @@ class Adoption:
         self._progress = progress
         self.adopted = Adopted()
 
-    def run(self) -> Adopted:
+    def adopt_rows(self) -> None:
+        """Record what stands in the tables and was never said."""
         for tracked in self._registry.in_order:
-            self._chunk_by_chunk(tracked, self._adopt_created, self._rows_after)
+            self._chunk_by_chunk(tracked, self._adopt_standing, self._rows_after)
+
+    def run(self) -> Adopted:
+        self.adopt_rows()
         for tracked in reversed(self._registry.in_order):
             self._chunk_by_chunk(tracked, self._adopt_deleted, self._states_after)
         return self.adopted
@@ -80,47 +92,69 @@ class Adoption:
     # -- rows that the log does not know -------------------------------------------------
 
     def _rows_after(self, tracked: Tracked, last: Sequence[Any] | None) -> list[Any]:
-        """The next rows of a table in key order, as the driver gives them."""
-        every = ", ".join(c.quoted for c in (*tracked.key, *tracked.columns))
-        key = ", ".join(c.quoted for c in tracked.key)
-        where, parameters = "", list[Any]()
-        if last is not None:
-            parameters = list(last[: len(tracked.key)])
-            where = f"WHERE ({key}) > ({', '.join('?' * len(parameters))})"
-        cursor = self._journal.run(
-            f"SELECT {every} FROM {tracked.table} {where} ORDER BY {key} LIMIT {CHUNK}", parameters
-        )
-        return list(cursor.fetchall())
+        return rows_after(self._journal.database, tracked, last, CHUNK)
 
-    def _adopt_created(self, tracked: Tracked, rows: list[Any]) -> None:
+    def _adopt_standing(self, tracked: Tracked, rows: list[Any]) -> None:
         found = dict(self._readable(tracked, rows))
         states = self._versions.load(tracked.collection, list(found))
-        records = []
-        for pk, value in found.items():
+        records: list[Record] = []
+        for pk, values in found.items():
             state = states.get(pk)
             # A row from before tracking stands, too, but nobody else has it.
-            if state is not None and state.stands and (state.kept or state.born != BEFORE_TRACKING):
-                self.adopted.unchanged += 1
+            if state is None or not state.stands or state.born == BEFORE_TRACKING:
+                records += self._recorded(tracked, CREATE, pk, values)
+                continue
+            unsaid = {
+                name: value
+                for name, value in values.items()
+                if state.version_of(name) is None
+                and text_of(value) != text_of(tracked.default_wire(name))
+            }
+            if unsaid and not state.kept:
+                records += self._recorded(tracked, MODIFY, pk, unsaid)
             else:
-                records.append(Record(tracked.collection, pk, OPERATION_CODES[CREATE], value))
-        if records:
-            self._journal.append(records)
-            self.adopted.created += len(records)
+                self.adopted.unchanged += 1
+        self._append(records)
 
-    def _readable(self, tracked: Tracked, rows: list[Any]) -> Iterator[tuple[str, str]]:
-        """Rows as pk and values in JSON; what cannot be carried is noted and passed over."""
-        width = len(tracked.key)
+    def _readable(self, tracked: Tracked, rows: list[Any]) -> Iterator[tuple[str, dict[str, Wire]]]:
+        """Rows by their pk; one that cannot be carried is noted and passed over."""
         for row in rows:
             pk: Wire = None
             try:
                 pk = tracked.pk_of_stored(row)
-                wire = {
-                    c.name: c.wire_of_stored(stored)
-                    for c, stored in zip(tracked.columns, row[width:], strict=True)
-                }
-                yield tracked.pk_json(pk), tracked.value_json(wire)
+                yield from as_wires(tracked, [row]).items()
             except ValueRefused as error:
                 self.adopted.refused.append((tracked.collection, pk, error.message))
+
+    def _recorded(
+        self, tracked: Tracked, operation: str, pk: str, values: dict[str, Wire]
+    ) -> Iterator[Record]:
+        """The record of a row; values that cannot be carried are noted and passed over."""
+        try:
+            text = tracked.value_json(values)
+        except ValueRefused as error:
+            self.adopted.refused.append((tracked.collection, loads(pk), error.message))
+            return
+        self.adopted.created += operation == CREATE
+        self.adopted.modified += operation == MODIFY
+        yield Record(tracked.collection, pk, OPERATION_CODES[operation], text)
+
+    def _append(self, records: list[Record]) -> None:
+        if records:
+            self._journal.append(records)
+
+    # -- values that changed -------------------------------------------------------------
+
+    def adopt_changed(self, differences: Iterable[Difference]) -> None:
+        """Record values that are others in the tables than in the log; in the transaction in
+        which they were found."""
+        records: list[Record] = []
+        for found in differences:
+            tracked = self._registry.collection(found.collection)
+            if found.kind == DIFFERS and found.here and tracked is not None:
+                records += self._recorded(tracked, MODIFY, dumps(found.pk), dict(found.here))
+                self.adopted.unchanged -= 1
+        self._append(records)
 
     # -- rows that are gone --------------------------------------------------------------
 
@@ -142,6 +176,5 @@ class Adoption:
             )
             if cursor.fetchone() is None:
                 gone.append(Record(tracked.collection, pk, OPERATION_CODES[DELETE], None))
-        if gone:
-            self._journal.append(gone)
-            self.adopted.deleted += len(gone)
+        self._append(gone)
+        self.adopted.deleted += len(gone)

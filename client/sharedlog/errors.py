@@ -8,6 +8,7 @@
     │  ├─ MissingToken         no token for a service that needs one
     │  └─ NotParked            resolve() or discard() of a row that is not parked any more
     ├─ ValueRefused            a value cannot be carried exactly; nothing was written
+    ├─ UnsentWork              reset() would lose changes that only this device has
     ├─ EntryUnreadable         an entry's data is not a change; it is set aside, never lost
     ├─ RemoteError             anything that came over the wire
     │  ├─ ConnectionFailed     the service cannot be reached: local work goes on, retry later
@@ -78,6 +79,20 @@ class ValueRefused(SharedLogError):
     """A value cannot be carried exactly to other devices; nothing was written."""
 
     code = "VALUE_REFUSED"
+
+
+class UnsentWork(SharedLogError):
+    """There are changes that only this device has; they would be lost."""
+
+    code = "UNSENT_WORK"
+
+    def __init__(self, count: int) -> None:
+        entries = "1 change" if count == 1 else f"{count:,} changes"
+        super().__init__(
+            f"{entries} of this device would be lost: not sent yet, or refused by the service.",
+            hint="Call sync() first, and look at status(); reset(force=True) gives them up.",
+        )
+        self.count = count
 
 
 class EntryUnreadable(SharedLogError):

@@ -13,6 +13,28 @@ from .remote import Outgoing, Receipt
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """A run begins; `method` is the one that was called: sync, send, receive or reconcile.
+    `Finished` or `Failed` follows."""
+
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run did all that it had to do."""
+
+    result: SyncResult
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A run was given up; its method is about to raise this. `status()` keeps it, too."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class Sending:
     """A batch is about to be sent."""
 
@@ -97,7 +119,10 @@ class RowKept:
 
 
 Event: TypeAlias = (
-    Sending
+    Started
+    | Finished
+    | Failed
+    | Sending
     | Sent
     | Received
     | Reconciling

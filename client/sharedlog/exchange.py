@@ -30,6 +30,7 @@ from .inbox import Inbox
 from .journal import Journal, RefusedEntry
 from .pipeline import Pipeline
 from .remote import Outgoing, Page, Receipt, Rejection, SharedLog
+from .status import note_contact
 from .versions import FOLD_LIMIT, Versions
 
 TOO_LARGE = frozenset(("BATCH_TOO_LARGE", "BODY_TOO_LARGE", "HTTP_413"))
@@ -83,7 +84,7 @@ class Exchange:
         until = self._journal.next_ticks()
         pending = self._journal.count_unsent()
         more = True
-        while True:
+        while self._journal.device_id() == self._device:  # else reset() was called elsewhere
             if self._restamps > RESTAMPS:
                 raise ServiceFailed(
                     "The service refuses every timestamp as too far ahead of its clock.",
@@ -172,7 +173,9 @@ class Exchange:
         if epoch:
             if self._journal.state("epoch") is None:
                 self._journal.set_state(epoch=epoch)
-            self._journal.trust_clock(max(0, self._replica.now() - int(server_time_ms)))
+            now = self._replica.now()
+            self._journal.trust_clock(max(0, now - int(server_time_ms)))
+            note_contact(self._journal, now, server_time_ms)
 
     def _settle(self, outgoing: Sequence[Outgoing], receipt: Receipt) -> list[Refused]:
         """Mark exactly the entries that the receipt speaks of; return the refused ones."""
@@ -194,10 +197,12 @@ class Exchange:
     def _store_page(self, page: Page, after: str | None) -> Applied | None:
         """Apply a page, or keep it for `reconcile()`, and move the checkpoint with it.
 
-        None if the checkpoint is not where this page begins: another thread or process was
-        faster, and its work stands.
+        None if the checkpoint is not where this page begins, or is another device's by now:
+        another thread or process was faster, and its work stands.
         """
         if self._journal.state("checkpoint") != after:
+            return None
+        if self._journal.device_id() != self._device:
             return None
         applied = Applied(entries=len(page.entries))
         if self._apply:

@@ -45,6 +45,9 @@ _APPEND_NEXT = f"""INSERT INTO sharedlog_entry
     VALUES ({_LATER}, {_LATER} - ?2, ?3, ?4, ?5, ?6, {UNSENT}, NULL)"""
 _APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, {UNSENT}, NULL)"
 
+DROPPED = "dropped by pre_send"
+"""The reason of entries that are refused because the application itself kept them back."""
+
 T = TypeVar("T")
 
 
@@ -291,6 +294,15 @@ class Journal(Transactions):
         )
         return [LocalEntry(*row) for row in cursor.fetchall()]
 
+    def written_after(self, ticks: int, limit: int) -> list[LocalEntry]:
+        """The next local entries that are in the shared log or on their way to it."""
+        cursor = self.run(
+            "SELECT ticks, offset_ticks, collection, pk, operation, value FROM sharedlog_entry "
+            f"WHERE ticks > ? AND status <> {REFUSED} ORDER BY ticks LIMIT ?",
+            (ticks, limit),
+        )
+        return [LocalEntry(*row) for row in cursor.fetchall()]
+
     def has_unfolded(self, count: int) -> bool:
         """Whether more than so many local entries are not folded yet."""
         cursor = self.run(
@@ -300,11 +312,16 @@ class Journal(Transactions):
         return cursor.fetchone() is not None
 
     def prune(self, older_than_ticks: int) -> int:
-        """Delete entries that are sent and folded; return how many. Changes no outcome."""
+        """Delete entries that are folded, and sent or kept back by the application itself;
+        return how many. Changes no outcome."""
         self._raise_floor_over_sent()
         bound = min(older_than_ticks, int(self.state("folded_until") or 0))
+        # What lies above the floor may get another timestamp yet.
         cursor = self.run(
-            f"DELETE FROM sharedlog_entry WHERE ticks <= ? AND status = {SENT}", (bound,)
+            f"DELETE FROM sharedlog_entry WHERE ticks <= ? AND (status = {SENT} OR ("
+            f"status = {REFUSED} AND reason = '{DROPPED}' "
+            "AND ticks <= (SELECT floor FROM sharedlog_clock)))",
+            (bound,),
         )
         return int(cursor.rowcount)
 

@@ -63,25 +63,30 @@ class MemorySharedLog:
 
     def read(self, device: str, *, after: str | None, limit: int, byte_limit: int) -> Page:
         self._check(device)
-        position = self._position(after)
+        return self._page(device, self._position(after), len(self.entries), limit, byte_limit)
+
+    def read_all(
+        self, device: str, *, after: str | None, until: str, limit: int, byte_limit: int
+    ) -> Page:
+        self._check(device)
+        return self._page(None, self._position(after), self._position(until), limit, byte_limit)
+
+    def _page(
+        self, reader: str | None, position: int, end: int, limit: int, byte_limit: int
+    ) -> Page:
         page: list[Entry] = []
         size = 0
-        for entry in self.entries[position:]:
+        for entry in self.entries[position:end]:
             last = page[-1] if page else None
             full = len(page) >= limit or size >= byte_limit
             if full and (last is None or last.group != entry.group):
                 break
             position += 1
-            if entry.device != device:
+            if entry.device != reader:
                 page.append(entry)
                 size += len(entry.data)
-        return Page(
-            page,
-            f"{self._epoch}.{position}",
-            position < len(self.entries),
-            self._epoch,
-            float(self._now()),
-        )
+        cursor = f"{self._epoch}.{position}"
+        return Page(page, cursor, position < end, self._epoch, float(self._now()))
 
     def begin_new_life(self, epoch: str, entries: Sequence[Entry] | None = None) -> None:
         """What restoring a backup does: a new epoch, and the entries of then."""

@@ -9,7 +9,7 @@ from typing import Protocol
 from . import changes
 from .changes import Change
 from .errors import EntryUnreadable
-from .journal import LocalEntry, RefusedEntry
+from .journal import DROPPED, LocalEntry, RefusedEntry
 from .remote import Outgoing
 
 Processor = Callable[[Change], Change | None]
@@ -46,7 +46,7 @@ class Pipeline:
             if change is not None and self.pre_send is not None:
                 change = self.pre_send(change)
             if change is None:
-                dropped.append(RefusedEntry(entry.ticks, "dropped by pre_send"))
+                dropped.append(RefusedEntry(entry.ticks, DROPPED))
                 continue
             encode = self.serializer.encode if self.serializer else changes.encode
             batch.append(Outgoing(entry.ticks, entry.offset, encode(change)))

@@ -15,6 +15,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import orjson
 
 from .changes import Entry
+from .documents import (
+    CREATE_DEVICE_ID,
+    GET_ALL_ENTRIES,
+    GET_UNSYNCED_ENTRIES,
+    WHO_AM_I,
+    WRITE_ENTRIES,
+)
 from .errors import (
     ConfigurationError,
     ConnectionFailed,
@@ -94,6 +101,12 @@ class SharedLog(Protocol):
     def read(self, device: str, *, after: str | None, limit: int, byte_limit: int) -> Page:
         """Entries of other devices after a cursor (None: from the beginning)."""
 
+    def read_all(
+        self, device: str, *, after: str | None, until: str, limit: int, byte_limit: int
+    ) -> Page:
+        """The same with this device's own entries among them, up to a cursor: for checking
+        what the device has. It does not tell the service where the device is."""
+
     def close(self) -> None:
         """Release connections. The shared log can be used again afterwards."""
 
@@ -104,43 +117,6 @@ class Transport(Protocol):
     def execute(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]: ...
 
     def close(self) -> None: ...
-
-
-WHO_AM_I = "query WhoAmI { sharedSyncLog { viewer } }"
-
-CREATE_DEVICE_ID = """mutation CreateDeviceId($userId: ID!, $name: String, $requestId: ID) {
-  sharedSyncLog { createDeviceId(userId: $userId, name: $name, requestId: $requestId) }
-}"""
-
-WRITE_ENTRIES = """mutation WriteEntries(
-  $userId: ID!, $deviceId: ID!, $packed: PackedEntries!, $now: Float, $after: Cursor,
-  $batchSize: Int!, $byteLimit: Int!
-) {
-  sharedSyncLog {
-    writeEntries(
-      userId: $userId, deviceId: $deviceId, packed: $packed, now: $now, after: $after,
-      withUpdate: true, batchSize: $batchSize, byteLimit: $byteLimit
-    ) {
-      accepted duplicates epoch serverTime
-      rejected { index code reason }
-      update { packed cursor hasMore epoch serverTime }
-    }
-  }
-}"""
-
-GET_UNSYNCED_ENTRIES = """query GetUnsyncedEntries(
-  $userId: ID!, $deviceId: ID!, $after: Cursor, $batchSize: Int!, $byteLimit: Int!
-) {
-  sharedSyncLog {
-    getUnsyncedEntries(
-      userId: $userId, deviceId: $deviceId, after: $after,
-      batchSize: $batchSize, byteLimit: $byteLimit
-    ) { packed cursor hasMore epoch serverTime }
-  }
-}"""
-
-DOCUMENTS = (WHO_AM_I, CREATE_DEVICE_ID, WRITE_ENTRIES, GET_UNSYNCED_ENTRIES)
-"""Everything that this library ever sends; a test validates them against schema.graphql."""
 
 
 class GraphQLSharedLog:
@@ -185,18 +161,31 @@ class GraphQLSharedLog:
         return _reading(_receipt, answer)
 
     def read(self, device: str, *, after: str | None, limit: int, byte_limit: int) -> Page:
-        answer = self._call(
-            GET_UNSYNCED_ENTRIES,
-            {
-                "userId": self._user_id(),
-                "deviceId": device,
-                "after": after,
-                "batchSize": limit,
-                "byteLimit": byte_limit,
-            },
-            "getUnsyncedEntries",
-        )
-        return _reading(_page, answer)
+        return self._read(GET_UNSYNCED_ENTRIES, device, after, limit, byte_limit)
+
+    def read_all(
+        self, device: str, *, after: str | None, until: str, limit: int, byte_limit: int
+    ) -> Page:
+        return self._read(GET_ALL_ENTRIES, device, after, limit, byte_limit, until=until)
+
+    def _read(
+        self,
+        document: str,
+        device: str,
+        after: str | None,
+        limit: int,
+        byte_limit: int,
+        **more: str,
+    ) -> Page:
+        variables = {
+            "userId": self._user_id(),
+            "deviceId": device,
+            "after": after,
+            "batchSize": limit,
+            "byteLimit": byte_limit,
+            **more,
+        }
+        return _reading(_page, self._call(document, variables, "getUnsyncedEntries"))
 
     def close(self) -> None:
         self._transport.close()

@@ -129,6 +129,23 @@ def select_rows(
     return as_wires(tracked, cursor.fetchall())
 
 
+def rows_after(
+    database: peewee.Database, tracked: Tracked, last: Sequence[Any] | None, limit: int
+) -> list[Any]:
+    """The next rows of a table in key order, as they stand in it (`tracked.every`); `last` is
+    the row to go on after, None for the first ones."""
+    every = ", ".join(column.quoted for column in tracked.every)
+    key = ", ".join(column.quoted for column in tracked.key)
+    where, parameters = "", list[Any]()
+    if last is not None:
+        parameters = list(last[: len(tracked.key)])
+        where = f"WHERE ({key}) > ({', '.join(column.marker for column in tracked.key)})"
+    cursor = database.execute_sql(
+        f"SELECT {every} FROM {tracked.table} {where} ORDER BY {key} LIMIT {limit}", parameters
+    )
+    return list(cursor.fetchall())
+
+
 def as_wires(tracked: Tracked, rows: Iterable[Sequence[Any]]) -> dict[str, dict[str, Wire]]:
     """Rows as they stand in the table (`tracked.every`): pk as JSON text -> values by name."""
     width = len(tracked.key)

@@ -11,20 +11,29 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
 import peewee
 
-from .adopt import Adopted, Adoption
 from .apply import Applier
 from .capture import Recorder
+from .care import Care
 from .checks import check_bounds, check_keys, check_tables, resolved
-from .clock import TICKS_PER_MS, Now, system_now
+from .clock import Now, system_now
+from .described import describe
 from .errors import ConfigurationError, MissingToken, NotSetUp
-from .events import Event, Listener, Reconciling, SyncResult, told
+from .events import (
+    Event,
+    Failed,
+    Finished,
+    Listener,
+    Reconciling,
+    Started,
+    SyncResult,
+    told,
+)
 from .exchange import Exchange, Replica
 from .inbox import Inbox
 from .journal import Journal
@@ -32,6 +41,7 @@ from .parking import Parked, Parking
 from .pipeline import Pipeline, Processor, Serializer
 from .registry import Registry
 from .remote import GraphQLSharedLog, HttpTransport, SharedLog
+from .status import forget_failure, note_failure
 from .versions import Versions
 
 BATCH_SIZE = 1_000
@@ -41,18 +51,7 @@ BYTE_LIMIT = 1_000_000
 """Bytes of entries in one exchange, each way; one group may exceed it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Where this device stands. Reads the client log only."""
-
-    device: str | None
-    pending: int
-    parked: int
-    unreadable: int
-    checkpoint: str | None
-
-
-class Sync:
+class Sync(Care):
     """Keeps the tracked models of one database in step with a shared log.
 
         sync = Sync(database, [Note, Tag], url="https://example.org/graphql", token="…")
@@ -144,6 +143,7 @@ class Sync:
             self.journal.create_tables()
             with self.journal.transaction():
                 self.inbox.try_again()
+                describe(self.journal, self.registry, self._replica.pipeline)
             self._recorder.install()
             self._ready = True
         return self
@@ -182,44 +182,30 @@ class Sync:
             ConnectionFailed: the service cannot be reached; nothing is lost, call again.
             RemoteError: the service refuses; the message says why.
         """
-        result = SyncResult()
-        with self._exclusively():
+        with self._run("sync") as result:
             self._reconcile_received(result)
-            self._exchange(result, apply=True).run(send=True)
+            self._exchange(result, send=True, apply=True)
+            if self._finish_reset():
+                self._exchange(result, send=True, apply=True)
         return result
 
     def send(self) -> SyncResult:
         """Only send unsent entries."""
-        result = SyncResult()
-        with self._exclusively():
-            self._exchange(result, apply=None).run(send=True)
+        with self._run("send") as result:
+            self._exchange(result, send=True, apply=None)
         return result
 
     def receive(self) -> SyncResult:
         """Only fetch others' entries into the client log; `reconcile()` applies them."""
-        result = SyncResult()
-        with self._exclusively():
-            self._exchange(result, apply=False).run(send=False)
+        with self._run("receive") as result:
+            self._exchange(result, send=False, apply=False)
         return result
 
     def reconcile(self) -> SyncResult:
         """Only apply what was received, and try again what is parked. Needs no service."""
-        result = SyncResult()
-        with self._exclusively():
+        with self._run("reconcile") as result:
             self._reconcile_received(result)
         return result
-
-    def status(self) -> Status:
-        """Where this device stands: what is pending, parked, unreadable."""
-        self._check_ready()
-        run = self.journal.run
-        return Status(
-            self.journal.device_id() or None,
-            self.journal.count_unsent(),
-            run("SELECT count(*) FROM sharedlog_row WHERE parked IS NOT NULL").fetchone()[0],
-            run("SELECT count(*) FROM sharedlog_inbox WHERE reason IS NOT NULL").fetchone()[0],
-            self.journal.state("checkpoint"),
-        )
 
     def parked(self) -> list[Parked]:
         """Rows that cannot stand in their tables and entries that cannot be read, with the
@@ -236,36 +222,33 @@ class Sync:
         """Delete a parked row, on every device; or forget an entry that cannot be read."""
         return self._decide(lambda: self._parking.discard(parked))
 
-    def adopt(self, progress: Callable[[Adopted], None] | None = None) -> Adopted:
-        """Record rows that stand in the tables but not in the log, and rows that are gone.
-
-        For data from before tracking, and for changes made behind the recorder's back: raw
-        SQL, other programs. (A value that was changed in a row that stays is not noticed.)
-        Idempotent and resumable; commits every few hundred rows. Needs no service: the next
-        `sync()` sends what was recorded. `progress` is called after each chunk.
-        """
-        with self._exclusively():
-            return Adoption(
-                self.registry,
-                self.journal,
-                self.versions,
-                self._writing,
-                progress or (lambda _: None),
-            ).run()
-
-    def prune(self, keep_ms: int = 30 * 24 * 3600 * 1000) -> int:
-        """Delete sent entries older than `keep_ms` from the client log; return how many.
-
-        No later outcome changes: versions and tombstones are kept apart.
-        """
-        with self._exclusively(), self._writing():
-            self.versions.fold_local()
-            return self.journal.prune((self._now() - keep_ms) * TICKS_PER_MS)
-
     # -- the parts -----------------------------------------------------------------------
 
-    def _exchange(self, result: SyncResult, *, apply: bool | None) -> Exchange:
-        return Exchange(self._replica, self._registered(), result, apply=apply)
+    @contextmanager
+    def _run(self, method: str) -> Iterator[SyncResult]:
+        """One run, told from its beginning to its end; `status()` knows why it failed."""
+        result = SyncResult()
+        with self._alone(method):
+            try:
+                self._emit(Started(method))
+                self._check_tables()
+                yield result
+                if self.journal.state("last_error") is not None:
+                    with self._writing():
+                        forget_failure(self.journal)
+                self._emit(Finished(result))
+            except Exception as error:
+                # Where even that cannot be written, the error itself matters more.
+                with suppress(Exception), self._writing():
+                    note_failure(self.journal, self._now(), error)
+                self._emit(Failed(error))
+                raise
+
+    def _exchange(self, result: SyncResult, *, send: bool, apply: bool | None) -> None:
+        device = None
+        while device != self.journal.device_id():  # another process may call reset()
+            device = self._registered()
+            Exchange(self._replica, device, result, apply=apply).run(send=send)
 
     def _reconcile_received(self, result: SyncResult) -> None:
         if not self.inbox.waiting(1) and not self.versions.waiting_collections():
@@ -294,18 +277,16 @@ class Sync:
         return result
 
     def _registered(self) -> str:
-        device = self.journal.device_id()
-        if device:
-            return device
-        with self._writing():
-            request = self.journal.state("request") or self._new_request_id()
-            self.journal.set_state(request=request)
-        device = self._shared_log.register(self._device_name, request)
-        with self._writing():
-            if not self.journal.device_id():
-                self.journal.set_state(device=device)
-            self.versions.forget_numbers()
-        return self.journal.device_id()
+        while not (device := self.journal.device_id()):
+            with self._writing():
+                request = self.journal.state("request") or self._new_request_id()
+                self.journal.set_state(request=request)
+            device = self._shared_log.register(self._device_name, request)
+            with self._writing():
+                # Another thread or process may have been faster, or called reset() meanwhile.
+                if not self.journal.device_id() and self.journal.state("request") == request:
+                    self.journal.set_state(device=device, device_name=self._device_name)
+        return device
 
     # -- small things --------------------------------------------------------------------
 
@@ -314,7 +295,13 @@ class Sync:
             raise NotSetUp()
 
     @contextmanager
-    def _exclusively(self, method: str = "sync") -> Iterator[None]:
+    def _exclusively(self, method: str) -> Iterator[None]:
+        with self._alone(method):
+            self._check_tables()
+            yield
+
+    @contextmanager
+    def _alone(self, method: str) -> Iterator[None]:
         """One call at a time, and outside of the caller's transactions.
 
         That is looked at before waiting: who holds the write lock and waits for another
@@ -330,7 +317,6 @@ class Sync:
                 )
             self._working = True
             try:
-                self._check_tables()
                 yield
             finally:
                 self._working = False
@@ -360,7 +346,8 @@ class Sync:
 
 
 class _Writing:
-    """A transaction of our own; after a rollback, numbers cached from it are forgotten."""
+    """A transaction of our own; after a rollback, and for another device, cached numbers are
+    forgotten."""
 
     def __init__(self, sync: Sync) -> None:
         self._sync = sync
@@ -368,6 +355,7 @@ class _Writing:
 
     def __enter__(self) -> None:
         self._transaction.__enter__()
+        self._sync.versions.refresh()
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None:

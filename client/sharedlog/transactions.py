@@ -42,17 +42,25 @@ class Transactions:
         IMMEDIATE, because a transaction that reads first and writes later fails at once,
         whatever the busy timeout, when another connection wrote in between.
         """
+        return self._transaction("IMMEDIATE")
+
+    def reading(self) -> AbstractContextManager[Any]:
+        """The application's transaction, or one of our own in which everything that is read is
+        of one moment. With a write-ahead log no writer has to wait for it."""
+        return self._transaction("DEFERRED")
+
+    def _transaction(self, lock: str) -> AbstractContextManager[Any]:
         if self.in_transaction():
             return nullcontext()
         if self.database.transaction_depth() > 0:
-            return self._transaction_by_hand()
+            return self._transaction_by_hand(lock)
         self.new_group()
-        return self.database.atomic("IMMEDIATE")
+        return self.database.atomic(lock)
 
     @contextmanager
-    def _transaction_by_hand(self) -> Iterator[None]:
+    def _transaction_by_hand(self, lock: str) -> Iterator[None]:
         """For autocommit inside `manual_commit()`, where Peewee refuses to open one."""
-        self.database.begin("IMMEDIATE")  # type: ignore[call-arg]
+        self.database.begin(lock)  # type: ignore[call-arg]
         try:
             yield
         except BaseException:

@@ -116,8 +116,14 @@ class Versions:
         cursor = self._run(f"SELECT number FROM sharedlog_{table} WHERE {column} = ?", (value,))
         return int(cursor.fetchone()[0])
 
+    def refresh(self) -> None:
+        """Drop cached numbers if this device has another id by now, in whatever process it got
+        it: they say who ME is."""
+        if self._devices and self._devices.get(self._journal.device_id()) != ME:
+            self.forget_numbers()
+
     def forget_numbers(self) -> None:
-        """Drop cached numbers: after a rollback, or a new device id, they may be wrong."""
+        """Drop cached numbers: after a rollback they may be wrong."""
         self._devices.clear()
         self._shapes.clear()
 

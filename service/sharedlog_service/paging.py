@@ -21,6 +21,9 @@ OTHERS = f"""
     WHERE id > ? AND id <= ? AND device <> ?
 """
 
+NOBODY = 0
+"""No device has this number: what it reads of others is everybody's."""
+
 # Sealed entries may belong to any collection, so nobody can be spared them.
 AMONG = """
     AND (collection IS NULL OR collection IN (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -106,13 +106,32 @@ class SharedSyncLogQuery:
             list[str] | None,
             said("Only entries of these collections, and sealed ones; null for all."),
         ] = None,
+        until: Annotated[
+            Cursor | None, said("Nothing that comes after this cursor; null for all there is.")
+        ] = None,
+        with_own: Annotated[
+            bool,
+            said(
+                "What the device itself wrote, too: to check what it has, or to read its log anew. "
+                "Such a reading is not taken for where the device is."
+            ),
+        ] = False,
     ) -> Awaitable[SharedSyncLogUpdate] | SharedSyncLogUpdate:
         context = info.context
 
         def work(store: Store) -> SharedSyncLogUpdate:
             user = context.access.user(store, user_id)
             return read_update(
-                context, store, user, device_id, place(after), batch_size, byte_limit, collections
+                context,
+                store,
+                user,
+                device_id,
+                place(after),
+                batch_size,
+                byte_limit,
+                collections=collections,
+                until=place(until),
+                own=with_own,
             )
 
         return context.run.read(work)
@@ -326,16 +345,9 @@ def read_update(
     after: Place | None,
     batch_size: int,
     byte_limit: int,
-    collections: Sequence[str] | None = None,
+    **which: Any,
 ) -> SharedSyncLogUpdate:
-    page = store.read(
-        user,
-        device_id,
-        after,
-        limit=batch_size,
-        byte_limit=byte_limit,
-        collections=collections,
-    )
+    page = store.read(user, device_id, after, limit=batch_size, byte_limit=byte_limit, **which)
     if (mark := page.mark) is not None:
         context.run.later(lambda store: store.mark_seen(user, device_id, mark))
     return SharedSyncLogUpdate.of(page, user)

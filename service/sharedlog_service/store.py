@@ -31,7 +31,7 @@ from sharedlog_service.entries import (
     seq_of,
 )
 from sharedlog_service.errors import Code, Refused
-from sharedlog_service.paging import Stretch, device_ids, read_others, seq_before
+from sharedlog_service.paging import NOBODY, Stretch, device_ids, read_others, seq_before
 from sharedlog_service.settings import Clock, IdSource, Limits, random_id, system_clock
 from sharedlog_service.tables import DeviceRow, Log, Token, User
 
@@ -270,16 +270,24 @@ class Store:
         limit: int = 1000,
         byte_limit: int = 1_000_000,
         collections: Sequence[str] | None = None,
+        until: Cursor | None = None,
+        own: bool = False,
     ) -> Page:
-        """Return what other devices wrote after a cursor, head and epoch in the same snapshot."""
+        """Return what other devices wrote after a cursor, head and epoch in the same snapshot.
+
+        With `own`, what the device itself wrote, too; that says nothing of where it is.
+        """
         stretch = Stretch(limit, byte_limit, self.limits)
         with self._database.snapshot() as db:
             log = self._log(db, user)
             device = self._device(db, log, device_id)
             seen = log.seq(after)
-            read_others(db, log.id, device.no, seen, log.head, stretch, collections)
-            page = self._page(db, log, stretch.rows, stretch.has_more)
-            return replace(page, mark=self._mark(log, device, seen, page.has_more))
+            end = log.head if until is None else max(seen, log.seq(until))
+            reader = NOBODY if own else device.no
+            read_others(db, log.id, reader, seen, end, stretch, collections)
+            page = self._page(db, log, stretch.rows, end, stretch.has_more)
+            mark = None if own else self._mark(log, device, seen, page.has_more)
+            return replace(page, mark=mark)
 
     def find(
         self,
@@ -297,7 +305,7 @@ class Store:
             low, high = log.seq(after), log.head + 1 if before is None else log.seq(before)
             found = find_entries(db, log.id, log.head, wanted, low, high, count + 1, newest)
             chosen = found[:count][::-1] if newest else found[:count]
-            return self._page(db, log, chosen, len(found) > count)
+            return self._page(db, log, chosen, log.head, len(found) > count)
 
     def history(self, user: str, collection: str, pk: object, count: int) -> Page:
         """Return the entries of one row, oldest first."""
@@ -358,14 +366,13 @@ class Store:
         return log.cursor(seen) if stale or (seen > device.cursor and not has_more) else None
 
     def _page(
-        self, db: peewee.Database, log: LogState, found: Sequence[Row], has_more: bool
+        self, db: peewee.Database, log: LogState, found: Sequence[Row], end: int, has_more: bool
     ) -> Page:
-        head = log.cursor(log.head)
         return Page(
             rows=found,
             devices=device_ids(db, found),
-            cursor=log.cursor(seq_of(found[-1][0])) if has_more and found else head,
-            head=head,
+            cursor=log.cursor(seq_of(found[-1][0]) if has_more and found else end),
+            head=log.cursor(log.head),
             has_more=has_more,
             server_time=self._now(),
         )

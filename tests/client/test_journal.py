@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from sharedlog import NotSetUp, journal as module
-from sharedlog.journal import GROUP_ENTRIES, Journal, Record, RefusedEntry
+from sharedlog.journal import DROPPED, GROUP_ENTRIES, Journal, Record, RefusedEntry
 
 MS = 1024
 
@@ -247,6 +247,22 @@ def test_pruning_keeps_what_is_not_sent_not_folded_or_refused(
         assert journal.prune(five) == 1
     clock.ms -= 999
     assert append(journal, 1)[0] > five
+
+
+def test_pruning_takes_what_the_application_kept_back_if_its_time_is_settled(
+    journal: Journal,
+) -> None:
+    """A timestamp that may be corrected yet must not be fixed by forgetting its entry."""
+    append(journal, 1, 1, 1)
+    one, two, three = ticks(journal)
+    with journal.transaction():
+        journal.mark_sent([two], [RefusedEntry(one, DROPPED), RefusedEntry(three, DROPPED)])
+        journal.set_state(folded_until=str(three))
+        assert journal.prune(three) == 2
+    assert ticks(journal) == [three]
+    with journal.transaction():
+        journal.lift_clock(three)  # somebody else's entry was later
+        assert journal.prune(three) == 1
 
 
 def test_entries_say_what_they_are(journal: Journal) -> None:

@@ -22,7 +22,17 @@ from sharedlog import (
     SyncModel,
 )
 from sharedlog.changes import decode, encode
-from sharedlog.events import Event, Progress, Received, Reconciled, Reconciling, Sending, Sent
+from sharedlog.events import (
+    Event,
+    Finished,
+    Progress,
+    Received,
+    Reconciled,
+    Reconciling,
+    Sending,
+    Sent,
+    Started,
+)
 from sharedlog.remote import Outgoing, Receipt
 
 
@@ -83,7 +93,7 @@ def test_events_tell_the_story_in_order(new_device: NewDevice) -> None:
         sync.sync()
     # The batch goes out, then comes the page that the answer brought.
     assert [type(event) for event in told] == [
-        Sending, Sent, Received, Reconciling, Reconciled, Progress,
+        Started, Sending, Sent, Received, Reconciling, Reconciled, Progress, Finished,
     ]  # fmt: skip
 
     with reader as sync:
@@ -92,7 +102,7 @@ def test_events_tell_the_story_in_order(new_device: NewDevice) -> None:
         result = sync.sync()
     received = [event for event in told if isinstance(event, Received)]
     assert [entry.data for event in received for entry in event.entries] == [log.entries[0].data]
-    assert told[-1] == Progress(sent=0, received=1, pending=0)
+    assert told[-2:] == [Progress(sent=0, received=1, pending=0), Finished(result)]
     assert (result.received, result.created, result.exchanges) == (1, 1, 1)
 
 

@@ -18,7 +18,7 @@ import pytest
 from tests.meta.source import PACKAGES, imported, modules, shown, tree
 
 CLIENT_LAYERS = (
-    {"errors", "clock", "layout"},
+    {"errors", "clock", "documents", "layout"},
     {"changes"},
     {"reconcile", "raw", "transactions"},
     {"fields"},
@@ -26,23 +26,23 @@ CLIENT_LAYERS = (
     {"tracked"},
     {"registry"},
     {"journal"},
-    {"inbox", "rows", "statements"},
+    {"inbox", "reset", "rows", "statements", "status"},
     {"inserts", "versions"},
     {"comparing", "rivals"},
     {"capture", "remote", "arrivals", "atwork"},
-    {"parents"},
+    {"parents", "digest"},
     {"claims", "fates", "parking"},
     {"placement"},
     {"apply", "adopt", "memory", "pipeline"},
-    {"events"},
-    {"exchange"},
-    {"checks"},
+    {"described", "events", "replay"},
+    {"exchange", "verify"},
+    {"checks", "care", "inspection"},
     {"sync"},
     {"__init__"},
     {"demo.models", "demo.proof", "demo.screen", "demo.signals"},
     {"demo.data", "demo.device", "demo.edits", "demo.service", "demo.tables"},
     {"demo.story"},
-    {"demo"},
+    {"demo", "commands"},
     {"cli"},
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from sharedlog_service.entries import NewEntry
+from sharedlog_service.entries import Cursor, NewEntry
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import Limits
 from sharedlog_service.store import Store
@@ -17,7 +17,7 @@ from tests.service.conftest import OpenStore
 from tests.service.support import NOON, change, entries, flat, read_all, texts
 
 
-def sizes(store: Store, reader: str, **bounds: int) -> list[int]:
+def sizes(store: Store, reader: str, **bounds: Any) -> list[int]:
     return [len(page.rows) for page in read_all(store, "ada", reader, **bounds)]
 
 
@@ -135,6 +135,50 @@ def test_a_group_with_filtered_entries_inside_stays_whole(store: Store) -> None:
     store.write("ada", writer, batch)
     page = store.read("ada", reader, None, limit=1, collections=["note"])
     assert len(page.rows) == 3
+
+
+def test_the_whole_log_up_to_a_cursor(store: Store) -> None:
+    one, two = store.create_device("ada"), store.create_device("ada")
+    store.write("ada", one, entries(3))
+    until = store.write("ada", two, entries(2)).head
+    store.write("ada", two, entries(4, start=NOON + 10))
+    mine, theirs = [e.data for e in entries(3)], [e.data for e in entries(2)]
+
+    pages = read_all(store, "ada", one, limit=2, own=True, until=until)
+    assert flat(pages) == [*mine, *theirs]
+    assert [len(page.rows) for page in pages] == [2, 2, 1]
+    assert pages[-1].cursor == until
+    assert pages[-1].head.seq == 9
+
+    assert flat(read_all(store, "ada", one, until=until)) == theirs
+    assert flat(read_all(store, "ada", one, own=True))[:5] == [*mine, *theirs]
+    assert store.read("ada", one, until, until=until, own=True).rows == []
+
+
+def test_a_group_that_goes_on_behind_the_end_is_cut_there(store: Store) -> None:
+    one, two = store.create_device("ada"), store.create_device("ada")
+    group = entries(4, group=True)
+    until = store.write("ada", one, group[:2]).head
+    store.write("ada", one, group[2:])
+    assert sizes(store, two, limit=1, until=until) == [2]
+
+
+def test_reading_the_whole_log_does_not_tell_where_the_device_is(store: Store) -> None:
+    one, two = store.create_device("ada"), store.create_device("ada")
+    head = store.write("ada", two, entries(3)).head
+    assert store.read("ada", one, head, own=True).mark is None
+    assert store.read("ada", one, head).mark == head
+
+
+def test_the_end_must_be_of_this_life_of_the_log(store: Store) -> None:
+    one = store.create_device("ada")
+    head = store.write("ada", one, entries(3)).head
+    with pytest.raises(Refused) as caught:
+        store.read("ada", one, None, until=Cursor(head.epoch, 4), own=True)
+    assert caught.value.code is Code.CURSOR_AHEAD
+    with pytest.raises(Refused) as caught:
+        store.read("ada", one, None, until=Cursor("other", 1), own=True)
+    assert caught.value.code is Code.EPOCH_CHANGED
 
 
 def test_a_page_does_not_see_what_is_committed_while_it_is_read(store: Store) -> None:

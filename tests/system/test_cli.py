@@ -92,11 +92,13 @@ def test_help_lists_the_commands_of_client_and_service(
     cli.main(["--help"])
     text = capsys.readouterr().out
     commands = text.partition("commands:")[2].partition("three ways")[0]
-    for name in ("demo", "serve", "token", "schema"):
+    for name in ("demo", "status", "verify", "parked", "prune", "serve", "token", "schema"):
         assert f"\n    {name} " in commands
 
 
-@pytest.mark.parametrize("command", ["demo", "serve", "token", "schema"])
+@pytest.mark.parametrize(
+    "command", ["demo", "status", "verify", "parked", "prune", "serve", "token", "schema"]
+)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     assert f"usage: sharedlog {command}" in capsys.readouterr().out
@@ -125,7 +127,8 @@ def test_an_unknown_command_gets_the_list(capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["frobnicate"]) == 2
     text = capsys.readouterr().err
     assert "There is no command 'frobnicate'." in text
-    assert "demo, serve, token, schema" in text
+    for name in ("demo", "status", "verify", "parked", "prune", "serve", "token", "schema"):
+        assert name in text
 
 
 def test_a_wrong_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,6 +61,10 @@ class Wire:
         page: Page = self._carry(lambda log: log.read(device, **options))
         return page
 
+    def read_all(self, device: str, **options: Any) -> Page:
+        page: Page = self._carry(lambda log: log.read_all(device, **options))
+        return page
+
     def close(self) -> None:
         pass
 

@@ -200,6 +200,16 @@ class Link:
         self._check_groups(page, after)
         return page
 
+    def read_all(
+        self, device: str, *, after: str | None, until: str, limit: int, byte_limit: int
+    ) -> Page:
+        def request(log: SharedLog) -> Page:
+            return log.read_all(
+                device, after=after, until=until, limit=limit, byte_limit=byte_limit
+            )
+
+        return self._call(f"reads everything after {after} until {until}", request)
+
     def _check_groups(self, page: Page, after: str | None) -> None:
         """A page must not go on with the transaction that the one before it ended with."""
         last = self._ends.get(after or "")

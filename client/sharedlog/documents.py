@@ -1,0 +1,50 @@
+"""The GraphQL documents that the client sends, to the letter: the service caches them by text."""
+
+from __future__ import annotations
+
+WHO_AM_I = "query WhoAmI { sharedSyncLog { viewer } }"
+
+CREATE_DEVICE_ID = """mutation CreateDeviceId($userId: ID!, $name: String, $requestId: ID) {
+  sharedSyncLog { createDeviceId(userId: $userId, name: $name, requestId: $requestId) }
+}"""
+
+WRITE_ENTRIES = """mutation WriteEntries(
+  $userId: ID!, $deviceId: ID!, $packed: PackedEntries!, $now: Float, $after: Cursor,
+  $batchSize: Int!, $byteLimit: Int!
+) {
+  sharedSyncLog {
+    writeEntries(
+      userId: $userId, deviceId: $deviceId, packed: $packed, now: $now, after: $after,
+      withUpdate: true, batchSize: $batchSize, byteLimit: $byteLimit
+    ) {
+      accepted duplicates epoch serverTime
+      rejected { index code reason }
+      update { packed cursor hasMore epoch serverTime }
+    }
+  }
+}"""
+
+GET_UNSYNCED_ENTRIES = """query GetUnsyncedEntries(
+  $userId: ID!, $deviceId: ID!, $after: Cursor, $batchSize: Int!, $byteLimit: Int!
+) {
+  sharedSyncLog {
+    getUnsyncedEntries(
+      userId: $userId, deviceId: $deviceId, after: $after,
+      batchSize: $batchSize, byteLimit: $byteLimit
+    ) { packed cursor hasMore epoch serverTime }
+  }
+}"""
+
+GET_ALL_ENTRIES = """query GetAllEntries(
+  $userId: ID!, $deviceId: ID!, $after: Cursor, $until: Cursor!, $batchSize: Int!, $byteLimit: Int!
+) {
+  sharedSyncLog {
+    getUnsyncedEntries(
+      userId: $userId, deviceId: $deviceId, after: $after, until: $until, withOwn: true,
+      batchSize: $batchSize, byteLimit: $byteLimit
+    ) { packed cursor hasMore epoch serverTime }
+  }
+}"""
+
+DOCUMENTS = (WHO_AM_I, CREATE_DEVICE_ID, WRITE_ENTRIES, GET_UNSYNCED_ENTRIES, GET_ALL_ENTRIES)
+"""Everything that this library ever sends; a test validates them against schema.graphql."""

@@ -1,0 +1,57 @@
+"""Beginning anew: what is forgotten of a client log, and what must be remembered meanwhile.
+
+The clock stays, so that no timestamp is given out again; so do the short numbers of devices and
+lists of fields, which other processes may have in mind. Until the whole log was read again it is
+remembered that the tables may hold rows that nobody recorded.
+"""
+
+from __future__ import annotations
+
+from .journal import DROPPED, REFUSED, SENT, UNSENT, Journal
+
+FORGOTTEN = (
+    "device",
+    "device_name",
+    "request",
+    "checkpoint",
+    "epoch",
+    "all_sent_until",
+    "folded_until",
+    "last_contact",
+    "last_error",
+    "clock_offset",
+)
+"""What `sharedlog_state` says of this device and of its place in the log."""
+
+
+def count_unshared(journal: Journal) -> int:
+    """Entries that only this device has, and that the application did not keep back itself."""
+    row = journal.run(
+        f"SELECT count(*) FROM sharedlog_entry WHERE status = {UNSENT} "
+        f"OR (status = {REFUSED} AND reason <> ?)",
+        (DROPPED,),
+    ).fetchone()
+    return int(row[0])
+
+
+def forget(journal: Journal) -> None:
+    """Forget the client log, inside the open transaction."""
+    newest = journal.run(
+        f"SELECT max(ticks) FROM sharedlog_entry WHERE status = {SENT}"
+    ).fetchone()[0]
+    journal.lift_clock(newest or 0)
+    for table in ("entry", "inbox", "row"):
+        journal.run(f"DELETE FROM sharedlog_{table}")
+    marks = ", ".join("?" * len(FORGOTTEN))
+    journal.run(f"DELETE FROM sharedlog_state WHERE key IN ({marks})", FORGOTTEN)
+    journal.set_state(resetting="1")
+
+
+def is_resetting(journal: Journal) -> bool:
+    """Whether the log is yet to be read again."""
+    return journal.state("resetting") is not None
+
+
+def finish(journal: Journal) -> None:
+    """Everything was read and recorded; inside the open transaction."""
+    journal.set_state(resetting=None)

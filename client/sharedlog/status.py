@@ -1,0 +1,148 @@
+"""Where a device stands: what the client log alone can tell, and what it notes for that.
+
+What is noted is written in the transaction of what it speaks of: contact with the page or the
+receipt that was got, the failure of a run after its last transaction was rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from .changes import dumps, loads
+from .journal import DROPPED, REFUSED, Journal
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What made a run fail: the error's code and message, and when."""
+
+    code: str
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a device stands. Times are this device's own clock.
+
+    Attributes:
+        device: The id that the service gave it; None before it ever met the service.
+        name: What people see in the list of devices.
+        pending: Entries that are not sent yet.
+        refused: Entries that the service refused: nobody else has these changes.
+        waiting: Received entries that wait for `reconcile()`.
+        unreadable: Received entries that are set aside, because they are no changes.
+        parked: Rows that cannot stand in their table yet.
+        checkpoint: The cursor up to which others' entries are here.
+        last_contact: When the service last answered.
+        last_error: What made the last run fail; None if it did not.
+        clock_offset_ms: How far this clock was ahead of the service's at the last contact.
+        layout: The version of sharedlog's tables in this file.
+    """
+
+    device: str | None
+    name: str | None
+    pending: int
+    refused: int
+    waiting: int
+    unreadable: int
+    parked: int
+    checkpoint: str | None
+    last_contact: datetime | None
+    last_error: Failure | None
+    clock_offset_ms: int | None
+    layout: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as what JSON can hold; times as text."""
+        return asdict(self, dict_factory=_plain)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<14}{text}" for name, text in self._lines())
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        device = self.device or "not registered yet: it has not met the service"
+        yield "device", f"{device} ({self.name})" if self.name else device
+        yield "last contact", _time(self.last_contact) if self.last_contact else "never"
+        failure = self.last_error
+        yield (
+            "last error",
+            (f"{failure.code}, {_time(failure.at)}: {failure.message}" if failure else "none"),
+        )
+        if self.clock_offset_ms is not None:
+            ahead = "ahead of" if self.clock_offset_ms >= 0 else "behind"
+            yield "clock", f"{abs(self.clock_offset_ms):,} ms {ahead} the service's"
+        yield "checkpoint", self.checkpoint or "none: nothing was received yet"
+        yield "to send", _counted(self.pending, "entry", "entries")
+        yield "refused", _counted(self.refused, "entry", "entries")
+        yield "to reconcile", _counted(self.waiting, "entry", "entries")
+        yield "unreadable", _counted(self.unreadable, "entry", "entries")
+        yield "parked", _counted(self.parked, "row", "rows")
+        yield "layout", str(self.layout)
+
+
+def read_status(journal: Journal) -> Status:
+    """What the client log says, all of one moment."""
+    with journal.reading():
+        contact, offset = journal.state("last_contact"), journal.state("clock_offset")
+        failure = journal.state("last_error")
+        return Status(
+            device=journal.device_id() or None,
+            name=journal.state("device_name"),
+            pending=journal.count_unsent(),
+            refused=_count(journal, f"entry WHERE status = {REFUSED} AND reason <> '{DROPPED}'"),
+            waiting=_count(journal, "inbox WHERE reason IS NULL"),
+            unreadable=_count(journal, "inbox WHERE reason IS NOT NULL"),
+            parked=_count(journal, "row WHERE parked IS NOT NULL"),
+            checkpoint=journal.state("checkpoint"),
+            last_contact=None if contact is None else _moment(int(contact)),
+            last_error=None if failure is None else _failure(loads(failure)),
+            clock_offset_ms=None if offset is None else int(offset),
+            layout=int(journal.state("layout") or 0),
+        )
+
+
+def note_contact(journal: Journal, now_ms: int, server_time_ms: float) -> None:
+    """The service answered; inside the open transaction."""
+    journal.set_state(last_contact=str(now_ms), clock_offset=str(now_ms - int(server_time_ms)))
+
+
+def note_failure(journal: Journal, now_ms: int, error: Exception) -> None:
+    """A run failed; inside the open transaction."""
+    code = str(getattr(error, "code", type(error).__name__))
+    message = str(getattr(error, "message", error)).encode(errors="replace").decode()
+    journal.set_state(last_error=dumps({"code": code, "message": message, "at": now_ms}))
+
+
+def forget_failure(journal: Journal) -> None:
+    """A run succeeded; inside the open transaction."""
+    journal.set_state(last_error=None)
+
+
+def _count(journal: Journal, what: str) -> int:
+    return int(journal.run(f"SELECT count(*) FROM sharedlog_{what}").fetchone()[0])
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _failure(noted: dict[str, Any]) -> Failure:
+    return Failure(noted["code"], noted["message"], _moment(noted["at"]))
+
+
+def _plain(values: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in values
+    }
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
