@@ -1,9 +1,10 @@
 """Offline-first, multi-device sync for Peewee applications."""
 
 from .adopt import Adopted
-from .apply import Applied, Conflict
+from .apply import Applied
 from .changes import Change, Entry
 from .clock import Version
+from .conflicts import Conflict
 from .errors import (
     AutoIncrementKey,
     ConfigurationError,
@@ -23,10 +24,12 @@ from .errors import (
     ValueRefused,
 )
 from .events import Event, SyncResult
+from .history import HistoryEntry
 from .memory import MemorySharedLog
 from .models import SyncModel, uuid7
 from .parking import Parked
 from .remote import GraphQLSharedLog, HttpTransport, LocalTransport, SharedLog, Transport
+from .rules import Counter, Custom, Maximum, Members, Minimum
 from .sync import Status, Sync
 
 __all__ = [
@@ -37,15 +40,21 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "ConnectionFailed",
+    "Counter",
+    "Custom",
     "DeviceRefused",
     "Entry",
     "EntryUnreadable",
     "EpochChanged",
     "Event",
     "GraphQLSharedLog",
+    "HistoryEntry",
     "HttpTransport",
     "LocalTransport",
+    "Maximum",
+    "Members",
     "MemorySharedLog",
+    "Minimum",
     "MissingToken",
     "NotASyncModel",
     "NotParked",

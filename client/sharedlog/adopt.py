@@ -17,6 +17,7 @@ from .clock import BEFORE_TRACKING
 from .errors import ValueRefused
 from .journal import OPERATION_CODES, Journal, Record
 from .registry import Registry
+from .ruled import restated
 from .tracked import Tracked
 from .versions import Versions
 
@@ -93,22 +94,25 @@ class Adoption:
         return list(cursor.fetchall())
 
     def _adopt_created(self, tracked: Tracked, rows: list[Any]) -> None:
-        found = dict(self._readable(tracked, rows))
+        found = {pk: (value, rules) for pk, value, rules in self._readable(tracked, rows)}
         states = self._versions.load(tracked.collection, list(found))
         records = []
-        for pk, value in found.items():
+        for pk, (value, rules) in found.items():
             state = states.get(pk)
             # A row from before tracking stands, too, but nobody else has it.
             if state is not None and state.stands and (state.kept or state.born != BEFORE_TRACKING):
                 self.adopted.unchanged += 1
             else:
-                records.append(Record(tracked.collection, pk, OPERATION_CODES[CREATE], value))
+                if state is not None and state.writes:
+                    value = restated(tracked, state, value)
+                code = OPERATION_CODES[CREATE]
+                records.append(Record(tracked.collection, pk, code, value, rules))
         if records:
             self._journal.append(records)
             self.adopted.created += len(records)
 
-    def _readable(self, tracked: Tracked, rows: list[Any]) -> Iterator[tuple[str, str]]:
-        """Rows as pk and values in JSON; what cannot be carried is noted and passed over."""
+    def _readable(self, tracked: Tracked, rows: list[Any]) -> Iterator[tuple[str, str, str | None]]:
+        """Rows as pk, values and rules in JSON; what cannot be carried is noted and passed over."""
         width = len(tracked.key)
         for row in rows:
             pk: Wire = None
@@ -118,7 +122,8 @@ class Adoption:
                     c.name: c.wire_of_stored(stored)
                     for c, stored in zip(tracked.columns, row[width:], strict=True)
                 }
-                yield tracked.pk_json(pk), tracked.value_json(wire)
+                rules = tracked.rules_json(wire, created=True)
+                yield tracked.pk_json(pk), tracked.value_json(wire), rules
             except ValueRefused as error:
                 self.adopted.refused.append((tracked.collection, pk, error.message))
 

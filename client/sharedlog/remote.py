@@ -14,7 +14,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 
-from .changes import Entry
+from .changes import Entry, Wire
+from .clock import from_created_on
+from .documents import CREATE_DEVICE_ID, GET_UNSYNCED_ENTRIES, HISTORY, WHO_AM_I, WRITE_ENTRIES
 from .errors import (
     ConfigurationError,
     ConnectionFailed,
@@ -70,6 +72,13 @@ class Receipt:
     page: Page | None
 
 
+class Told(NamedTuple):
+    """An entry as the log tells it to people: with the name of its device, if it has one."""
+
+    entry: Entry
+    device_name: str | None
+
+
 class SharedLog(Protocol):
     """One user's append-only log, as seen by one device. Every method may raise RemoteError.
 
@@ -98,49 +107,19 @@ class SharedLog(Protocol):
         """Release connections. The shared log can be used again afterwards."""
 
 
+class Historian(Protocol):
+    """A shared log that can tell what happened to a row."""
+
+    def history(self, collection: str, pk: Wire, limit: int) -> Sequence[Told]:
+        """The entries of one row, oldest first."""
+
+
 class Transport(Protocol):
     """Sends one GraphQL document with variables; returns its `data`, raises RemoteError."""
 
     def execute(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]: ...
 
     def close(self) -> None: ...
-
-
-WHO_AM_I = "query WhoAmI { sharedSyncLog { viewer } }"
-
-CREATE_DEVICE_ID = """mutation CreateDeviceId($userId: ID!, $name: String, $requestId: ID) {
-  sharedSyncLog { createDeviceId(userId: $userId, name: $name, requestId: $requestId) }
-}"""
-
-WRITE_ENTRIES = """mutation WriteEntries(
-  $userId: ID!, $deviceId: ID!, $packed: PackedEntries!, $now: Float, $after: Cursor,
-  $batchSize: Int!, $byteLimit: Int!
-) {
-  sharedSyncLog {
-    writeEntries(
-      userId: $userId, deviceId: $deviceId, packed: $packed, now: $now, after: $after,
-      withUpdate: true, batchSize: $batchSize, byteLimit: $byteLimit
-    ) {
-      accepted duplicates epoch serverTime
-      rejected { index code reason }
-      update { packed cursor hasMore epoch serverTime }
-    }
-  }
-}"""
-
-GET_UNSYNCED_ENTRIES = """query GetUnsyncedEntries(
-  $userId: ID!, $deviceId: ID!, $after: Cursor, $batchSize: Int!, $byteLimit: Int!
-) {
-  sharedSyncLog {
-    getUnsyncedEntries(
-      userId: $userId, deviceId: $deviceId, after: $after,
-      batchSize: $batchSize, byteLimit: $byteLimit
-    ) { packed cursor hasMore epoch serverTime }
-  }
-}"""
-
-DOCUMENTS = (WHO_AM_I, CREATE_DEVICE_ID, WRITE_ENTRIES, GET_UNSYNCED_ENTRIES)
-"""Everything that this library ever sends; a test validates them against schema.graphql."""
 
 
 class GraphQLSharedLog:
@@ -198,6 +177,11 @@ class GraphQLSharedLog:
         )
         return _reading(_page, answer)
 
+    def history(self, collection: str, pk: Wire, limit: int) -> list[Told]:
+        variables = {"userId": self._user_id(), "collection": collection, "pk": pk, "first": limit}
+        answer = self._call(HISTORY, variables)
+        return _reading(_told, answer)
+
     def close(self) -> None:
         self._transport.close()
 
@@ -212,10 +196,11 @@ class GraphQLSharedLog:
             self._user = str(viewer)
         return self._user
 
-    def _call(self, document: str, variables: Mapping[str, Any], field: str) -> Any:
+    def _call(self, document: str, variables: Mapping[str, Any], field: str | None = None) -> Any:
         data = self._transport.execute(document, variables)
         try:
-            return data["sharedSyncLog"][field]
+            answer = data["sharedSyncLog"]
+            return answer if field is None else answer[field]
         except (KeyError, TypeError) as error:
             raise ProtocolError(f"The answer lacks {field}: {error!r}.") from None
 
@@ -239,6 +224,16 @@ def _page(answer: dict[str, Any]) -> Page:
         for device, ticks, offset, data in packed["entries"]
     ]
     return Page(entries, answer["cursor"], answer["hasMore"], answer["epoch"], answer["serverTime"])
+
+
+def _told(answer: dict[str, Any]) -> list[Told]:
+    names = {device["id"]: device["name"] for device in answer["devices"]}
+    told = []
+    for entry in answer["history"]:
+        device, ticks = entry["deviceId"], from_created_on(entry["createdOn"])
+        offset = ticks - from_created_on(entry["group"])
+        told.append(Told(Entry(device, ticks, offset, entry["data"]), names.get(device)))
+    return told
 
 
 def _reading(read: Callable[[dict[str, Any]], T], answer: Any) -> T:

@@ -26,6 +26,7 @@ from .clock import TICKS_PER_MS, Now, system_now
 from .errors import ConfigurationError, MissingToken, NotSetUp
 from .events import Event, Listener, Reconciling, SyncResult, told
 from .exchange import Exchange, Replica
+from .history import HistoryEntry, history_of
 from .inbox import Inbox
 from .journal import Journal
 from .parking import Parked, Parking
@@ -104,7 +105,7 @@ class Sync:
         self._now = now
         self.journal = Journal(self.database, now)
         self.inbox = Inbox(self.journal)
-        self.versions = Versions(self.journal)
+        self.versions = Versions(self.journal, self.registry)
         self._parking = Parking(self.registry, self.journal, self.versions, self.inbox)
         pipeline = Pipeline(serializer, pre_send, post_receive)
         self._applier = Applier(
@@ -252,6 +253,11 @@ class Sync:
                 self._writing,
                 progress or (lambda _: None),
             ).run()
+
+    def history(self, instance: peewee.Model, limit: int = 100) -> list[HistoryEntry]:
+        """Who wrote what to this row, and when: its first entries in the shared log."""
+        with self._exclusively("history"):
+            return history_of(self.registry, self._shared_log, instance, limit)
 
     def prune(self, keep_ms: int = 30 * 24 * 3600 * 1000) -> int:
         """Delete sent entries older than `keep_ms` from the client log; return how many.

@@ -1,0 +1,48 @@
+"""The GraphQL documents that this library sends. Their contract is schema.graphql."""
+
+from __future__ import annotations
+
+WHO_AM_I = "query WhoAmI { sharedSyncLog { viewer } }"
+
+CREATE_DEVICE_ID = """mutation CreateDeviceId($userId: ID!, $name: String, $requestId: ID) {
+  sharedSyncLog { createDeviceId(userId: $userId, name: $name, requestId: $requestId) }
+}"""
+
+WRITE_ENTRIES = """mutation WriteEntries(
+  $userId: ID!, $deviceId: ID!, $packed: PackedEntries!, $now: Float, $after: Cursor,
+  $batchSize: Int!, $byteLimit: Int!
+) {
+  sharedSyncLog {
+    writeEntries(
+      userId: $userId, deviceId: $deviceId, packed: $packed, now: $now, after: $after,
+      withUpdate: true, batchSize: $batchSize, byteLimit: $byteLimit
+    ) {
+      accepted duplicates epoch serverTime
+      rejected { index code reason }
+      update { packed cursor hasMore epoch serverTime }
+    }
+  }
+}"""
+
+GET_UNSYNCED_ENTRIES = """query GetUnsyncedEntries(
+  $userId: ID!, $deviceId: ID!, $after: Cursor, $batchSize: Int!, $byteLimit: Int!
+) {
+  sharedSyncLog {
+    getUnsyncedEntries(
+      userId: $userId, deviceId: $deviceId, after: $after,
+      batchSize: $batchSize, byteLimit: $byteLimit
+    ) { packed cursor hasMore epoch serverTime }
+  }
+}"""
+
+HISTORY = """query History($userId: ID!, $collection: String!, $pk: JSON!, $first: Int!) {
+  sharedSyncLog {
+    history(userId: $userId, collection: $collection, pk: $pk, first: $first) {
+      deviceId createdOn group data
+    }
+    devices(userId: $userId) { id name }
+  }
+}"""
+
+DOCUMENTS = (WHO_AM_I, CREATE_DEVICE_ID, WRITE_ENTRIES, GET_UNSYNCED_ENTRIES, HISTORY)
+"""Everything that this library ever sends; a test validates them against schema.graphql."""
