@@ -1,9 +1,10 @@
 """Offline-first, multi-device sync for Peewee applications."""
 
 from .adopt import Adopted
-from .apply import Applied, Conflict
+from .apply import Applied
 from .changes import Change, Entry
 from .clock import Version
+from .conflicts import Conflict
 from .digest import CollectionDigest, Difference, Digest
 from .errors import (
     AutoIncrementKey,
@@ -25,10 +26,12 @@ from .errors import (
     ValueRefused,
 )
 from .events import Event, SyncResult
+from .history import HistoryEntry
 from .memory import MemorySharedLog
 from .models import SyncModel, uuid7
 from .parking import Parked
 from .remote import GraphQLSharedLog, HttpTransport, LocalTransport, SharedLog, Transport
+from .rules import Counter, Custom, Maximum, Members, Minimum
 from .status import Failure, Status
 from .sync import Sync
 from .verify import Verified
@@ -42,6 +45,8 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "ConnectionFailed",
+    "Counter",
+    "Custom",
     "DeviceRefused",
     "Difference",
     "Digest",
@@ -51,9 +56,13 @@ __all__ = [
     "Event",
     "Failure",
     "GraphQLSharedLog",
+    "HistoryEntry",
     "HttpTransport",
     "LocalTransport",
+    "Maximum",
+    "Members",
     "MemorySharedLog",
+    "Minimum",
     "MissingToken",
     "NotASyncModel",
     "NotParked",

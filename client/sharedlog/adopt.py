@@ -23,6 +23,7 @@ from .errors import ValueRefused
 from .journal import OPERATION_CODES, Journal, Record
 from .registry import Registry
 from .rows import as_wires, rows_after
+from .ruled import RuledWrites, restated
 from .tracked import Tracked
 from .versions import Versions
 
@@ -58,6 +59,7 @@ class Adoption:
         self._versions = versions
         self._writing = writing
         self._progress = progress
+        self._ruled = RuledWrites(journal, registry)
         self.adopted = Adopted()
 
     def adopt_rows(self) -> None:
@@ -102,6 +104,8 @@ class Adoption:
             state = states.get(pk)
             # A row from before tracking stands, too, but nobody else has it.
             if state is None or not state.stands or state.born == BEFORE_TRACKING:
+                if state is not None and state.writes:
+                    values = restated(tracked, state, values)
                 records += self._recorded(tracked, CREATE, pk, values)
                 continue
             unsaid = {
@@ -127,17 +131,26 @@ class Adoption:
                 self.adopted.refused.append((tracked.collection, pk, error.message))
 
     def _recorded(
-        self, tracked: Tracked, operation: str, pk: str, values: dict[str, Wire]
+        self,
+        tracked: Tracked,
+        operation: str,
+        pk: str,
+        values: dict[str, Wire],
+        *,
+        said: bool = False,
     ) -> Iterator[Record]:
         """The record of a row; values that cannot be carried are noted and passed over."""
         try:
-            text = tracked.value_json(values)
+            text, rules = tracked.value_json(values), None
+            # A value that nobody said counts as one from before the rule: plainly.
+            if tracked.rules and (operation == CREATE or said):
+                rules = tracked.rules_json(values, created=operation == CREATE)
         except ValueRefused as error:
             self.adopted.refused.append((tracked.collection, loads(pk), error.message))
             return
         self.adopted.created += operation == CREATE
         self.adopted.modified += operation == MODIFY
-        yield Record(tracked.collection, pk, OPERATION_CODES[operation], text)
+        yield Record(tracked.collection, pk, OPERATION_CODES[operation], text, rules)
 
     def _append(self, records: list[Record]) -> None:
         if records:
@@ -152,9 +165,14 @@ class Adoption:
         for found in differences:
             tracked = self._registry.collection(found.collection)
             if found.kind == DIFFERS and found.here and tracked is not None:
-                records += self._recorded(tracked, MODIFY, dumps(found.pk), dict(found.here))
+                pk, values = dumps(found.pk), dict(found.here)
+                if tracked.rules:
+                    values = self._ruled.said(tracked, pk, found.there or {}, values)
+                records += self._recorded(tracked, MODIFY, pk, values, said=True)
                 self.adopted.unchanged -= 1
         self._append(records)
+        if any(record.rules for record in records):
+            self._ruled.settle()
 
     # -- rows that are gone --------------------------------------------------------------
 

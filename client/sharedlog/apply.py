@@ -15,6 +15,7 @@ import peewee
 from .arrivals import Arrivals
 from .changes import CREATE, DELETE, Change, Entry, Wire, dumps, loads
 from .clock import BEFORE_TRACKING, Version
+from .conflicts import Conflict, Conflicts
 from .errors import EntryUnreadable
 from .inbox import Inbox
 from .journal import Journal
@@ -24,25 +25,9 @@ from .placement import Placement
 from .reconcile import RowState, merge
 from .registry import Registry
 from .rows import KEPT, UNFIT, Work, read_rows
+from .rules import Rules, misfit, stands_alone
 from .tracked import Tracked
 from .versions import Versions
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Two devices changed the same thing without having seen each other's change.
-
-    `field` is None where a whole row was deleted on one side. `value` is what stands now,
-    `lost` what was given up; None for a deletion.
-    """
-
-    collection: str
-    pk: Wire
-    field: str | None
-    winner: Version
-    value: Wire
-    loser: Version
-    lost: Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +74,7 @@ class Applier:
         self._relations = Relations(registry)
         self._arrivals = Arrivals(journal, versions)
         self._shapes: dict[tuple[str, ...], frozenset[str]] = {}
+        self._rules: dict[str, Rules] = {t.collection: t.rules for t in registry if t.rules}
 
     def apply(self, entries: Sequence[Entry], local_since: int | None = None) -> Applied:
         """Apply entries inside the open transaction; parked rows are tried again, too.
@@ -165,6 +151,8 @@ class Applier:
             device, ticks, _, data = entry
             try:
                 change = self._decode_data(data)
+                if change is not None and (change.rules or change.collection in self._rules):
+                    self._check_rules(change)
             except EntryUnreadable as error:
                 self._inbox.keep([entry], error.message)
                 applied.unreadable += 1
@@ -181,6 +169,12 @@ class Applier:
                 rows[pk] = [versioned]
         self._journal.lift_clock(newest)
         return changes
+
+    def _check_rules(self, change: Change) -> None:
+        """Refuse what only guessing could merge: it is set aside until the rule is known."""
+        reason = misfit(change, self._rules.get(change.collection, {}))
+        if reason is not None:
+            raise EntryUnreadable(reason)
 
     def _hold(self, collection: str, rows: dict[str, list[tuple[Version, Change]]]) -> None:
         """Merge rows of a table that this application does not know (yet)."""
@@ -216,6 +210,8 @@ class Applier:
         waits: bool,
     ) -> list[Work]:
         states = self._versions.load(tracked.collection, list(rows)) if rows else {}
+        if tracked.rules:
+            states |= _to_be_merged(tracked, rows, states)
         arrived = set() if waits else self._arrivals.insert(tracked, rows, states)
         applied.created += len(arrived)
         rows = {pk: changes for pk, changes in rows.items() if pk not in arrived}
@@ -231,7 +227,7 @@ class Applier:
             [
                 pk
                 for pk, state in states.items()
-                if _needs_table(state, rows[pk], local_since, tracked.buries)
+                if _needs_table(state, rows[pk], local_since, tracked)
             ],
         )
         works = []
@@ -244,8 +240,10 @@ class Applier:
             before = KEPT if state.kept else state.parked
             work = Work(tracked, pk, changes[0][1].pk, state, {}, state.stands, before=before)
             died, kept, known = state.died, state.kept, tables.get(pk)
-            conflicts = _Conflicts(work, changes, known, local_since)
-            work.written = merge(state, changes, known=known, bury=tracked.buries)
+            conflicts = Conflicts(work, changes, known, local_since)
+            work.written = merge(
+                state, changes, known=known, bury=tracked.buries, rules=tracked.rules
+            )
             applied.conflicts += conflicts.decided()
             works.append(_prepared(work, recreated=kept or state.died != died))
         return works
@@ -286,16 +284,32 @@ def _tell(work: Work, applied: Applied) -> None:
         applied.returned.append(Returned(collection, work.key))
 
 
+def _to_be_merged(
+    tracked: Tracked, rows: dict[str, list[tuple[Version, Change]]], known: Iterable[str]
+) -> dict[str, RowState]:
+    """Empty states of new rows that get other values than their creations say."""
+    return {
+        pk: RowState()
+        for pk, [(_, change), *others] in rows.items()
+        if change.operation == CREATE
+        and not others
+        and pk not in known
+        and not stands_alone(change.value or {}, tracked.rules)
+    }
+
+
 def _needs_table(
     state: RowState,
     changes: list[tuple[Version, Change]],
     local_since: int | None,
-    buries: bool,
+    tracked: Tracked,
 ) -> bool:
     """Whether merging needs the values that are in the table now."""
     if not state.alive or state.parked is not None:
         return False
-    if (state.fields or buries) and any(change.operation == DELETE for _, change in changes):
+    if tracked.rules:
+        return True
+    if (state.fields or tracked.buries) and any(c.operation == DELETE for _, c in changes):
         return True
     return local_since is not None and any(
         version is not None and version.ticks >= local_since
@@ -323,6 +337,7 @@ def _prepared(work: Work, *, recreated: bool) -> Work:
         for name in names:
             if state.version_of(name) is None:
                 work.written[name] = work.tracked.default_wire(name)
+        work.written |= state.ruled(work.tracked.rules)
     return work
 
 
@@ -336,53 +351,5 @@ def _to_insert(work: Work) -> Work:
         name: values[name] if name in values else tracked.default_wire(name)
         for name in tracked.by_name
     }
+    work.values |= state.ruled(tracked.rules)
     return work
-
-
-class _Conflicts:
-    """Notes before a merge what meets a local change, and tells how it is decided."""
-
-    def __init__(
-        self,
-        work: Work,
-        changes: list[tuple[Version, Change]],
-        known: dict[str, Wire] | None,
-        local_since: int | None,
-    ) -> None:
-        self._work, self._known = work, known or {}
-        self._rivals: dict[str | None, tuple[Version, Version, Wire]] = {}
-        if local_since is None:
-            return
-        state = work.state
-        for version, change in changes:
-            if change.operation == DELETE:
-                self._note(
-                    None, max(state.fields.values(), default=None), version, None, local_since
-                )
-            elif not state.alive and state.died is not None:
-                self._note(None, state.died, version, dict(change.value or {}), local_since)
-            else:
-                for name, value in (change.value or {}).items():
-                    self._note(name, state.version_of(name), version, value, local_since)
-
-    def _note(
-        self, name: str | None, mine: Version | None, theirs: Version, value: Wire, since: int
-    ) -> None:
-        if mine is None or mine.ticks < since or mine == theirs:
-            return
-        earlier = self._rivals.get(name)
-        if earlier is None or theirs > earlier[1]:
-            self._rivals[name] = (mine, theirs, value)
-
-    def decided(self) -> list[Conflict]:
-        collection, pk = self._work.tracked.collection, self._work.key
-        result = []
-        for name, (mine, theirs, value) in self._rivals.items():
-            kept = None if name is None else self._known.get(name)
-            # A deletion stands unless a creation is later: a modification never revives.
-            died = self._work.state.died
-            if theirs == died or (mine != died and theirs > mine):
-                result.append(Conflict(collection, pk, name, theirs, value, mine, kept))
-            else:
-                result.append(Conflict(collection, pk, name, mine, kept, theirs, value))
-        return result

@@ -12,7 +12,8 @@ Three ways, and the first two are only faster forms of the third:
   The entries are written first and taken back if the statement did not do it.
 - *by reading back*: the statement is given a RETURNING clause, and what it answers is
   recorded: expressions, upserts, conditions, database defaults, converted values.
-- *by comparing*: rows are read before and after: cascades, displaced rows, changed keys.
+- *by comparing*: rows are read before and after: cascades, displaced rows, changed keys,
+  fields with a merge rule.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .raw import NotCanonical
 from .registry import Registry
 from .rivals import offered_keys, rivals_of
 from .rows import as_wires, read_rows, select_rows
+from .ruled import RuledWrites
 from .statements import (
     Said,
     Sets,
@@ -43,6 +45,7 @@ from .statements import (
     updated,
 )
 from .tracked import Tracked, TrackedColumn
+from .versions import Known
 
 
 class Recorder:
@@ -53,6 +56,8 @@ class Recorder:
         self._registry = registry
         self._journal = journal
         self._cascades = Cascades(database, registry)
+        has_rules = any(tracked.rules for tracked in registry)
+        self._ruled = RuledWrites(journal, registry) if has_rules else None
         self._execute: Callable[..., Any] = database.execute
         self._defaults: dict[str, frozenset[str]] = {}
 
@@ -93,6 +98,11 @@ class Recorder:
             check_key(tracked, found)
         said = self._said(tracked, query, found)
         if said is not None:
+            if self._ruled is not None and tracked.rules and isinstance(query, peewee.Insert):
+                with self._journal.savepoint():
+                    cursor = self._by_value(said, found, options)
+                    self._ruled.settle_new(tracked, said.records)
+                    return cursor
             return self._by_value(said, found, options)
         check_constants(tracked, query, () if found is None else found.values())
         with self._journal.savepoint():
@@ -174,6 +184,7 @@ class Recorder:
             return self._upsert(tracked, query, found, options)
         cursor, rows = self._answered(tracked, query, options)
         self._append([record(tracked, CREATE, pk, values) for pk, values in rows.items()])
+        self._settle()
         return cursor
 
     def _upsert(
@@ -184,6 +195,10 @@ class Recorder:
         offered = offered_keys(tracked, query, found)
         if offered is None or moves or self._cascades.on_update(tracked, names):
             rows = self._all_rows(tracked)
+            return self._compare_update(tracked, query, options, rows, Sets(names, moves))
+        if tracked.rules:
+            rivals = rivals_of(self._database, tracked, query, found)
+            rows = self._all_rows(tracked) if rivals is None else rivals
             return self._compare_update(tracked, query, options, rows, Sets(names, moves))
         keys = [tracked.key_parameters(pk) for pk in offered.values()]
         known = read_rows(self._database, tracked, keys)
@@ -199,7 +214,8 @@ class Recorder:
 
     def _update(self, tracked: Tracked, query: Any, options: dict[str, Any]) -> Any:
         sets = sets_of(tracked, query._update)
-        if sets.moves or self._cascades.on_update(tracked, sets.names):
+        ruled = any(name in tracked.rules for name in sets.names)
+        if sets.moves or ruled or self._cascades.on_update(tracked, sets.names):
             rows = self._rows(tracked, same_rows(tracked, query))
             return self._compare_update(tracked, query, options, rows, sets)
         cursor, rows = self._answered(tracked, query, options)
@@ -282,10 +298,16 @@ class Recorder:
         cursor, stored = self._run(query, options, tracked.key)
         pks = [tracked.pk_json(tracked.pk_of_stored(row)) for row in stored]
         self._append(comparison.records(pks, names))
+        self._settle(comparison.before)
         return cursor
 
+    def _settle(self, known: Known | None = None) -> None:
+        """Let fields with a rule have what comes of the write that was just recorded."""
+        if self._ruled is not None:
+            self._ruled.settle(known)
+
     def _comparison(self, tracked: Tracked, rows: Found) -> Comparison:
-        return Comparison(self._database, self._registry, tracked, rows)
+        return Comparison(self._database, self._registry, tracked, rows, self._ruled)
 
     def _rows(self, tracked: Tracked, select: Any) -> Found:
         return as_wires(tracked, self._execute(select).fetchall())

@@ -24,12 +24,14 @@ Wire: TypeAlias = Any
 class Change(NamedTuple):
     """One operation on one row. `value` has all fields for a creation, the changed ones for a
     modification, and is None for a deletion. `pk` is what stands for the key's value (usually
-    a scalar), or a list if composite."""
+    a scalar), or a list if composite. `rules` names the merge rule of each field in `value` that
+    has one; what stands there for the field is then a word of that rule."""
 
     operation: str
     collection: str
     pk: Wire
     value: Mapping[str, Wire] | None
+    rules: Mapping[str, str] | None = None
 
 
 class Entry(NamedTuple):
@@ -63,18 +65,26 @@ def loads(text: str) -> Wire:
     return orjson.loads(text)
 
 
-def assemble(operation: str, collection: str, pk_json: str, value_json: str | None) -> str:
+def assemble(
+    operation: str,
+    collection: str,
+    pk_json: str,
+    value_json: str | None,
+    rules_json: str | None = None,
+) -> str:
     """The data of an entry, from parts that are JSON already (the collection is not)."""
+    rules = f',"rules":{rules_json}' if rules_json else ""
     return (
         f'{{"operation":"{operation}","collection":{dumps(collection)},"pk":{pk_json},'
-        f'"field":null,"value":{value_json or "null"}}}'
+        f'"field":null,"value":{value_json or "null"}{rules}}}'
     )
 
 
 def encode(change: Change) -> str:
     """The change as JSON text."""
     value = None if change.value is None else dumps(dict(change.value))
-    return assemble(change.operation, change.collection, dumps(change.pk), value)
+    rules = dumps(dict(change.rules)) if change.rules else None
+    return assemble(change.operation, change.collection, dumps(change.pk), value, rules)
 
 
 def decode(data: str) -> Change:
@@ -102,4 +112,14 @@ def decode(data: str) -> Change:
     if field is not None and (value is None or list(value) != [field]):
         # The proof of concept could name the one field that changed.
         raise EntryUnreadable("A change of one field must hold exactly that field in its value.")
-    return tuple.__new__(Change, (operation, collection, pk, value))  # a fast Change(…)
+    rules = raw.get("rules")
+    if rules is not None:
+        _check_rules(rules, value)
+    return tuple.__new__(Change, (operation, collection, pk, value, rules))  # a fast Change(…)
+
+
+def _check_rules(rules: Wire, value: Mapping[str, Wire] | None) -> None:
+    if type(rules) is not dict or any(type(name) is not str for name in rules.values()):
+        raise EntryUnreadable("The rules are not names by field.")
+    if not rules.keys() <= (value or {}).keys():
+        raise EntryUnreadable("There are rules of fields that are not in the value.")

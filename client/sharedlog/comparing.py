@@ -15,6 +15,8 @@ from .changes import CREATE, DELETE, MODIFY, Wire, loads
 from .journal import Record, chunks
 from .registry import ACTING, Registry, Rule
 from .rows import read_rows, select_rows
+from .ruled import RuledWrites
+from .rules import NOTHING_DONE
 from .statements import Values, record
 from .tracked import Tracked
 
@@ -54,26 +56,33 @@ class Comparison:
     Args:
         tracked: The table of the statement.
         rows: Those of its rows that the statement may change, or displace.
+        ruled: Tells what it does to fields with a merge rule, if there are any.
     """
 
     def __init__(
-        self, database: peewee.Database, registry: Registry, tracked: Tracked, rows: Found
+        self,
+        database: peewee.Database,
+        registry: Registry,
+        tracked: Tracked,
+        rows: Found,
+        ruled: RuledWrites | None = None,
     ) -> None:
         self._database = database
         self._registry = registry
         self._tracked = tracked
-        self._before: dict[str, Found] = {tracked.collection: rows}
+        self._ruled = ruled
+        self.before: dict[str, Found] = {tracked.collection: rows}
         self._seen: set[tuple[str, str, str | None]] = set()
         self._renames = False
 
     def follow_deletion(self) -> None:
         """Look at the children, too, of rows that are about to be deleted."""
-        self._follow(self._tracked, dict(self._before[self._tracked.collection]), None)
+        self._follow(self._tracked, dict(self.before[self._tracked.collection]), None)
 
     def follow_update(self, names: Collection[str]) -> None:
         """Look at the children, too, of rows that are about to get new values."""
         self._renames = True
-        self._follow(self._tracked, dict(self._before[self._tracked.collection]), names)
+        self._follow(self._tracked, dict(self.before[self._tracked.collection]), names)
 
     def _follow(self, parent: Tracked, rows: Found, updated: Collection[str] | None) -> None:
         for rule in self._registry.rules.get(parent.collection, ()):
@@ -88,7 +97,7 @@ class Comparison:
                     self._seen.add((collection, pk, changed))
                     fresh[pk] = values
             if fresh:
-                self._before.setdefault(collection, {}).update(fresh)
+                self.before.setdefault(collection, {}).update(fresh)
                 self._follow(rule.child, fresh, changed and (changed,))
 
     def _referring(self, parent: Tracked, rows: Found, rule: Rule) -> Found:
@@ -108,7 +117,7 @@ class Comparison:
         mine = self._tracked.collection
         after = {
             name: self._read(name, [*before, *(written if name == mine else ())])
-            for name, before in self._before.items()
+            for name, before in self.before.items()
         }
         if self._renames:
             self._add_renamed(self._tracked, after[mine], after)
@@ -116,15 +125,17 @@ class Comparison:
         order = [table for table in self._registry.in_order if table.collection in after]
         records = []
         for table in reversed(order):
-            before, now = self._before.get(table.collection, {}), after[table.collection]
+            before, now = self.before.get(table.collection, {}), after[table.collection]
             records += [
                 record(table, DELETE, pk, was) for pk, was in before.items() if pk not in now
             ]
         for table in order:
-            before = self._before.get(table.collection, {})
-            for pk, values in after[table.collection].items():
+            before, now = self.before.get(table.collection, {}), after[table.collection]
+            operands = self._ruled.operands(table, before, now) if self._ruled else {}
+            for pk, values in now.items():
                 sets = names if table is self._tracked and pk in written else ()
-                records += _difference(table, pk, before.get(pk), values, sets)
+                found = operands.get(pk, {})
+                records += _difference(table, pk, before.get(pk), values, sets, found)
         return records
 
     def _read(self, collection: str, pks: Iterable[str]) -> Found:
@@ -138,7 +149,7 @@ class Comparison:
         for rule in self._registry.rules.get(parent.collection, ()):
             name = rule.child.collection
             if rule.on_update in ACTING and rule.column.name not in rule.child.by_name:
-                before, now = self._before.get(name, {}), after.setdefault(name, {})
+                before, now = self.before.get(name, {}), after.setdefault(name, {})
                 found = self._referring(parent, rows, rule)
                 fresh = {pk: v for pk, v in found.items() if pk not in before and pk not in now}
                 if fresh:
@@ -157,13 +168,19 @@ def value_of(tracked: Tracked, pk: str, values: Values, name: str) -> Wire:
 
 
 def _difference(
-    tracked: Tracked, pk: str, before: Values | None, after: Values, sets: Collection[str]
+    tracked: Tracked,
+    pk: str,
+    before: Values | None,
+    after: Values,
+    sets: Collection[str],
+    operands: Values,
 ) -> list[Record]:
     if before is None:
         return [record(tracked, CREATE, pk, after)]
     changed = {
-        name: value
+        name: operands.get(name, value)
         for name, value in after.items()
-        if name in sets or value != before[name] or type(value) is not type(before[name])
+        if (name in sets or value != before[name] or type(value) is not type(before[name]))
+        and operands.get(name) is not NOTHING_DONE
     }
     return [record(tracked, MODIFY, pk, changed)] if changed else []

@@ -46,5 +46,21 @@ GET_ALL_ENTRIES = """query GetAllEntries(
   }
 }"""
 
-DOCUMENTS = (WHO_AM_I, CREATE_DEVICE_ID, WRITE_ENTRIES, GET_UNSYNCED_ENTRIES, GET_ALL_ENTRIES)
+HISTORY = """query History($userId: ID!, $collection: String!, $pk: JSON!, $first: Int!) {
+  sharedSyncLog {
+    history(userId: $userId, collection: $collection, pk: $pk, first: $first) {
+      deviceId createdOn group data
+    }
+    devices(userId: $userId) { id name }
+  }
+}"""
+
+DOCUMENTS = (
+    WHO_AM_I,
+    CREATE_DEVICE_ID,
+    WRITE_ENTRIES,
+    GET_UNSYNCED_ENTRIES,
+    GET_ALL_ENTRIES,
+    HISTORY,
+)
 """Everything that this library ever sends; a test validates them against schema.graphql."""

@@ -1,4 +1,7 @@
-"""What `sync()` tells while it works, and what it returns."""
+"""What `sync()` tells while it works, and what it returns.
+
+A `Conflict` is an event, too: each one is told after the page that brought it is committed.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from .apply import Applied, Conflict
+from .apply import Applied
 from .changes import Entry, Wire
+from .conflicts import Conflict
 from .parking import Parked
 from .remote import Outgoing, Receipt
 
@@ -127,6 +131,7 @@ Event: TypeAlias = (
     | Received
     | Reconciling
     | Reconciled
+    | Conflict
     | Progress
     | Refused
     | Restamped
@@ -140,6 +145,7 @@ Listener: TypeAlias = Callable[[Event], None]
 def told(applied: Applied) -> Iterator[Event]:
     """The events of what was applied, to be told once it is committed."""
     yield Reconciled(applied)
+    yield from applied.conflicts
     yield from (RowParked(row) for row in applied.newly_parked)
     yield from (RowReturned(row.collection, row.pk) for row in applied.returned)
     yield from (RowKept(row.collection, row.pk) for row in applied.kept)

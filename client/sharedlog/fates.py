@@ -290,7 +290,7 @@ def _named(edge: Edge) -> str:
 def _keep(work: Work) -> None:
     """Let a dead row stand, with the values that it would have if nobody had deleted it."""
     state, tracked = work.state, work.tracked
-    values = state.values_kept()
+    values = {**state.values_kept(), **state.ruled(tracked.rules, kept=True)}
     row: dict[str, Wire] = {
         name: values[name] if name in values else tracked.default_wire(name)
         for name in tracked.by_name

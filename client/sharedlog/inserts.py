@@ -238,4 +238,5 @@ def _created(tracked: Tracked, shape: Shape, row: Sequence[Any]) -> Record:
         if value is not None:
             values[name] = value if type(value) is plain else exact_wire(value)
     key = tracked.pk_json(pk[0] if len(pk) == 1 else pk)
-    return Record(tracked.collection, key, _CREATE, tracked.value_json(values))
+    rules = tracked.rules_json(values, created=True) if tracked.rules else None
+    return Record(tracked.collection, key, _CREATE, tracked.value_json(values), rules)

@@ -13,10 +13,11 @@ from typing import NamedTuple, TypeVar
 
 import peewee
 
-from .changes import CREATE, DELETE, MODIFY, assemble
+from .changes import CREATE, DELETE, MODIFY, assemble, dumps, loads
 from .clock import TICKS_PER_MS, Now
 from .errors import NotSetUp
 from .layout import LAYOUT, TABLES
+from .rules import Counter, restamped
 from .transactions import Transactions
 
 UNSENT, SENT, REFUSED = 0, 1, 2
@@ -37,13 +38,14 @@ _NEXT_TICKS = f"""(SELECT max((? - lead_ms) * {TICKS_PER_MS}, floor + 1,
 # The clock and the entry in one statement; of values, because SQLite would first copy what it
 # selects from the table that it inserts into.
 _APPEND_FIRST = f"""INSERT INTO sharedlog_entry
-    VALUES ({_NEXT_TICKS}, 0, ?, ?, ?, ?, {UNSENT}, NULL)"""
+    VALUES ({_NEXT_TICKS}, 0, ?, ?, ?, ?, ?, {UNSENT}, NULL)"""
 # Within a group the floor is passed already: wall time or the group's start, but later than the
 # log's newest.
 _LATER = "max(?1, 1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0))"
 _APPEND_NEXT = f"""INSERT INTO sharedlog_entry
-    VALUES ({_LATER}, {_LATER} - ?2, ?3, ?4, ?5, ?6, {UNSENT}, NULL)"""
-_APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, {UNSENT}, NULL)"
+    VALUES ({_LATER}, {_LATER} - ?2, ?3, ?4, ?5, ?6, ?7, {UNSENT}, NULL)"""
+_APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, ?, {UNSENT}, NULL)"
+_SELECT = "SELECT ticks, offset_ticks, collection, pk, operation, value, rules FROM sharedlog_entry"
 
 DROPPED = "dropped by pre_send"
 """The reason of entries that are refused because the application itself kept them back."""
@@ -52,7 +54,7 @@ T = TypeVar("T")
 
 
 class LocalEntry(NamedTuple):
-    """One local entry: `pk` and `value` are JSON text, `operation` a number.
+    """One local entry: `pk`, `value` and `rules` are JSON text, `operation` a number.
 
     A deletion's `value` is what the row was, where somebody may need it; it is not sent.
     """
@@ -63,11 +65,12 @@ class LocalEntry(NamedTuple):
     pk: str
     operation: int
     value: str | None
+    rules: str | None = None
 
     def data(self) -> str:
         operation = OPERATION_NAMES[self.operation]
         value = None if operation == DELETE else self.value
-        return assemble(operation, self.collection, self.pk, value)
+        return assemble(operation, self.collection, self.pk, value, self.rules)
 
 
 class Record(NamedTuple):
@@ -78,6 +81,7 @@ class Record(NamedTuple):
     pk: str
     operation: int
     value: str | None
+    rules: str | None = None
 
 
 class RefusedEntry(NamedTuple):
@@ -220,18 +224,17 @@ class Journal(Transactions):
         start: int | None = None
         size = 0
         cursor = self.run(
-            "SELECT ticks, offset_ticks, collection, pk, operation, value FROM sharedlog_entry "
-            f"WHERE ticks > ? AND status = {UNSENT} ORDER BY ticks",
+            f"{_SELECT} WHERE ticks > ? AND status = {UNSENT} ORDER BY ticks",
             (int(self.state("all_sent_until") or 0),),
         )
-        for ticks, offset, collection, pk, operation, value in cursor:
+        for ticks, offset, collection, pk, operation, value, rules in cursor:
             if ticks - offset != start:
                 start = ticks - offset
                 batch += group
                 group = []
             if batch and (len(batch) + len(group) >= limit or size > byte_limit):
                 break
-            group.append(LocalEntry(ticks, offset, collection, pk, operation, value))
+            group.append(LocalEntry(ticks, offset, collection, pk, operation, value, rules))
             size += len(pk) + len(value or "") + 120
         else:
             batch += group
@@ -288,8 +291,7 @@ class Journal(Transactions):
     def unfolded(self, limit: int) -> list[LocalEntry]:
         """Local entries whose versions are not in `sharedlog_row` yet, oldest first."""
         cursor = self.run(
-            "SELECT ticks, offset_ticks, collection, pk, operation, value FROM sharedlog_entry "
-            "WHERE ticks > ? ORDER BY ticks LIMIT ?",
+            f"{_SELECT} WHERE ticks > ? ORDER BY ticks LIMIT ?",
             (int(self.state("folded_until") or 0), limit),
         )
         return [LocalEntry(*row) for row in cursor.fetchall()]
@@ -367,6 +369,7 @@ class Journal(Transactions):
         ).fetchone()[0]
         first = max((self._now() - lead_ms) * TICKS_PER_MS, settled + 1)
         renamed = {ticks: first + i for i, (ticks, _) in enumerate(rows)}
+        self._restamp_counters(since, renamed)
         starts: dict[int, int] = {}
         moves = []
         for ticks, offset in rows:
@@ -380,6 +383,22 @@ class Journal(Transactions):
         self.set_state(all_sent_until="0")
         self.new_group()
         return renamed
+
+    def _restamp_counters(self, since: int, renamed: Mapping[int, int]) -> None:
+        """Replace the timestamps that increments name."""
+        rows = self.run(
+            "SELECT ticks, value, rules FROM sharedlog_entry "
+            f"WHERE ticks >= ? AND status <> {SENT} AND rules IS NOT NULL",
+            (since,),
+        ).fetchall()
+        moved = []
+        for ticks, text, named in rows:
+            values, rules = loads(text), loads(named)
+            for name, rule in rules.items():
+                if rule == Counter.name:
+                    values[name] = restamped(values[name], renamed)
+            moved.append((dumps(values), ticks))
+        self.run_many("UPDATE sharedlog_entry SET value = ? WHERE ticks = ?", moved)
 
     def device_id(self) -> str:
         """This device's id, or "" before the service gave it one."""

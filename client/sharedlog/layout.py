@@ -15,8 +15,8 @@ LAYOUT = 1
 TABLES = (
     """CREATE TABLE IF NOT EXISTS sharedlog_entry (
         ticks INTEGER PRIMARY KEY, offset_ticks INTEGER NOT NULL, collection TEXT NOT NULL,
-        pk TEXT NOT NULL, operation INTEGER NOT NULL, value TEXT, status INTEGER NOT NULL,
-        reason TEXT)""",
+        pk TEXT NOT NULL, operation INTEGER NOT NULL, value TEXT, rules TEXT,
+        status INTEGER NOT NULL, reason TEXT)""",
     """CREATE INDEX IF NOT EXISTS sharedlog_entry_refused ON sharedlog_entry (status)
         WHERE status = 2""",
     """CREATE TABLE IF NOT EXISTS sharedlog_inbox (
@@ -26,7 +26,7 @@ TABLES = (
     """CREATE TABLE IF NOT EXISTS sharedlog_row (
         collection TEXT NOT NULL, pk TEXT NOT NULL, born INTEGER, born_device INTEGER,
         shape INTEGER, died INTEGER, died_device INTEGER, fields TEXT, held TEXT, parked TEXT,
-        buried TEXT, kept INTEGER, cleared TEXT,
+        buried TEXT, kept INTEGER, cleared TEXT, writes TEXT,
         PRIMARY KEY (collection, pk)) WITHOUT ROWID""",
     """CREATE INDEX IF NOT EXISTS sharedlog_row_parked ON sharedlog_row (collection)
         WHERE parked IS NOT NULL""",

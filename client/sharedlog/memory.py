@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from .changes import Entry
+from .changes import Entry, Wire, decode
 from .clock import TICKS_PER_MS, Now, system_now
-from .errors import DeviceRefused, EpochChanged
-from .remote import Outgoing, Page, Receipt, Rejection
+from .errors import DeviceRefused, EntryUnreadable, EpochChanged
+from .remote import Outgoing, Page, Receipt, Rejection, Told
 
 MAX_LEAD_MS = 5 * 60 * 1000
 """How far ahead of the log's time an entry may be."""
@@ -23,12 +23,14 @@ class MemorySharedLog:
         self._now = now
         self._data: dict[tuple[str, int], str] = {}
         self._devices: dict[str, str] = {}
+        self._names: dict[str, str | None] = {}
         self._numbers: Iterator[int] = count(1)
 
     def register(self, name: str | None, request_id: str) -> str:
         device = self._devices.get(request_id)
         if device is None:
             device = self._devices[request_id] = f"device-{next(self._numbers):06}"
+            self._names[device] = name
         return device
 
     def write(
@@ -87,6 +89,17 @@ class MemorySharedLog:
                 size += len(entry.data)
         cursor = f"{self._epoch}.{position}"
         return Page(page, cursor, position < end, self._epoch, float(self._now()))
+
+    def history(self, collection: str, pk: Wire, limit: int) -> list[Told]:
+        told: list[Told] = []
+        for entry in self.entries:
+            try:
+                change = decode(entry.data)
+            except EntryUnreadable:
+                continue
+            if (change.collection, change.pk) == (collection, pk) and len(told) < limit:
+                told.append(Told(entry, self._names.get(entry.device)))
+        return told
 
     def begin_new_life(self, epoch: str, entries: Sequence[Entry] | None = None) -> None:
         """What restoring a backup does: a new epoch, and the entries of then."""

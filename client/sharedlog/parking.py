@@ -15,6 +15,7 @@ from .inbox import Inbox
 from .journal import OPERATION_CODES, Journal, Record
 from .raw import NotCanonical
 from .registry import Registry
+from .ruled import RuledWrites
 from .statements import record
 from .tracked import Tracked
 from .versions import Versions
@@ -73,7 +74,9 @@ class Parking:
         """Give fields of a parked row new values."""
         tracked = self._tracked(parked)
         wires = {name: self._wire(tracked, name, value) for name, value in values.items()}
-        pk, _ = self._held(parked)
+        pk, held = self._held(parked)
+        if tracked.rules:
+            wires = RuledWrites(self._journal, self._registry).said(tracked, pk, held, wires)
         self._journal.append([record(tracked, MODIFY, pk, wires)])
         self._versions.fold_local()
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
+from .declarations import declared_rules
 from .errors import AutoIncrementKey, ConfigurationError, NotASyncModel
 from .models import SyncModel
 from .tracked import Tracked, TrackedColumn
@@ -39,6 +40,7 @@ class Registry:
         self._by_collection: dict[str, Tracked] = {}
         for model in _with_through_models(_checked(models)):
             tracked = Tracked(database, model, _key_of(model))
+            tracked.rules = declared_rules(tracked)
             other = self._by_collection.setdefault(tracked.collection, tracked)
             if other.model is not model:
                 raise ConfigurationError(

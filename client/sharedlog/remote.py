@@ -14,11 +14,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 
-from .changes import Entry
+from .changes import Entry, Wire
+from .clock import from_created_on
 from .documents import (
     CREATE_DEVICE_ID,
     GET_ALL_ENTRIES,
     GET_UNSYNCED_ENTRIES,
+    HISTORY,
     WHO_AM_I,
     WRITE_ENTRIES,
 )
@@ -77,6 +79,13 @@ class Receipt:
     page: Page | None
 
 
+class Told(NamedTuple):
+    """An entry as the log tells it to people: with the name of its device, if it has one."""
+
+    entry: Entry
+    device_name: str | None
+
+
 class SharedLog(Protocol):
     """One user's append-only log, as seen by one device. Every method may raise RemoteError.
 
@@ -109,6 +118,13 @@ class SharedLog(Protocol):
 
     def close(self) -> None:
         """Release connections. The shared log can be used again afterwards."""
+
+
+class Historian(Protocol):
+    """A shared log that can tell what happened to a row."""
+
+    def history(self, collection: str, pk: Wire, limit: int) -> Sequence[Told]:
+        """The entries of one row, oldest first."""
 
 
 class Transport(Protocol):
@@ -187,6 +203,11 @@ class GraphQLSharedLog:
         }
         return _reading(_page, self._call(document, variables, "getUnsyncedEntries"))
 
+    def history(self, collection: str, pk: Wire, limit: int) -> list[Told]:
+        variables = {"userId": self._user_id(), "collection": collection, "pk": pk, "first": limit}
+        answer = self._call(HISTORY, variables)
+        return _reading(_told, answer)
+
     def close(self) -> None:
         self._transport.close()
 
@@ -201,10 +222,11 @@ class GraphQLSharedLog:
             self._user = str(viewer)
         return self._user
 
-    def _call(self, document: str, variables: Mapping[str, Any], field: str) -> Any:
+    def _call(self, document: str, variables: Mapping[str, Any], field: str | None = None) -> Any:
         data = self._transport.execute(document, variables)
         try:
-            return data["sharedSyncLog"][field]
+            answer = data["sharedSyncLog"]
+            return answer if field is None else answer[field]
         except (KeyError, TypeError) as error:
             raise ProtocolError(f"The answer lacks {field}: {error!r}.") from None
 
@@ -228,6 +250,16 @@ def _page(answer: dict[str, Any]) -> Page:
         for device, ticks, offset, data in packed["entries"]
     ]
     return Page(entries, answer["cursor"], answer["hasMore"], answer["epoch"], answer["serverTime"])
+
+
+def _told(answer: dict[str, Any]) -> list[Told]:
+    names = {device["id"]: device["name"] for device in answer["devices"]}
+    told = []
+    for entry in answer["history"]:
+        device, ticks = entry["deviceId"], from_created_on(entry["createdOn"])
+        offset = ticks - from_created_on(entry["group"])
+        told.append(Told(Entry(device, ticks, offset, entry["data"]), names.get(device)))
+    return told
 
 
 def _reading(read: Callable[[dict[str, Any]], T], answer: Any) -> T:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from .changes import DELETE, MODIFY, Wire, dumps
+from .changes import CREATE, DELETE, MODIFY, Wire, dumps
 from .fields import check_text
 from .journal import OPERATION_CODES, Record
 from .raw import NotCanonical, tag
@@ -28,18 +28,21 @@ class Said(NamedTuple):
 
 
 def record(tracked: Tracked, operation: str, pk: str, values: Mapping[str, Wire] | None) -> Record:
+    code = OPERATION_CODES[operation]
     if values is None or (operation == DELETE and not tracked.buries):
-        text = None
-    else:
-        text = dumps(dict(values)) if operation == DELETE else tracked.value_json(values)
-    return Record(tracked.collection, pk, OPERATION_CODES[operation], text)
+        return Record(tracked.collection, pk, code, None)
+    if operation == DELETE:
+        return Record(tracked.collection, pk, code, dumps(dict(values)))
+    rules = tracked.rules_json(values, created=operation == CREATE) if tracked.rules else None
+    return Record(tracked.collection, pk, code, tracked.value_json(values), rules)
 
 
 # -- updates and deletions ---------------------------------------------------------------
 
 
 def updated(tracked: Tracked, query: Any) -> Said | None:
-    """The record of an update of one row by its key with plain values; else None."""
+    """The record of an update of one row by its key with plain values; else None. What a write
+    does to a field with a rule is told by what stood there."""
     if query._from:
         return None
     pk = _one_row(tracked, query)
@@ -49,7 +52,7 @@ def updated(tracked: Tracked, query: Any) -> Said | None:
     sets: dict[Any, Any] = {}
     for key, value in query._update.items():
         column = column_of(tracked, key)
-        if column is None or column.name not in tracked.by_name:
+        if column is None or column.name not in tracked.by_name or column.name in tracked.rules:
             return None
         if column.codec.own:
             value = column.converted(value)

@@ -35,6 +35,7 @@ from .events import (
     told,
 )
 from .exchange import Exchange, Replica
+from .history import HistoryEntry, history_of
 from .inbox import Inbox
 from .journal import Journal
 from .parking import Parked, Parking
@@ -103,7 +104,7 @@ class Sync(Care):
         self._now = now
         self.journal = Journal(self.database, now)
         self.inbox = Inbox(self.journal)
-        self.versions = Versions(self.journal)
+        self.versions = Versions(self.journal, self.registry)
         self._parking = Parking(self.registry, self.journal, self.versions, self.inbox)
         pipeline = Pipeline(serializer, pre_send, post_receive)
         self._applier = Applier(
@@ -221,6 +222,11 @@ class Sync(Care):
     def discard(self, parked: Parked) -> SyncResult:
         """Delete a parked row, on every device; or forget an entry that cannot be read."""
         return self._decide(lambda: self._parking.discard(parked))
+
+    def history(self, instance: peewee.Model, limit: int = 100) -> list[HistoryEntry]:
+        """Who wrote what to this row, and when: its first entries in the shared log."""
+        with self._exclusively("history"):
+            return history_of(self.registry, self._shared_log, instance, limit)
 
     # -- the parts -----------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from .changes import Wire, dumps
 from .errors import ValueRefused
 from .fields import Codec, check_text, codec_for
 from .raw import RAW, NotCanonical, escape, is_escape, tag, untag
+from .rules import MergeRule
 
 
 class Converted(peewee.Value):
@@ -166,6 +167,8 @@ class Tracked:
         """Whether `key = value` holds only for the very same value."""
         self.own = [column for column in self.every if column.codec.own]
         self.numbered = self._numbered()
+        self.rules: Mapping[str, MergeRule] = {}
+        """The merge rules of fields that have one."""
         self.shapes: dict[Any, Any] = {}
         """What `inserts` knows of inserts that it has seen."""
         self.update_wins: bool = getattr(meta, "update_wins", False)
@@ -217,6 +220,20 @@ class Tracked:
             )
         return text
 
+    def rules_json(self, values: Mapping[str, Wire], *, created: bool) -> str | None:
+        """The names of the rules by which these values are to be merged, as JSON text."""
+        named = {}
+        for name, rule in self.rules.items():
+            if name in values:
+                if not rule.fits(values[name], plain=created):
+                    raise ValueRefused(
+                        f"{self.by_name[name]}: {values[name]!r:.100} cannot be merged by the "
+                        f"rule {rule.name!r}.",
+                        hint="Store another value, or give the field another rule.",
+                    )
+                named[name] = rule.name
+        return dumps(named) if named else None
+
     def key_parameters(self, pk: Wire) -> list[Any]:
         """Driver values of a pk from the wire. Raises ValueError where it does not fit."""
         if len(self.key) == 1:
@@ -251,6 +268,11 @@ class Tracked:
     def update_sql(self, names: Sequence[str]) -> str:
         sets = ", ".join(f"{self.by_name[n].quoted} = {self.by_name[n].marker}" for n in names)
         return f"UPDATE {self.table} SET {sets} WHERE {self.where_key}"
+
+    def correct_sql(self, name: str) -> str:
+        """Set one field of a row, if it is not so already."""
+        column = self.by_name[name]
+        return f"{self.update_sql([name])} AND {column.quoted} IS NOT {column.marker}"
 
     @cached_property
     def delete_sql(self) -> str:

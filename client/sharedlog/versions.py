@@ -8,13 +8,18 @@ who wins later.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .changes import CREATE, DELETE, MODIFY, Change, Wire, dumps, loads
 from .clock import BEFORE_TRACKING, Version
+from .errors import ValueRefused
 from .journal import OPERATION_NAMES, Journal, LocalEntry, chunks
-from .reconcile import NO_FIELDS, RowState, merge
+from .reconcile import NO_FIELDS, NO_RULES, Listed, RowState, merge
+from .registry import Registry
+from .rows import UNFIT
+from .rules import Counter, Rules, misfit, restamped
+from .tracked import Tracked
 
 ME = 0
 """The number of this device; its id is in the journal's state once it is registered."""
@@ -27,42 +32,61 @@ _STORE_BIRTH = """INSERT OR REPLACE INTO sharedlog_row (collection, pk, born, bo
     VALUES (?, ?, ?, ?, ?)"""
 
 _COLUMNS = (
-    "pk, born, born_device, shape, died, died_device, fields, held, parked, buried, kept, cleared"
+    "pk, born, born_device, shape, died, died_device, fields, held, parked, buried, kept, cleared, "
+    "writes"
 )
+
+_STORE = f"INSERT OR REPLACE INTO sharedlog_row VALUES ({', '.join('?' * 14)})"
+
+Values = Mapping[str, Wire]
+"""Values by field name."""
+
+Known = Mapping[str, Mapping[str, Values]]
+"""Rows by collection and pk as JSON text."""
 
 
 class Versions:
-    """The states of rows. Everything that writes needs an open transaction."""
+    """The states of rows. Everything that writes needs an open transaction.
 
-    def __init__(self, journal: Journal) -> None:
+    `registry` tells the merge rules of fields.
+    """
+
+    def __init__(self, journal: Journal, registry: Registry | None = None) -> None:
         self._journal = journal
+        self._tracked = registry.collection if registry else lambda name: None
         self._run = journal.run
         self._devices: dict[str, int] = {}
         self._shapes: dict[frozenset[str], int] = {}
 
-    def fold_local(self) -> None:
+    def fold_local(self, known: Known | None = None) -> None:
         """Merge local entries that are not in the row states yet.
 
         Their values stand in the tables already, so only versions are kept. Local timestamps
-        are later than everything received, so this can wait until somebody looks.
+        are later than everything received, so this can wait until somebody looks. (Where fields
+        have a rule, the tables get what it makes of the entries; `known` is what stood in the
+        rows before them.)
         """
-        while self.fold_some():
+        while self.fold_some(known):
             pass
 
-    def fold_some(self) -> bool:
+    def fold_some(self, known: Known | None = None) -> bool:
         """Fold the next few thousand local entries; return whether there may be more."""
         entries = self._journal.unfolded(FOLD_LIMIT)
         by_collection: dict[str, list[LocalEntry]] = defaultdict(list)
         for entry in entries:
             by_collection[entry.collection].append(entry)
         for collection, some in by_collection.items():
-            self._fold(collection, some)
+            self._fold(collection, some, (known or {}).get(collection, {}))
         if entries:
             self._journal.set_state(folded_until=str(entries[-1].ticks))
         return len(entries) == FOLD_LIMIT
 
-    def _fold(self, collection: str, entries: list[LocalEntry]) -> None:
-        me = self._journal.device_id()
+    def _fold(
+        self, collection: str, entries: list[LocalEntry], known: Mapping[str, Values]
+    ) -> None:
+        me, tracked = self._journal.device_id(), self._tracked(collection)
+        rules = tracked.rules if tracked else NO_RULES
+        due: dict[str, dict[str, Wire]] = defaultdict(dict)
         states = self.load(collection, list({entry.pk for entry in entries}))
         for entry in entries:
             operation = OPERATION_NAMES[entry.operation]
@@ -71,8 +95,30 @@ class Versions:
                 existed = operation != CREATE
                 state = states[entry.pk] = RowState(BEFORE_TRACKING if existed else None)
             value = loads(entry.value) if entry.value is not None else None
-            _fold(state, Version(entry.ticks, me), operation, value)
+            named = loads(entry.rules) if entry.rules else None
+            change = Change(operation, collection, None, value, named)
+            version = Version(entry.ticks, me)
+            if rules and misfit(change, rules) is None:
+                written = _fold(state, version, change, tracked, known.get(entry.pk), rules)
+                _note_due(due[entry.pk], state, change, written, rules)
+            else:
+                _fold(state, version, change, tracked)
         self.store(collection, states.items())
+        if tracked and due:
+            self._correct(tracked, due)
+
+    def _correct(self, tracked: Tracked, due: Mapping[str, Values]) -> None:
+        """Write what rules made of local writes, where something else stands."""
+        rows: dict[str, list[list[Any]]] = defaultdict(list)
+        for pk, values in due.items():
+            for name, value in values.items():
+                try:
+                    parameter = tracked.by_name[name].to_parameter(value)
+                except UNFIT as error:
+                    raise ValueRefused(f"{tracked.by_name[name]}: {error}") from None
+                rows[name].append([parameter, *tracked.key_parameters(loads(pk)), parameter])
+        for name, some in rows.items():
+            self._journal.run_many(tracked.correct_sql(name), some)
 
     def rename_local(self, renamed: dict[int, int], keys: Iterable[tuple[str, str]]) -> None:
         """Replace timestamps of this device in the states of these (collection, pk)."""
@@ -86,9 +132,16 @@ class Versions:
                 return version
             return Version(renamed.get(version.ticks, version.ticks), me)
 
+        def of(listed: Listed) -> Listed:
+            rule, writes = listed
+            if rule == Counter.name:
+                writes = [(v, restamped(o, renamed) if v.device == me else o) for v, o in writes]
+            return Listed(rule, [(new(version), operand) for version, operand in writes])
+
         for collection, pks in by_collection.items():
             states = self.load(collection, list(pks))
             for state in states.values():
+                state.writes = {name: of(listed) for name, listed in state.writes.items()}
                 state.born = state.born and new(state.born)
                 state.died = state.died and new(state.died)
                 state.fields = {name: new(version) for name, version in state.fields.items()}
@@ -138,7 +191,7 @@ class Versions:
                 f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND pk IN ({marks})",
                 (collection, *chunk),
             ).fetchall()
-        return self._read(found)
+        return self._read(collection, found)
 
     def parked(self, collection: str) -> dict[str, RowState]:
         """The alive rows of a collection that are not in its table."""
@@ -147,7 +200,7 @@ class Versions:
             "WHERE collection = ? AND parked IS NOT NULL ORDER BY pk",
             (collection,),
         )
-        return self._read(cursor.fetchall())
+        return self._read(collection, cursor.fetchall())
 
     def holding(self, collection: str) -> dict[str, RowState]:
         """The rows of a table that hold values the table has no column for."""
@@ -156,7 +209,7 @@ class Versions:
             "AND held IS NOT NULL AND parked IS NULL ORDER BY pk",
             (collection,),
         )
-        return self._read(cursor.fetchall())
+        return self._read(collection, cursor.fetchall())
 
     def apart(self, collection: str) -> dict[str, RowState]:
         """The rows in a table that are kept, and those with references that were cleared."""
@@ -165,7 +218,7 @@ class Versions:
             "AND (kept IS NOT NULL OR cleared IS NOT NULL) AND parked IS NULL ORDER BY pk",
             (collection,),
         )
-        return self._read(cursor.fetchall())
+        return self._read(collection, cursor.fetchall())
 
     def dead(self, collection: str, pks: Sequence[str]) -> dict[str, RowState]:
         """Of these rows the deleted ones."""
@@ -177,7 +230,7 @@ class Versions:
                 "AND died IS NOT NULL AND born IS NULL",
                 (collection, *chunk),
             ).fetchall()
-        return self._read(found)
+        return self._read(collection, found)
 
     def waiting_collections(self) -> set[str]:
         """The collections with rows that may change with any page: parked, kept or cleared."""
@@ -188,7 +241,7 @@ class Versions:
         )
         return {row[0] for row in cursor.fetchall()}
 
-    def _read(self, found: list[tuple[Any, ...]]) -> dict[str, RowState]:
+    def _read(self, collection: str, found: list[tuple[Any, ...]]) -> dict[str, RowState]:
         if not found:
             return {}
         devices = dict(self._run("SELECT number, id FROM sharedlog_device").fetchall())
@@ -199,7 +252,7 @@ class Versions:
         }
         states = {}
         for pk, born, born_by, shape, died, died_by, fields, held, *rest in found:
-            parked, buried, kept, cleared = rest
+            parked, buried, kept, cleared, writes = rest
             states[pk] = RowState(
                 None if born is None else Version(born, devices[born_by] if born else ""),
                 shapes.get(shape, NO_FIELDS),
@@ -217,8 +270,23 @@ class Versions:
                 else {},
                 bool(kept),
                 loads(cleared) if cleared else {},
+                self._read_writes(collection, devices, loads(writes)) if writes else {},
             )
         return states
+
+    def _read_writes(
+        self, collection: str, devices: Mapping[int, str], stored: Values
+    ) -> dict[str, Listed]:
+        """Listed writes. Those that were listed for another rule than the model has now say
+        nothing; of a table that is not known (any more) they stay as they are."""
+        tracked = self._tracked(collection)
+        found = {}
+        for name, (of, writes) in stored.items():
+            rule = tracked.rules.get(name) if tracked else None
+            if tracked is None or (rule is not None and rule.name == of):
+                some = [(_version(t, devices[d]), operand) for t, d, operand in writes]
+                found[name] = Listed(of, some)
+        return found
 
     def store(self, collection: str, states: Iterable[tuple[str, RowState]]) -> None:
         """Write the states of these rows."""
@@ -229,10 +297,7 @@ class Versions:
             else:
                 others.append((collection, pk, *self._record(state)))
         self._journal.run_many(_STORE_BIRTH, usual)
-        self._journal.run_many(
-            "INSERT OR REPLACE INTO sharedlog_row VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            others,
-        )
+        self._journal.run_many(_STORE, others)
 
     def store_births(
         self, collection: str, births: Iterable[tuple[str, Version]], shape: frozenset[str]
@@ -266,7 +331,15 @@ class Versions:
             dumps(self._buried(state)) if state.buried else None,
             1 if state.kept else None,
             dumps(state.cleared) if state.cleared else None,
+            dumps(self._writes(state)) if state.writes else None,
         )
+
+    def _writes(self, state: RowState) -> dict[str, list[Any]]:
+        number = self.device_number
+        return {
+            name: [of, [[v.ticks, number(v.device) if v.ticks else ME, o] for v, o in writes]]
+            for name, (of, writes) in state.writes.items()
+        }
 
     def _buried(self, state: RowState) -> dict[str, list[Any]]:
         number = self.device_number
@@ -276,13 +349,25 @@ class Versions:
         }
 
 
-def _fold(state: RowState, version: Version, operation: str, value: dict[str, Wire] | None) -> None:
+def _version(ticks: int, device: str) -> Version:
+    return Version(ticks, device) if ticks else BEFORE_TRACKING
+
+
+def _fold(
+    state: RowState,
+    version: Version,
+    change: Change,
+    tracked: Tracked | None,
+    known: Values | None = None,
+    rules: Rules = NO_RULES,
+) -> Values:
     """Merge a local change. Its values stand in the table, but for those of parked rows, and
     those of dead ones are held, too. A deletion may say what the row was (see `Record`)."""
-    change = Change(operation, "", None, None if operation == DELETE else value)
-    buries = operation == DELETE and value is not None
-    written = merge(state, [(version, change)], known=value, bury=buries)
-    if operation != MODIFY:
+    buries = tracked is not None and tracked.buries
+    if change.operation == DELETE:
+        known, buries, change = change.value, change.value is not None, change._replace(value=None)
+    written = merge(state, [(version, change)], known=known, bury=buries, rules=rules)
+    if change.operation != MODIFY:
         state.parked, state.kept, state.cleared = None, False, {}
     if not state.alive or state.parked is not None:
         state.held.update(written)
@@ -290,3 +375,17 @@ def _fold(state: RowState, version: Version, operation: str, value: dict[str, Wi
         for name in written:
             state.held.pop(name, None)
             state.cleared.pop(name, None)
+    return written
+
+
+def _note_due(
+    due: dict[str, Wire], state: RowState, change: Change, written: Values, rules: Rules
+) -> None:
+    """Note what the table lacks after a local change, which stands there as it was said."""
+    said = change.value or {}
+    found = {**written, **state.ruled(rules, kept=state.kept)}
+    for name in rules:
+        if name in said or name in written:
+            due.pop(name, None)
+            if name in found and not (name in said and dumps(said[name]) == dumps(found[name])):
+                due[name] = found[name]

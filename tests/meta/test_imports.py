@@ -20,20 +20,24 @@ from tests.meta.source import PACKAGES, imported, modules, shown, tree
 CLIENT_LAYERS = (
     {"errors", "clock", "documents", "layout"},
     {"changes"},
-    {"reconcile", "raw", "transactions"},
-    {"fields"},
+    {"raw", "transactions"},
+    {"orders"},
+    {"rules"},
+    {"reconcile", "fields"},
     {"models"},
     {"tracked"},
+    {"declarations"},
     {"registry"},
     {"journal"},
     {"inbox", "reset", "rows", "statements", "status"},
     {"inserts", "versions"},
+    {"ruled"},
     {"comparing", "rivals"},
-    {"capture", "remote", "arrivals", "atwork"},
+    {"capture", "remote", "arrivals", "atwork", "conflicts"},
     {"parents", "digest"},
     {"claims", "fates", "parking"},
     {"placement"},
-    {"apply", "adopt", "memory", "pipeline"},
+    {"apply", "adopt", "history", "memory", "pipeline"},
     {"described", "events", "replay"},
     {"exchange", "verify"},
     {"checks", "care", "inspection"},
@@ -72,7 +76,7 @@ LAYERS: Mapping[str, Sequence[set[str]]] = {
 DATABASE = {"peewee", "playhouse", "sqlite3", "apsw", "psycopg"}
 NETWORK = {"gql", "graphql", "httpx2", "socket", "http", "urllib", "asyncio", "ssl", "websockets"}
 
-PURE = {"clock", "changes", "reconcile"}
+PURE = {"clock", "changes", "orders", "reconcile", "rules"}
 STORE_SIDE = {"tables", "database", "beginnings", "appending", "paging", "browsing", "store"}
 GRAPHQL_SIDE = {"wire", "overview", "documents", "faults", "schema", "app"}
 
