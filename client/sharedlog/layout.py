@@ -17,8 +17,8 @@ TABLES = (
         ticks INTEGER PRIMARY KEY, offset_ticks INTEGER NOT NULL, collection TEXT NOT NULL,
         pk TEXT NOT NULL, operation INTEGER NOT NULL, value TEXT, rules TEXT,
         status INTEGER NOT NULL, reason TEXT)""",
-    """CREATE INDEX IF NOT EXISTS sharedlog_entry_refused ON sharedlog_entry (status)
-        WHERE status = 2""",
+    """CREATE INDEX IF NOT EXISTS sharedlog_entry_reason ON sharedlog_entry (reason)
+        WHERE reason IS NOT NULL""",
     """CREATE TABLE IF NOT EXISTS sharedlog_inbox (
         number INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT NOT NULL, ticks INTEGER NOT NULL,
         offset_ticks INTEGER NOT NULL, data TEXT NOT NULL, reason TEXT,

@@ -14,6 +14,8 @@ from typing import Any
 from .changes import dumps, loads
 from .journal import DROPPED, REFUSED, Journal
 
+CONTACT_EVERY_MS = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -37,7 +39,7 @@ class Status:
         unreadable: Received entries that are set aside, because they are no changes.
         parked: Rows that cannot stand in their table yet.
         checkpoint: The cursor up to which others' entries are here.
-        last_contact: When the service last answered.
+        last_contact: When the service last answered, to the second.
         last_error: What made the last run fail; None if it did not.
         clock_offset_ms: How far this clock was ahead of the service's at the last contact.
         layout: The version of sharedlog's tables in this file.
@@ -93,7 +95,10 @@ def read_status(journal: Journal) -> Status:
             device=journal.device_id() or None,
             name=journal.state("device_name"),
             pending=journal.count_unsent(),
-            refused=_count(journal, f"entry WHERE status = {REFUSED} AND reason <> '{DROPPED}'"),
+            refused=_count(
+                journal,
+                f"entry WHERE reason IS NOT NULL AND status = {REFUSED} AND reason <> '{DROPPED}'",
+            ),
             waiting=_count(journal, "inbox WHERE reason IS NULL"),
             unreadable=_count(journal, "inbox WHERE reason IS NOT NULL"),
             parked=_count(journal, "row WHERE parked IS NOT NULL"),
@@ -106,7 +111,11 @@ def read_status(journal: Journal) -> Status:
 
 
 def note_contact(journal: Journal, now_ms: int, server_time_ms: float) -> None:
-    """The service answered; inside the open transaction."""
+    """The service answered; inside the open transaction. Noted to the second, so that exchanges
+    in quick succession that bring nothing need not write."""
+    last = journal.state("last_contact")
+    if last is not None and 0 <= now_ms - int(last) < CONTACT_EVERY_MS:
+        return
     journal.set_state(last_contact=str(now_ms), clock_offset=str(now_ms - int(server_time_ms)))
 
 

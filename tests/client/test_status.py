@@ -145,6 +145,24 @@ def test_contact_tells_when_and_how_far_the_clocks_are_apart(
     assert (sync.status().last_contact, sync.status().clock_offset_ms) == (clock.time, -250)
 
 
+def test_exchanges_in_quick_succession_that_bring_nothing_write_nothing(
+    opened: OpenSync, clock: Clock
+) -> None:
+    sync = opened()
+    sync.sync()
+    connection = sync.database.connection()
+    changes = connection.total_changes
+    clock.time = NOON + timedelta(milliseconds=999)
+    sync.sync()
+    assert (connection.total_changes, sync.status().last_contact) == (changes, NOON)
+    clock.time = NOON + timedelta(seconds=1)
+    sync.sync()
+    assert sync.status().last_contact == clock.time
+    clock.time = NOON - timedelta(days=1)
+    sync.sync()
+    assert sync.status().last_contact == clock.time
+
+
 def test_a_failed_sync_is_remembered_until_one_succeeds(
     opened: OpenSync, line: Line, clock: Clock
 ) -> None:
