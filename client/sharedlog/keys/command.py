@@ -189,6 +189,8 @@ def _report(arguments: argparse.Namespace, migrated: MigratedKeys) -> Iterator[s
         columns = ", ".join(_columns(table))
         yield f"  {table.name:{width}}  {table.rows:>11,} rows  {columns}"
     yield "Compared: every value, every reference, the schema, foreign keys, views, integrity."
+    if migrated.virtual:
+        yield f"Make anew what knows rows by number: maybe {', '.join(migrated.virtual)}"
     if migrated.digest:
         yield f"Digest, the same on every copy: {migrated.digest}"
     if arguments.dry_run:

@@ -49,11 +49,14 @@ class MigratedKeys:
     Attributes:
         tables: The tables that were rebuilt; empty if there was nothing to do.
         done: Tables that had no numbered keys any more.
+        virtual: Virtual tables of the file. Nothing says whether they know rows by number;
+            those that do, such as a full-text index by rowid, have to be made anew.
         digest: Of what was in the tables. Copies with the same digest hold the same.
     """
 
     tables: Sequence[MigratedTable]
     done: Sequence[str]
+    virtual: Sequence[str] = ()
     digest: str | None = None
 
 
@@ -126,7 +129,7 @@ def _migrate(
     before.compare()
     _finish(connection, plan, mapping)
     tables = [_migrated(plan, table, rebuild.rows[table.id]) for table in plan.rebuilt]
-    return MigratedKeys(tables, plan.done, digest)
+    return MigratedKeys(tables, plan.done, tuple(sorted(plan.catalog.virtual)), digest)
 
 
 def _migrated(plan: Plan, table: StoredTable, rows: int) -> MigratedTable:
@@ -306,6 +309,8 @@ def _back_up(connection: sqlite3.Connection, path: Path) -> None:
         raise MigrationRefused(f"The backup {path} is there already.", hint="Name another file.")
     databases = connection.execute("PRAGMA database_list").fetchall()
     (file,) = (file for _, name, file in databases if name == "main")
+    if not file:
+        raise MigrationRefused("A database in memory has no file that could be copied.")
     with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(path)) as copy:
         source.backup(copy)
 

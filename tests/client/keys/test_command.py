@@ -84,6 +84,16 @@ def test_a_reference_can_be_named(forum: Path, capsys: pytest.CaptureFixture[str
     assert is_key(key)
 
 
+def test_what_may_know_rows_by_number_is_told(
+    forum: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(forum, "CREATE VIRTUAL TABLE words USING fts5 (word)")
+
+    assert main(["migrate-keys", "forum.db", "--tables=setting"]) == 0
+
+    assert "Make anew what knows rows by number: maybe words\n" in capsys.readouterr().out
+
+
 def test_copies_that_are_given_one_name_show_their_digest(
     forum: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,15 @@ def test_triggers_views_checks_and_cascades_still_work(forum: Path) -> None:
         ):
             with pytest.raises(sqlite3.IntegrityError):
                 db.execute(refused)
+
+
+def test_a_key_that_refers_to_another_one_follows_it_also_if_it_is_named(forum: Path) -> None:
+    migrated = migrate_keys(forum, tables=["profile", "user"])
+
+    assert {table.name: table.key for table in migrated.tables}["profile"] is None
+    pairs = rows(forum, "SELECT u.label, p.label FROM profile p JOIN user u ON u.id = p.user_id")
+    assert sorted(pairs) == [("Ann", "about ann"), ("bob", "about bob")]
+    check_sound(forum)
 
 
 def test_only_what_is_named_is_changed(forum: Path) -> None:
@@ -393,6 +404,46 @@ def test_interrupted_at_any_step_it_changes_nothing(forum: Path) -> None:
         break
     assert moment > 5
     check_sound(forum)
+
+
+KILLED = """
+import sys
+from sharedlog import migrate_keys
+
+def wait(what, done, total):
+    if what == sys.argv[2]:
+        print("there", flush=True)
+        sys.stdin.read()
+
+migrate_keys(sys.argv[1], tables=["user", "message"], progress=wait)
+"""
+
+
+@pytest.mark.parametrize("moment", ["numbering user", "copying Message", "comparing likes"])
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_killed_at_any_step_it_changes_nothing(forum: Path, moment: str, journal: str) -> None:
+    with opened(forum) as db:
+        db.execute(f"PRAGMA journal_mode = {journal}")
+    before = dump(forum)
+    command = [sys.executable, "-c", KILLED, str(forum), moment]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"there\n"
+        process.kill()
+
+    assert dump(forum) == before
+    check_sound(forum)
+
+
+def test_a_database_in_memory_can_be_migrated_but_not_copied(tmp_path: Path) -> None:
+    database = peewee.SqliteDatabase(":memory:")
+    database.execute_sql("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    database.execute_sql("INSERT INTO t VALUES (1)")
+
+    with pytest.raises(MigrationRefused, match="in memory"):
+        migrate_keys(database, tables=["t"], backup=tmp_path / "b.db")
+    assert migrate_keys(database, tables=["t"]).tables[0].rows == 1
+    database.close()
 
 
 def test_another_program_that_writes_is_waited_for_and_told(

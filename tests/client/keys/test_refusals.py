@@ -51,6 +51,12 @@ OBSTACLES = [
         "CREATE TABLE t (user_id INTEGER DEFAULT 1 REFERENCES user)",
     ),
     (
+        "The keys of a and b refer to each other",
+        {"tables": ["a", "b"]},
+        "CREATE TABLE a (id INTEGER PRIMARY KEY REFERENCES b);"
+        "CREATE TABLE b (id INTEGER PRIMARY KEY REFERENCES a)",
+    ),
+    (
         "t.u is computed",
         {},
         "CREATE TABLE t (n INT, u INTEGER AS (n + 1) STORED REFERENCES user)",

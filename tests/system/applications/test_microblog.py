@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sharedlog import AutoIncrementKey, cli
+from sharedlog import AutoIncrementKey, cli, migrate_keys
 from tests.system.applications.devices import contents, running, sync_all, syncing
 from tests.system.service_process import ServiceProcess
 
@@ -144,9 +145,56 @@ def test_a_third_device_comes_late_and_one_is_gone_for_long(
         sync_all(a, b, c)
         files = [contents(tmp_path / f"{name}.db", *TABLES) for name in "abc"]
     assert files[0] == files[1] == files[2]
-    assert a.User.get_or_none(username="ann") is None
-    assert "eve" in [user.username for user in b.User.select()]
-    assert {message.user.username for message in b.Message.select()} == {"bob", "eve"}
+    # What b knew of ann is gone. She stays, because a's messages refer to her.
+    assert b.User.get(username="ann").messages.count() == 3_001
+    assert "ann says 0" not in shown(b)["by ann"]
+    assert shown(b)["by eve"] == ["first"]
+
+
+def test_a_copy_syncs_first_and_adopts_what_it_alone_has(
+    migrated: Path, tmp_path: Path, service: ServiceProcess
+) -> None:
+    shutil.copy(migrated, tmp_path / "copy.db")
+    with running("microblog", "synced", tmp_path / "copy.db") as copy:
+        copy.write(copy.User.get(username="bob"), "before it syncs")
+    with syncing("microblog", migrated, service) as a:
+        a.sync.adopt()
+        a.User.update(email="new").where(a.User.username == "ann").execute()
+        a.Message.delete().where(a.Message.content == "ann says 0").execute()
+        a.sync.sync()
+        with syncing("microblog", tmp_path / "copy.db", service) as copy:
+            copy.sync.sync()
+            assert copy.sync.adopt().created == 1
+            sync_all(a, copy)
+            files = [contents(tmp_path / f"{name}.db", *TABLES) for name in ("a", "copy")]
+            assert files[0] == files[1]
+            assert copy.User.get(username="ann").email == "new"
+            assert shown(a)["by bob"][0] == "before it syncs"
+            assert shown(a)["by ann"] == ["ann says 3", "ann says 2", "ann says 1"]
+
+
+def test_identical_copies_agree_on_their_keys(
+    grown: Path, tmp_path: Path, service: ServiceProcess
+) -> None:
+    shutil.copy(grown, tmp_path / "copy.db")
+    for file in (grown, tmp_path / "copy.db"):
+        migrate_keys(file, tables=TABLES, namespace="microblog")
+    with syncing("microblog", grown, service) as a:
+        a.sync.adopt()
+        a.write(a.User.get(username="ann"), "from a")
+        a.sync.sync()
+        with syncing("microblog", tmp_path / "copy.db", service) as copy:
+            copy.sync.sync()
+            copy.write(copy.User.get(username="ann"), "from the copy")
+            assert copy.sync.adopt().created == 0
+            sync_all(a, copy)
+            files = [contents(tmp_path / f"{name}.db", *TABLES) for name in ("a", "copy")]
+            assert files[0] == files[1]
+            assert len(files[0]["user"]) == 3
+            assert [m.content for m in a.Message.select().order_by(a.Message.id)][-2:] == [
+                "from a",
+                "from the copy",
+            ]
 
 
 def test_an_object_that_is_stale_takes_nothing_back(devices: tuple[Any, Any]) -> None:
@@ -178,3 +226,15 @@ def test_a_name_that_two_devices_gave_offline_belongs_to_one_user_everywhere(
     assert shown(a) == shown(b)
     assert shown(a)["bob follows"] == ["ann", "cyd"]
     assert shown(a)["by eve"] == ["am I the only one?"]
+    parked = {row.collection: row for row in a.sync.parked()}
+    assert parked.keys() == {"user", "message", "relationship"}
+
+    a.sync.resolve(parked["user"], username="another eve")
+    sync_all(a, b)
+
+    assert contents(tmp_path / "a.db", *TABLES) == contents(tmp_path / "b.db", *TABLES)
+    assert shown(b)["by another eve"] == ["am I the only one?"]
+    assert shown(b)["followers of bob"] == ["ann", "another eve", "eve"]
+    assert {row.values["to_user"] for row in b.sync.parked()} == {
+        str(b.User.get(username="cyd").id)  # bob follows cyd once, as it should be
+    }

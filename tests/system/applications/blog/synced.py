@@ -18,7 +18,7 @@ from playhouse.sqlite_ext import FTS5Model, SearchField
 
 from sharedlog import Sync, SyncModel
 
-database = SqliteDatabase(os.environ["BLOG"])
+database = SqliteDatabase(os.environ["BLOG"], pragmas={"journal_mode": "wal"}, timeout=5)
 
 
 class Base(SyncModel):

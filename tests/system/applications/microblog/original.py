@@ -15,7 +15,7 @@ from peewee import (
     TextField,
 )
 
-database = SqliteDatabase(os.environ["MICROBLOG"], pragmas={"foreign_keys": 1})
+database = SqliteDatabase(os.environ["MICROBLOG"])
 
 
 class Base(Model):

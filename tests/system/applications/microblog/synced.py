@@ -16,7 +16,9 @@ from peewee import (
 
 from sharedlog import Sync, SyncModel
 
-database = SqliteDatabase(os.environ["MICROBLOG"], pragmas={"foreign_keys": 1})
+database = SqliteDatabase(
+    os.environ["MICROBLOG"], pragmas={"journal_mode": "wal", "foreign_keys": 1}, timeout=5
+)
 
 
 class Base(SyncModel):
