@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from sharedlog import MigrationRefused, migrate_keys
 from tests.client.keys.files import check_sound, dump, graph, is_key, make, opened, rows
@@ -91,6 +91,7 @@ def build(path: Path, tables: Sequence[Table], held: list[list[list[int | None]]
                 db.execute(f"INSERT INTO {quote(table.name)} VALUES ({marks})", row)
 
 
+@settings(deadline=None)
 @given(worlds(), st.data())
 def test_any_rows_of_any_tables(
     world: tuple[list[Table], list[list[list[int | None]]]], data: st.DataObject
@@ -123,6 +124,7 @@ def test_any_rows_of_any_tables(
         assert dump(path) == after
 
 
+@settings(deadline=None)
 @given(worlds())
 def test_a_reference_to_nothing_changes_nothing(
     world: tuple[list[Table], list[list[list[int | None]]]],

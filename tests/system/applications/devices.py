@@ -67,4 +67,6 @@ def sync_all(*devices: Any) -> None:
     for _ in range(2):
         for device in devices:
             device.sync.sync()
-    assert [device.sync.status().pending for device in devices] == [0] * len(devices)
+    for device in devices:
+        assert device.sync.status().pending == 0
+        assert device.sync.verify().differences == []
