@@ -13,6 +13,7 @@ from .errors import (
     DeviceRefused,
     EntryUnreadable,
     EpochChanged,
+    MigrationRefused,
     MissingToken,
     NotASyncModel,
     NotParked,
@@ -27,6 +28,7 @@ from .errors import (
 )
 from .events import Event, SyncResult
 from .history import HistoryEntry
+from .keys import MigratedKeys, MigratedTable, migrate_keys
 from .memory import MemorySharedLog
 from .models import SyncModel, uuid7
 from .parking import Parked
@@ -62,6 +64,9 @@ __all__ = [
     "Maximum",
     "Members",
     "MemorySharedLog",
+    "MigratedKeys",
+    "MigratedTable",
+    "MigrationRefused",
     "Minimum",
     "MissingToken",
     "NotASyncModel",
@@ -83,5 +88,6 @@ __all__ = [
     "ValueRefused",
     "Verified",
     "Version",
+    "migrate_keys",
     "uuid7",
 ]

@@ -50,7 +50,8 @@ def check_keys(database: peewee.Database, registry: Registry) -> None:
                 raise AutoIncrementKey(
                     f"The table {tracked.collection!r} still numbers its rows "
                     f"({found.name} INTEGER), so two devices give one number to different rows.",
-                    hint='Give the rows new keys first: see "Rows that have numbers" in the guide.',
+                    hint="Give the rows new keys first, with the application stopped: "
+                    f"sharedlog migrate-keys FILE --tables {tracked.collection}",
                 )
 
 

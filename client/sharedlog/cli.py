@@ -1,8 +1,8 @@
 """The `sharedlog` command: finds the commands, runs one, tells errors in one sentence.
 
-The client brings `demo` and the commands for a device's file (`commands`). Every other one
-comes from the entry points in the group `sharedlog.commands`, each a function that adds its
-parsers to argparse's `subparsers`; so the client never imports the service.
+The client brings `demo`, `migrate-keys` and the commands for a device's file (`commands`). Every
+other one comes from the entry points in the group `sharedlog.commands`, each a function that adds
+its parsers to argparse's `subparsers`; so the client never imports the service.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from .commands import add_commands as add_file_commands
 from .errors import SharedLogError
+from .keys import command as migrate_keys
 
 if TYPE_CHECKING:
     Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -99,6 +100,7 @@ def _run(argv: Sequence[str]) -> int:
     commands: Subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_demo(commands)
     add_file_commands(commands)
+    migrate_keys.add_commands(commands)
     missing = _add_entry_points(commands)
     if not argv:
         parser.print_help(sys.stderr)

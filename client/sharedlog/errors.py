@@ -9,6 +9,7 @@
     │  └─ NotParked            resolve() or discard() of a row that is not parked any more
     ├─ ValueRefused            a value cannot be carried exactly; nothing was written
     ├─ UnsentWork              reset() would lose changes that only this device has
+    ├─ MigrationRefused        keys cannot be replaced as things are; nothing was changed
     ├─ EntryUnreadable         an entry's data is not a change; it is set aside, never lost
     ├─ RemoteError             anything that came over the wire
     │  ├─ ConnectionFailed     the service cannot be reached: local work goes on, retry later
@@ -24,6 +25,7 @@ something to do about it, a `hint`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -93,6 +95,18 @@ class UnsentWork(SharedLogError):
             hint="Call sync() first, and look at status(); reset(force=True) gives them up.",
         )
         self.count = count
+
+
+class MigrationRefused(SharedLogError):
+    """Keys cannot be replaced as things are; nothing was changed."""
+
+    code = "MIGRATION_REFUSED"
+
+    @classmethod
+    def because(cls, problems: Sequence[str]) -> MigrationRefused:
+        """One refusal that lists everything that stands in the way."""
+        lines = [f"- {problem}" for problem in problems]
+        return cls("\n  ".join(["The keys cannot be replaced yet; nothing was changed.", *lines]))
 
 
 class EntryUnreadable(SharedLogError):

@@ -178,7 +178,7 @@ def _with_through_models(models: list[type[peewee.Model]]) -> list[type[peewee.M
 def _key_of(model: type[peewee.Model]) -> list[peewee.Field]:
     """The fields that identify a row on every device; an error says what to write instead."""
     meta = model._meta
-    through = _through_key(model)
+    through = through_key(model)
     if through is not None:
         return through
     if not issubclass(model, SyncModel):
@@ -214,7 +214,7 @@ def _target(field: Any) -> Any:
     return field
 
 
-def _through_key(model: type[peewee.Model]) -> list[peewee.Field] | None:
+def through_key(model: type[peewee.Model]) -> list[peewee.Field] | None:
     """The two foreign keys of a through model that Peewee made: they identify the pair."""
     meta = model._meta
     references = list(meta.refs)

@@ -127,7 +127,7 @@ def test_an_unknown_command_gets_the_list(capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["frobnicate"]) == 2
     text = capsys.readouterr().err
     assert "There is no command 'frobnicate'." in text
-    for name in ("demo", "status", "verify", "parked", "prune", "serve", "token", "schema"):
+    for name in ("demo", "migrate-keys", "status", "verify", "parked", "prune", "serve", "token"):
         assert name in text
 
 
