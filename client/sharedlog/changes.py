@@ -17,6 +17,9 @@ from .errors import EntryUnreadable
 CREATE, MODIFY, DELETE = "create", "modify", "delete"
 OPERATIONS = frozenset((CREATE, MODIFY, DELETE))
 
+FIRST_SCHEMA = 1
+"""The schema version of programs that name none; their changes do not name it either."""
+
 Wire: TypeAlias = Any
 """A JSON value: what a field's value becomes on its way (see `fields`)."""
 
@@ -24,12 +27,14 @@ Wire: TypeAlias = Any
 class Change(NamedTuple):
     """One operation on one row. `value` has all fields for a creation, the changed ones for a
     modification, and is None for a deletion. `pk` is what stands for the key's value (usually
-    a scalar), or a list if composite."""
+    a scalar), or a list if composite. `schema` is the schema version of the program that wrote
+    it: what its names and values mean (see `evolution`)."""
 
     operation: str
     collection: str
     pk: Wire
     value: Mapping[str, Wire] | None
+    schema: int = FIRST_SCHEMA
 
 
 class Entry(NamedTuple):
@@ -63,18 +68,25 @@ def loads(text: str) -> Wire:
     return orjson.loads(text)
 
 
-def assemble(operation: str, collection: str, pk_json: str, value_json: str | None) -> str:
+def assemble(
+    operation: str,
+    collection: str,
+    pk_json: str,
+    value_json: str | None,
+    schema: int = FIRST_SCHEMA,
+) -> str:
     """The data of an entry, from parts that are JSON already (the collection is not)."""
     return (
         f'{{"operation":"{operation}","collection":{dumps(collection)},"pk":{pk_json},'
-        f'"field":null,"value":{value_json or "null"}}}'
+        f'"field":null,"value":{value_json or "null"}'
+        + ("}" if schema == FIRST_SCHEMA else f',"schema":{schema}}}')
     )
 
 
 def encode(change: Change) -> str:
     """The change as JSON text."""
     value = None if change.value is None else dumps(dict(change.value))
-    return assemble(change.operation, change.collection, dumps(change.pk), value)
+    return assemble(change.operation, change.collection, dumps(change.pk), value, change.schema)
 
 
 def decode(data: str) -> Change:
@@ -102,4 +114,7 @@ def decode(data: str) -> Change:
     if field is not None and (value is None or list(value) != [field]):
         # The proof of concept could name the one field that changed.
         raise EntryUnreadable("A change of one field must hold exactly that field in its value.")
-    return tuple.__new__(Change, (operation, collection, pk, value))  # a fast Change(…)
+    schema = raw.get("schema", FIRST_SCHEMA)
+    if type(schema) is not int or schema < FIRST_SCHEMA:
+        raise EntryUnreadable(f"The schema version is {schema!r:.100}.")
+    return tuple.__new__(Change, (operation, collection, pk, value, schema))  # a fast Change(…)

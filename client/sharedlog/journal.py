@@ -13,10 +13,10 @@ from typing import NamedTuple, TypeVar
 
 import peewee
 
-from .changes import CREATE, DELETE, MODIFY, assemble
+from .changes import CREATE, DELETE, FIRST_SCHEMA, MODIFY, assemble
 from .clock import TICKS_PER_MS, Now
-from .errors import NotSetUp
-from .layout import LAYOUT, TABLES
+from .errors import DatabaseTooNew
+from .layout import STEPS
 from .transactions import Transactions
 
 UNSENT, SENT, REFUSED = 0, 1, 2
@@ -37,13 +37,14 @@ _NEXT_TICKS = f"""(SELECT max((? - lead_ms) * {TICKS_PER_MS}, floor + 1,
 # The clock and the entry in one statement; of values, because SQLite would first copy what it
 # selects from the table that it inserts into.
 _APPEND_FIRST = f"""INSERT INTO sharedlog_entry
-    VALUES ({_NEXT_TICKS}, 0, ?, ?, ?, ?, {UNSENT}, NULL)"""
+    VALUES ({_NEXT_TICKS}, 0, ?, ?, ?, ?, {UNSENT}, NULL, %d)"""
 # Within a group the floor is passed already: wall time or the group's start, but later than the
 # log's newest.
 _LATER = "max(?1, 1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0))"
 _APPEND_NEXT = f"""INSERT INTO sharedlog_entry
-    VALUES ({_LATER}, {_LATER} - ?2, ?3, ?4, ?5, ?6, {UNSENT}, NULL)"""
-_APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, {UNSENT}, NULL)"
+    VALUES ({_LATER}, {_LATER} - ?2, ?3, ?4, ?5, ?6, {UNSENT}, NULL, %d)"""
+_APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, {UNSENT}, NULL, %d)"
+_ENTRY = "ticks, offset_ticks, collection, pk, operation, value, schema"
 
 DROPPED = "dropped by pre_send"
 """The reason of entries that are refused because the application itself kept them back."""
@@ -52,7 +53,8 @@ T = TypeVar("T")
 
 
 class LocalEntry(NamedTuple):
-    """One local entry: `pk` and `value` are JSON text, `operation` a number.
+    """One local entry: `pk` and `value` are JSON text, `operation` a number. It never changes:
+    its names and values are those of the program that recorded it, as `schema` tells.
 
     A deletion's `value` is what the row was, where somebody may need it; it is not sent.
     """
@@ -63,11 +65,12 @@ class LocalEntry(NamedTuple):
     pk: str
     operation: int
     value: str | None
+    schema: int
 
     def data(self) -> str:
         operation = OPERATION_NAMES[self.operation]
         value = None if operation == DELETE else self.value
-        return assemble(operation, self.collection, self.pk, value)
+        return assemble(operation, self.collection, self.pk, value, self.schema)
 
 
 class Record(NamedTuple):
@@ -127,26 +130,48 @@ def _parts(group: _Group, records: Sequence[Record]) -> Iterator[Sequence[Record
 
 
 class Journal(Transactions):
-    """The client log of one database. Methods that write say whether they need a transaction."""
+    """The client log of one database. Methods that write say whether they need a transaction.
 
-    def __init__(self, database: peewee.Database, now: Now) -> None:
+    `schema` is the program's schema version, which new entries get.
+    """
+
+    def __init__(self, database: peewee.Database, now: Now, schema: int = FIRST_SCHEMA) -> None:
         super().__init__(database)
         self._now = now
+        self._schema = schema
+        self._append_first, self._append_next, self._append_more = (
+            sql % schema for sql in (_APPEND_FIRST, _APPEND_NEXT, _APPEND)
+        )
 
     # -- foundations ---------------------------------------------------------------------
 
-    def create_tables(self) -> None:
-        """Create the tables where they are missing. Idempotent, one transaction."""
+    def create_tables(self, steps: Sequence[Sequence[str]] = STEPS) -> None:
+        """Bring sharedlog's own tables to this version's layout. Idempotent; all or nothing."""
         with self.transaction():
-            for statement in TABLES:
-                self.run(statement)
-            if self.state("layout") is None:
-                self.set_state(layout=str(LAYOUT))
-            elif int(self.state("layout") or 0) > LAYOUT:
-                raise NotSetUp(
+            made = self.database.table_exists("sharedlog_state")
+            layout = int(self.state("layout") or 0) if made else 0
+            if layout > len(steps):
+                raise DatabaseTooNew(
                     "This database was used by a newer version of sharedlog.",
                     hint="Upgrade sharedlog; nothing was changed.",
                 )
+            for step in steps[layout:]:
+                for statement in step:
+                    self.run(statement)
+            if layout < len(steps):
+                self.set_state(layout=str(len(steps)))
+            self._check_schema()
+
+    def _check_schema(self) -> None:
+        used = int(self.state("schema") or FIRST_SCHEMA)
+        if used > self._schema:
+            raise DatabaseTooNew(
+                f"This database was used by a newer version of this program: schema version "
+                f"{used}, where this one has {self._schema}.",
+                hint="Run the newer program; nothing was changed.",
+            )
+        if used < self._schema:
+            self.set_state(schema=str(self._schema))
 
     # -- state ---------------------------------------------------------------------------
 
@@ -182,18 +207,18 @@ class Journal(Transactions):
     def _insert(self, group: _Group, records: Sequence[Record]) -> int:
         start, now = group.start, self._now()
         if start is None:
-            cursor = self.run(_APPEND_FIRST, (now, *records[0]))
+            cursor = self.run(self._append_first, (now, *records[0]))
             start = group.start = cursor.lastrowid
         else:
             if group.lead_ms is None:
                 group.lead_ms = self.run("SELECT lead_ms FROM sharedlog_clock").fetchone()[0]
             wall = (now - group.lead_ms) * TICKS_PER_MS
-            cursor = self.run(_APPEND_NEXT, (max(wall, start), start, *records[0]))
+            cursor = self.run(self._append_next, (max(wall, start), start, *records[0]))
         ticks: int = cursor.lastrowid
         if len(records) > 1:
             offset = ticks - start
             self.run_many(
-                _APPEND,
+                self._append_more,
                 ((ticks + i, offset + i, *record) for i, record in enumerate(records) if i),
             )
         return ticks
@@ -220,19 +245,20 @@ class Journal(Transactions):
         start: int | None = None
         size = 0
         cursor = self.run(
-            "SELECT ticks, offset_ticks, collection, pk, operation, value FROM sharedlog_entry "
+            f"SELECT {_ENTRY} FROM sharedlog_entry "
             f"WHERE ticks > ? AND status = {UNSENT} ORDER BY ticks",
             (int(self.state("all_sent_until") or 0),),
         )
-        for ticks, offset, collection, pk, operation, value in cursor:
+        for ticks, offset, *content in cursor:
             if ticks - offset != start:
                 start = ticks - offset
                 batch += group
                 group = []
             if batch and (len(batch) + len(group) >= limit or size > byte_limit):
                 break
-            group.append(LocalEntry(ticks, offset, collection, pk, operation, value))
-            size += len(pk) + len(value or "") + 120
+            entry = LocalEntry(ticks, offset, *content)
+            group.append(entry)
+            size += len(entry.pk) + len(entry.value or "") + 120
         else:
             batch += group
         cursor.close()
@@ -288,8 +314,7 @@ class Journal(Transactions):
     def unfolded(self, limit: int) -> list[LocalEntry]:
         """Local entries whose versions are not in `sharedlog_row` yet, oldest first."""
         cursor = self.run(
-            "SELECT ticks, offset_ticks, collection, pk, operation, value FROM sharedlog_entry "
-            "WHERE ticks > ? ORDER BY ticks LIMIT ?",
+            f"SELECT {_ENTRY} FROM sharedlog_entry WHERE ticks > ? ORDER BY ticks LIMIT ?",
             (int(self.state("folded_until") or 0), limit),
         )
         return [LocalEntry(*row) for row in cursor.fetchall()]

@@ -9,14 +9,11 @@
 
 from __future__ import annotations
 
-LAYOUT = 1
-"""The version of these tables, kept in `sharedlog_state`."""
-
 TABLES = (
     """CREATE TABLE IF NOT EXISTS sharedlog_entry (
         ticks INTEGER PRIMARY KEY, offset_ticks INTEGER NOT NULL, collection TEXT NOT NULL,
         pk TEXT NOT NULL, operation INTEGER NOT NULL, value TEXT, status INTEGER NOT NULL,
-        reason TEXT)""",
+        reason TEXT, schema INTEGER NOT NULL)""",
     """CREATE INDEX IF NOT EXISTS sharedlog_entry_refused ON sharedlog_entry (status)
         WHERE status = 2""",
     """CREATE TABLE IF NOT EXISTS sharedlog_inbox (
@@ -42,3 +39,8 @@ TABLES = (
     "INSERT OR IGNORE INTO sharedlog_clock VALUES (1, 0, 0)",
     "CREATE TABLE IF NOT EXISTS sharedlog_state (key TEXT PRIMARY KEY, value TEXT)",
 )
+
+STEPS = (TABLES,)
+"""What brings a database from one layout to the next, each a series of statements; how many of
+them it has taken is kept in `sharedlog_state`. They only ever grow: a released step is never
+edited."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from .changes import CREATE, DELETE, MODIFY, Change, Wire, dumps, loads
 from .clock import BEFORE_TRACKING, Version
+from .formerly import FormerNames, renamed
 from .journal import OPERATION_NAMES, Journal, LocalEntry, chunks
 from .reconcile import NO_FIELDS, RowState, merge
 
@@ -32,10 +33,14 @@ _COLUMNS = (
 
 
 class Versions:
-    """The states of rows. Everything that writes needs an open transaction."""
+    """The states of rows. Everything that writes needs an open transaction.
 
-    def __init__(self, journal: Journal) -> None:
+    Local entries keep the names that they were recorded under; `names` says what these mean.
+    """
+
+    def __init__(self, journal: Journal, names: FormerNames | None = None) -> None:
         self._journal = journal
+        self._names = names or FormerNames()
         self._run = journal.run
         self._devices: dict[str, int] = {}
         self._shapes: dict[frozenset[str], int] = {}
@@ -55,14 +60,15 @@ class Versions:
         by_collection: dict[str, list[LocalEntry]] = defaultdict(list)
         for entry in entries:
             by_collection[entry.collection].append(entry)
-        for collection, some in by_collection.items():
-            self._fold(collection, some)
+        for recorded, some in by_collection.items():
+            self._fold(self._names.table(recorded), some)
         if entries:
             self._journal.set_state(folded_until=str(entries[-1].ticks))
         return len(entries) == FOLD_LIMIT
 
     def _fold(self, collection: str, entries: list[LocalEntry]) -> None:
         me = self._journal.device_id()
+        former = self._names.fields.get(collection)
         states = self.load(collection, list({entry.pk for entry in entries}))
         for entry in entries:
             operation = OPERATION_NAMES[entry.operation]
@@ -71,6 +77,8 @@ class Versions:
                 existed = operation != CREATE
                 state = states[entry.pk] = RowState(BEFORE_TRACKING if existed else None)
             value = loads(entry.value) if entry.value is not None else None
+            if value and former:
+                value = renamed(value, former)
             _fold(state, Version(entry.ticks, me), operation, value)
         self.store(collection, states.items())
 
@@ -78,8 +86,8 @@ class Versions:
         """Replace timestamps of this device in the states of these (collection, pk)."""
         me = self._journal.device_id()
         by_collection: dict[str, set[str]] = defaultdict(set)
-        for collection, pk in keys:
-            by_collection[collection].add(pk)
+        for recorded, pk in keys:
+            by_collection[self._names.table(recorded)].add(pk)
 
         def new(version: Version) -> Version:
             if version.device != me:
