@@ -38,9 +38,9 @@ from .events import (
 )
 from .evolution import Evolution, Upgrader
 from .exchange import Exchange, Replica
-from .formerly import former_names
 from .inbox import Inbox
 from .journal import Journal
+from .naming import former_names
 from .parking import Parked, Parking
 from .pipeline import Pipeline, Processor, Serializer
 from .registry import Registry

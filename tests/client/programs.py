@@ -17,6 +17,7 @@ import peewee
 from peewee import CharField, ForeignKeyField, IntegerField, TextField
 
 from sharedlog import Change, MemorySharedLog, Sync, SyncModel
+from tests.client.devices import PRAGMAS
 
 
 class Folder(SyncModel):
@@ -93,6 +94,46 @@ THREE = Program(
 PROGRAMS = (ONE, TWO, THREE)
 
 
+class Titled(SyncModel):
+    key = CharField(primary_key=True)
+    title = TextField(default="")
+    price = IntegerField(default=0)
+    colour = TextField(default="white")
+
+    class Meta:
+        table_name = "paper"
+
+
+class Headed(SyncModel):
+    key = CharField(primary_key=True)
+    heading = TextField(default="")
+    price = IntegerField(default=0)
+    colour = TextField(default="white")
+
+    class Meta:
+        table_name = "paper"
+        formerly = {"heading": "title"}  # noqa: RUF012
+
+
+class Headlined(SyncModel):
+    key = CharField(primary_key=True)
+    headline = TextField(default="")
+    price = IntegerField(default=0)
+    colour = TextField(default="white")
+
+    class Meta:
+        table_name = "paper"
+        formerly = {"headline": ["heading", "title"]}  # noqa: RUF012
+
+
+RENAMED = (
+    Program([Titled]),
+    Program([Headed], ["ALTER TABLE paper RENAME COLUMN title TO heading"]),
+    Program([Headlined], ["ALTER TABLE paper RENAME COLUMN heading TO headline"]),
+)
+"""An application of which one field gets other names, and nothing else changes."""
+
+
 class Clock:
     """One time for everybody: a millisecond later each time it is asked."""
 
@@ -107,22 +148,30 @@ class Clock:
 class Phone:
     """A device: a database file, and the version of the program that used it last."""
 
-    def __init__(self, path: Path, log: MemorySharedLog, clock: Clock, version: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        log: MemorySharedLog,
+        clock: Clock,
+        version: int = 1,
+        programs: Sequence[Program] = PROGRAMS,
+    ) -> None:
         self.version = version
+        self._programs = programs
         self._log = log
         self._clock = clock
-        self._database = peewee.SqliteDatabase(str(path), pragmas={"foreign_keys": 1})
+        self._database = peewee.SqliteDatabase(str(path), pragmas=dict(PRAGMAS))
         with self._database.bind_ctx(self.program.models):
             self._database.create_tables(self.program.models)
 
     @property
     def program(self) -> Program:
-        return PROGRAMS[self.version - 1]
+        return self._programs[self.version - 1]
 
     def upgrade(self, version: int) -> None:
         """Migrate the application's tables; the program itself starts with `running()`."""
         with self._database.atomic():
-            for program in PROGRAMS[self.version : version]:
+            for program in self._programs[self.version : version]:
                 for statement in program.migration:
                     self._database.execute_sql(statement)
         self.version = version

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from sharedlog import (
     SyncModel,
 )
 from sharedlog.remote import Outgoing
-from tests.client.programs import PROGRAMS, Clock, Phone, price_to_cents
+from tests.client.devices import PRAGMAS
+from tests.client.programs import PROGRAMS, RENAMED, Clock, Phone, Program, price_to_cents
 from tests.dictmodel import Row, Write, row_of
 
 
@@ -38,9 +39,9 @@ class World:
         self._folder = folder
         self._databases: dict[str, peewee.SqliteDatabase] = {}
 
-    def phone(self, version: int = 1) -> Phone:
+    def phone(self, version: int = 1, programs: Sequence[Program] = PROGRAMS) -> Phone:
         path = self._folder / f"{len(self.phones)}.db"
-        self.phones.append(Phone(path, self.log, self.clock, version))
+        self.phones.append(Phone(path, self.log, self.clock, version, programs))
         return self.phones[-1]
 
     def settle(self) -> None:
@@ -70,24 +71,25 @@ class World:
     def database(self, name: str) -> peewee.SqliteDatabase:
         if name not in self._databases:
             path = str(self._folder / f"{name}.db")
-            self._databases[name] = peewee.SqliteDatabase(path, pragmas={"foreign_keys": 1})
+            self._databases[name] = peewee.SqliteDatabase(path, pragmas=dict(PRAGMAS))
         return self._databases[name]
 
     def says(self, key: str) -> Row:
-        """What the log says of a note, in the names and values of version 3."""
+        """What the log says of a note or paper, in the names and values of version 3."""
         return row_of(write for entry in self.log.entries for write in as_written(entry, key))
 
 
-NEW = {"title": "heading", "price": "cents"}
-
-
 def as_written(entry: Entry, key: str) -> Iterator[Write]:
-    """The change of a note, worked out without a look at the library."""
+    """The change of a row, worked out without a look at the library."""
     change = json.loads(entry.data)
-    if change["collection"] in ("memo", "note") and change["pk"] == key:
+    if change["pk"] == key:
         value = change["value"]
-        if value is not None:
-            value = {NEW.get(name, name): wire for name, wire in value.items()}
+        if value is not None and change["collection"] == "paper":
+            new = {"title": "headline", "heading": "headline"}
+            value = {new.get(name, name): wire for name, wire in value.items()}
+        elif value is not None:
+            new = {"title": "heading", "price": "cents"}
+            value = {new.get(name, name): wire for name, wire in value.items()}
             if "cents" in value and change.get("schema", 1) == 1:
                 value["cents"] *= 100
         yield Write((entry.ticks, entry.device), change["operation"], value)
@@ -101,14 +103,12 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def headings(phone: Phone) -> dict[str, str]:
-    name = "title" if phone.version == 1 else "heading"
-    return {key: note[name] for key, note in phone.notes().items()}
+    return {key: note[name_of(phone)] for key, note in phone.notes().items()}
 
 
 # -- the whole ---------------------------------------------------------------------------
 
 KEYS = ("a", "b")
-BLANK = {"heading": "", "cents": 0, "folder": None, "colour": "white"}
 STEP = st.tuples(
     st.integers(0, 2),
     st.sampled_from(("name", "name", "price", "colour", "delete", "sync", "sync", "upgrade")),
@@ -116,14 +116,18 @@ STEP = st.tuples(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@pytest.mark.parametrize("programs", [PROGRAMS, RENAMED], ids=["notes", "papers"])
+@settings(max_examples=100, deadline=None)
 @given(st.lists(STEP, max_size=24), st.integers(0, 2**32))
 def test_devices_that_upgrade_whenever_they_like_end_equal(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, str, str]], seed: int
+    tmp_path_factory: pytest.TempPathFactory,
+    programs: Sequence[Program],
+    steps: list[tuple[int, str, str]],
+    seed: int,
 ) -> None:
     world = World(tmp_path_factory.mktemp("world"))
     for _ in range(3):
-        world.phone()
+        world.phone(programs=programs)
     numbers = itertools.count(1)
     for place, what, key in steps:
         do(world.phones[place], what, key, next(numbers))
@@ -131,25 +135,28 @@ def test_devices_that_upgrade_whenever_they_like_end_equal(
         phone.upgrade(3)
     world.settle()
 
+    note = programs[-1].note
+    blank = {name: field.default for name, field in note._meta.fields.items() if name != "key"}
     expected = {}
     for key in KEYS:
         row = world.says(key)
         if row.alive:
-            expected[key] = BLANK | dict(row.values)
+            expected[key] = blank | dict(row.values)
     for phone in world.phones:
         assert phone.notes() == expected
         assert phone.query("SELECT * FROM sharedlog_inbox") == []
         names = {name for (name,) in phone.query("SELECT DISTINCT collection FROM sharedlog_row")}
-        assert names <= {"note"}
+        assert names <= {note._meta.table_name}
     world.close()
 
 
 def do(phone: Phone, what: str, key: str, number: int) -> None:
+    fields = phone.program.note._meta.fields
     if what == "name":
-        phone.put(key, **{"title" if phone.version == 1 else "heading": f"{number}"})
+        phone.put(key, **{name_of(phone): f"{number}"})
     elif what == "price":
-        phone.put(key, **{"cents" if phone.version == 3 else "price": number})
-    elif what == "colour" and phone.version > 1:
+        phone.put(key, **{"cents" if "cents" in fields else "price": number})
+    elif what == "colour" and "colour" in fields:
         phone.put(key, colour=f"{number}")
     elif what == "delete":
         phone.delete(key)
@@ -157,6 +164,15 @@ def do(phone: Phone, what: str, key: str, number: int) -> None:
         phone.sync()
     elif what == "upgrade":
         phone.upgrade(min(phone.version + 1, len(PROGRAMS)))
+
+
+def name_of(phone: Phone) -> str:
+    """The field that gets other names."""
+    names = ("title", "heading", "headline")
+    return next(name for name in names if name in phone.program.note._meta.fields)
+
+
+BLANK = {"heading": "", "cents": 0, "folder": None, "colour": "white"}
 
 
 # -- names -------------------------------------------------------------------------------
@@ -192,9 +208,12 @@ def test_a_device_that_is_not_upgraded_keeps_the_new_names_until_it_is(world: Wo
     assert old.notes() == new.notes()
 
 
+@pytest.mark.parametrize("programs", [PROGRAMS, RENAMED], ids=["notes", "papers"])
 @pytest.mark.parametrize("last", ["old", "new"])
-def test_of_the_old_name_and_the_new_one_the_later_write_wins(world: World, last: str) -> None:
-    old, new, third = world.phone(), world.phone(2), world.phone()
+def test_of_the_old_name_and_the_new_one_the_later_write_wins(
+    world: World, last: str, programs: Sequence[Program]
+) -> None:
+    old, new, third = (world.phone(version, programs) for version in (1, 2, 1))
     old.put("a", title="first")
     world.settle()
     writes = {"old": lambda: old.put("a", title="old"), "new": lambda: new.put("a", heading="new")}
@@ -205,7 +224,7 @@ def test_of_the_old_name_and_the_new_one_the_later_write_wins(world: World, last
     assert headings(old) == headings(third) == {"a": "old"}  # which knows of one name only
     world.upgrade()
     world.settle()
-    assert {phone.notes()["a"]["heading"] for phone in world.phones} == {last}
+    assert [headings(phone) for phone in world.phones] == [{"a": last}] * 3
 
 
 def test_what_the_program_writes_between_the_upgrade_and_the_sync_is_the_latest(
@@ -448,6 +467,7 @@ def test_a_held_value_that_no_upgrader_understands_is_set_aside_alone(
         [(entry, reason)] = sync.inbox.unreadable()
     assert json.loads(entry.data) == {
         **write,
+        "collection": "note",
         "pk": "bad",
         "value": {"cents": "much", "folder": "f"},
     }

@@ -20,14 +20,14 @@ from tests.meta.source import PACKAGES, imported, modules, shown, tree
 CLIENT_LAYERS = (
     {"errors", "clock", "documents", "layout"},
     {"changes"},
-    {"reconcile", "raw", "transactions"},
-    {"fields"},
+    {"reconcile", "raw", "transactions", "formerly"},
+    {"fields", "evolution", "restating"},
     {"models"},
     {"tracked"},
     {"registry"},
-    {"journal", "formerly"},
+    {"journal", "naming"},
     {"inbox", "reset", "rows", "statements", "status"},
-    {"inserts", "versions", "evolution"},
+    {"inserts", "versions"},
     {"comparing", "rivals"},
     {"capture", "remote", "arrivals", "atwork"},
     {"parents", "digest"},
@@ -72,7 +72,7 @@ LAYERS: Mapping[str, Sequence[set[str]]] = {
 DATABASE = {"peewee", "playhouse", "sqlite3", "apsw", "psycopg"}
 NETWORK = {"gql", "graphql", "httpx2", "socket", "http", "urllib", "asyncio", "ssl", "websockets"}
 
-PURE = {"clock", "changes", "reconcile"}
+PURE = {"clock", "changes", "reconcile", "formerly", "evolution", "restating"}
 STORE_SIDE = {"tables", "database", "beginnings", "appending", "paging", "browsing", "store"}
 GRAPHQL_SIDE = {"wire", "overview", "documents", "faults", "schema", "app"}
 
