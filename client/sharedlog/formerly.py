@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from .changes import Change, Wire
 
-Fields = Mapping[str, tuple[str, ...]]
+Fields = dict[str, tuple[str, ...]]
 """Of one collection: a former name -> the fields that have taken its place."""
 
 
@@ -55,10 +55,13 @@ class FormerNames:
 
 
 def renamed(value: Mapping[str, Wire], fields: Fields) -> dict[str, Wire]:
-    """Values under the names of today. What is there under both names stays the new one's."""
-    result: dict[str, Wire] = {}
-    for name, wire in value.items():
-        for new in fields.get(name, (name,)):
-            if new == name or new not in value:
-                result[new] = wire
-    return result
+    """Values under the names of today, in the same order. Of several that become one, the new
+    name's stays, or that of the former name which is declared first."""
+    sources = {new: old for old in reversed(fields) if old in value for new in fields[old]}
+    sources.update({new: new for new in sources if new in value})
+    return {
+        new: wire
+        for name, wire in value.items()
+        for new in fields.get(name, (name,))
+        if sources.get(new, name) == name
+    }

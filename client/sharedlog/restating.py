@@ -54,12 +54,18 @@ def _by_name_of_today(fields: Fields) -> dict[str, list[str]]:
 
 
 def _renamed_buried(state: RowState, fields: Fields) -> dict[str, tuple[Version, Wire]]:
-    result: dict[str, tuple[Version, Wire]] = {}
-    for name, (version, value) in state.buried.items():
-        for new in fields.get(name, (name,)):
-            if new not in result or version > result[new][0]:
-                result[new] = version, value
-    return result
+    """The latest of those that become one; of several of one change, that of the newest name."""
+    result = {name: buried for name, buried in state.buried.items() if name not in fields}
+    for former in (name for name in fields if name in state.buried):
+        buried = state.buried[former]
+        for new in fields[former]:
+            result[new] = max(result.get(new, buried), buried, key=_version)
+    written = state.written_fields()
+    return {name: buried for name, buried in result.items() if name not in written}
+
+
+def _version(buried: tuple[Version, Wire]) -> Version:
+    return buried[0]
 
 
 def changes_of(collection: str, key: Wire, state: RowState) -> list[tuple[Version, Change]]:

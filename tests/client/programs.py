@@ -59,7 +59,7 @@ class CentNote(SyncModel):
 
 def price_to_cents(change: Change) -> Change:
     value = dict(change.value or {})
-    if "cents" in value:
+    if change.collection == "note" and "cents" in value:
         value["cents"] *= 100
     return change._replace(value=value)
 

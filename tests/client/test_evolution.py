@@ -25,7 +25,16 @@ from sharedlog import (
 )
 from sharedlog.remote import Outgoing
 from tests.client.devices import PRAGMAS
-from tests.client.programs import PROGRAMS, RENAMED, Clock, Phone, Program, price_to_cents
+from tests.client.programs import (
+    PROGRAMS,
+    RENAMED,
+    Clock,
+    Folder,
+    Memo,
+    Phone,
+    Program,
+    price_to_cents,
+)
 from tests.dictmodel import Row, Write, row_of
 
 
@@ -396,6 +405,16 @@ def test_only_changes_of_a_later_schema_version_name_it(world: World) -> None:
     assert second.endswith(',"colour":"white"},"schema":2}')
 
 
+def test_a_device_that_skips_a_version_reads_what_it_held_of_it(world: World) -> None:
+    old, new = world.phone(), world.phone(2)
+    new.put("a", heading="x", price=5)
+    new.sync()
+    old.sync()
+    old.upgrade(3)
+    old.sync()
+    assert old.notes() == {"a": BLANK | {"heading": "x", "cents": 500}}
+
+
 def test_held_values_are_upgraded(world: World) -> None:
     """Of dead rows and of fields that are not known, as of parked rows above."""
     old, new = world.phone(), world.phone(2)
@@ -601,6 +620,15 @@ def test_a_table_that_was_given_up_for_a_while_loses_nothing(world: World) -> No
         assert {(p.key, p.name) for p in Person.select()} == {("p", "changed"), ("q", "q")}
 
 
+class CascadingMemo(SyncModel):
+    key = peewee.CharField(primary_key=True)
+    title = peewee.TextField(default="")
+    folder = peewee.ForeignKeyField(Folder, null=True, on_delete="CASCADE")
+
+    class Meta:
+        table_name = "memo"
+
+
 class Topic(SyncModel):
     key = peewee.CharField(primary_key=True)
 
@@ -649,6 +677,126 @@ def test_tables_between_renamed_tables_are_renamed_with_them(world: World) -> No
     with world.running("b", Subject, Article, Article.subjects.get_through_model()) as sync:
         sync.sync()
         assert {subject.key for subject in Article.get().subjects} == set("yz")
+
+
+class Shelf(SyncModel):
+    key = peewee.CharField(primary_key=True)
+    height = peewee.IntegerField()
+
+
+class Book(SyncModel):
+    key = peewee.CharField(primary_key=True)
+    shelf = peewee.ForeignKeyField(Shelf, null=True)
+    lent = peewee.ForeignKeyField(Person, null=True, on_delete="SET NULL")
+
+
+class MetricShelf(SyncModel):
+    key = peewee.CharField(primary_key=True)
+    mm = peewee.IntegerField()
+
+    class Meta:
+        table_name = "shelf"
+        formerly = {"mm": "height"}  # noqa: RUF012
+
+
+class LentBook(SyncModel):
+    key = peewee.CharField(primary_key=True)
+    shelf = peewee.ForeignKeyField(MetricShelf, null=True)
+    reader = peewee.ForeignKeyField(Person, null=True, on_delete="SET NULL")
+
+    class Meta:
+        table_name = "book"
+        formerly = {"reader": "lent"}  # noqa: RUF012
+
+
+METRIC = (
+    "ALTER TABLE shelf RENAME COLUMN height TO mm",
+    "UPDATE shelf SET mm = mm * 10",
+    "ALTER TABLE book RENAME COLUMN lent_id TO reader_id",
+)
+
+
+def to_metric(change: Change) -> Change:
+    value = dict(change.value or {})
+    if "mm" in value:
+        value["mm"] *= 10
+    if "reader" in value:
+        value["reader"] = value["reader"] and value["reader"].lower()
+    return change._replace(value=value)
+
+
+def test_deleted_rows_that_are_needed_and_cleared_references_are_carried_over(
+    world: World,
+) -> None:
+    models = (Person, Shelf, Book)
+    for name in "abc":
+        with world.running(name, *models) as sync:
+            if name == "a":
+                Shelf.create(key="s", height=3)
+                Person.create(key="P", name="Ada")
+            sync.sync()
+    with world.running("b", *models):
+        Book.create(key="one", shelf="s")
+        Book.create(key="two", lent="P")
+    with world.running("c", *models):
+        Book.create(key="three", shelf="s")
+    with world.running("a", *models) as sync:
+        Shelf.delete_by_id("s")
+        Person.delete_by_id("P")
+        sync.sync()
+    with world.running("b", *models) as sync:
+        sync.sync()
+        assert Book.get_by_id("two").lent_id is None  # and the shelf is kept for the first
+        Book.delete_by_id("one")
+        sync.sync()
+        assert Shelf.select().count() == 0
+    database = world.database("b")
+    for statement in METRIC:
+        database.execute_sql(statement)
+    with world.running("c", *models) as sync:
+        sync.sync()
+    metric = {"schema_version": 2, "upgraders": {1: to_metric}}
+    with world.running("b", Person, MetricShelf, LentBook, **metric) as sync:
+        sync.sync()
+        assert MetricShelf.get().mm == 30  # for the third
+        Person.create(key="p", name="Ada again")
+        sync.sync()
+        assert LentBook.get_by_id("two").reader_id == "p"
+
+
+def test_values_from_before_tracking_are_never_dropped(world: World) -> None:
+    """There is no entry of them that could be set aside."""
+    database = world.database("a")
+    with database.bind_ctx([Folder, Memo]):
+        database.create_tables([Folder, Memo])
+        Folder.create(key="f")
+        Memo.create(key="m", title="old", price=1, folder="f")
+    phone = world.phone()
+    stranger = world.log.register("stranger", "stranger")
+    with world.running("a", Folder, CascadingMemo) as sync:
+        deliver(
+            world,
+            stranger,
+            {
+                "operation": "delete",
+                "collection": "folder",
+                "pk": "f",
+                "field": None,
+                "value": None,
+            },
+        )
+        sync.sync()
+        [parked] = sync.parked()
+        assert parked.values["title"] == "old"
+
+    def fails(change: Change) -> Change:
+        raise ValueError
+
+    options = {"schema_version": 2, "upgraders": {1: fails}}
+    with world.running("a", Folder, CascadingMemo, **options) as sync:
+        sync.sync()
+        assert [row.values["title"] for row in sync.parked() if row.entry is None] == ["old"]
+    assert phone.notes() == {}
 
 
 # -- what is refused ---------------------------------------------------------------------
