@@ -8,22 +8,19 @@ reached the log already, and the same entry must not have two contents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .apply import Applier
 from .changes import DELETE, MODIFY, Change, Entry, Wire, dumps, loads
 from .clock import BEFORE_TRACKING
 from .errors import EntryUnreadable
-from .evolution import Evolution
+from .exchange import Replica
 from .formerly import Fields
-from .inbox import Inbox
-from .journal import CHUNK, Journal
+from .journal import CHUNK
 from .reconcile import BIRTH, RowState
 from .registry import Registry
 from .restating import changes_of, forget, rename_fields
 from .tracked import Tracked
-from .versions import Versions
 
 ASIDE = "sharedlog_aside "
 """Begins the collection of what stands in no table, until the rows of a table have its names."""
@@ -35,28 +32,19 @@ VALUES = "(held IS NOT NULL OR buried IS NOT NULL OR cleared IS NOT NULL)"
 class Carryover:
     """What is to be done for a program that is not the last one. Needs an open transaction."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        inbox: Inbox,
-        versions: Versions,
-        applier: Applier,
-        registry: Registry,
-        evolution: Evolution,
-        encode: Callable[[Change], str],
-    ) -> None:
-        self._journal = journal
-        self._inbox = inbox
-        self._versions = versions
-        self._applier = applier
+    def __init__(self, replica: Replica, registry: Registry) -> None:
+        self._journal = replica.journal
+        self._inbox = replica.inbox
+        self._versions = replica.versions
+        self._applier = replica.applier
+        self._encode = replica.pipeline.encode
+        self._evolution = replica.pipeline.evolution
+        self._names = replica.pipeline.evolution.names
         self._registry = registry
-        self._evolution = evolution
-        self._names = evolution.names
-        self._encode = encode
         self._aside: dict[str, Tracked] = {}
 
     def run(self) -> None:
-        """Compare the program with the last one; do nothing if it is the same."""
+        """Compare the program with the last one; do nothing if it is the same, or the first."""
         program = {
             "schema": self._evolution.schema,
             "tables": {tracked.collection: sorted(tracked.names) for tracked in self._registry},
@@ -64,7 +52,8 @@ class Carryover:
         }
         before, now = self._journal.state("program"), dumps(program)
         if before != now:
-            self._carry_over(loads(before) if before else {**program, "tables": {}})
+            if before is not None:
+                self._carry_over(loads(before))
             self._journal.set_state(program=now)
 
     def _carry_over(self, last: Mapping[str, Any]) -> None:

@@ -15,9 +15,7 @@ import peewee
 
 from .changes import CREATE, DELETE, FIRST_SCHEMA, MODIFY, assemble
 from .clock import TICKS_PER_MS, Now
-from .errors import DatabaseTooNew
-from .layout import STEPS
-from .transactions import Transactions
+from .state import State
 
 UNSENT, SENT, REFUSED = 0, 1, 2
 OPERATION_NAMES = (CREATE, MODIFY, DELETE)
@@ -129,58 +127,18 @@ def _parts(group: _Group, records: Sequence[Record]) -> Iterator[Sequence[Record
     yield records[begin:] if begin else records
 
 
-class Journal(Transactions):
+class Journal(State):
     """The client log of one database. Methods that write say whether they need a transaction.
 
     `schema` is the program's schema version, which new entries get.
     """
 
     def __init__(self, database: peewee.Database, now: Now, schema: int = FIRST_SCHEMA) -> None:
-        super().__init__(database)
+        super().__init__(database, schema)
         self._now = now
-        self._schema = schema
         self._append_first, self._append_next, self._append_more = (
             sql % schema for sql in (_APPEND_FIRST, _APPEND_NEXT, _APPEND)
         )
-
-    # -- foundations ---------------------------------------------------------------------
-
-    def create_tables(self, steps: Sequence[Sequence[str]] = STEPS) -> None:
-        """Bring sharedlog's own tables to this version's layout. Idempotent; all or nothing."""
-        with self.transaction():
-            made = self.database.table_exists("sharedlog_state")
-            layout = int(self.state("layout") or 0) if made else 0
-            if layout > len(steps):
-                raise DatabaseTooNew(
-                    "This database was used by a newer version of sharedlog.",
-                    hint="Upgrade sharedlog; nothing was changed.",
-                )
-            for step in steps[layout:]:
-                for statement in step:
-                    self.run(statement)
-            if layout < len(steps):
-                self.set_state(layout=str(len(steps)))
-            self._check_schema()
-
-    def _check_schema(self) -> None:
-        used = int(self.state("schema") or FIRST_SCHEMA)
-        if used > self._schema:
-            raise DatabaseTooNew(
-                f"This database was used by a newer version of this program: schema version "
-                f"{used}, where this one has {self._schema}.",
-                hint="Run the newer program; nothing was changed.",
-            )
-        if used < self._schema:
-            self.set_state(schema=str(self._schema))
-
-    # -- state ---------------------------------------------------------------------------
-
-    def state(self, key: str) -> str | None:
-        row = self.run("SELECT value FROM sharedlog_state WHERE key = ?", (key,)).fetchone()
-        return None if row is None else row[0]
-
-    def set_state(self, **values: str | None) -> None:
-        self.run_many("INSERT OR REPLACE INTO sharedlog_state VALUES (?, ?)", values.items())
 
     # -- local entries -------------------------------------------------------------------
 
@@ -322,7 +280,7 @@ class Journal(Transactions):
     def written_after(self, ticks: int, limit: int) -> list[LocalEntry]:
         """The next local entries that are in the shared log or on their way to it."""
         cursor = self.run(
-            "SELECT ticks, offset_ticks, collection, pk, operation, value FROM sharedlog_entry "
+            f"SELECT {_ENTRY} FROM sharedlog_entry "
             f"WHERE ticks > ? AND status <> {REFUSED} ORDER BY ticks LIMIT ?",
             (ticks, limit),
         )

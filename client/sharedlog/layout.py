@@ -41,6 +41,8 @@ TABLES = (
 )
 
 STEPS = (TABLES,)
-"""What brings a database from one layout to the next, each a series of statements; how many of
-them it has taken is kept in `sharedlog_state`. They only ever grow: a released step is never
-edited."""
+"""What brings a database from one layout to the next, each a series of statements. A new one
+takes all of them. They only ever grow: a released step is never edited."""
+
+LAYOUT = len(STEPS)
+"""The version of these tables, kept in `sharedlog_state`: how many steps a database has taken."""

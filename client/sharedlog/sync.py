@@ -132,15 +132,7 @@ class Sync(Care):
             self._writing,
             self._emit,
         )
-        self._carryover = Carryover(
-            self.journal,
-            self.inbox,
-            self.versions,
-            self._applier,
-            self.registry,
-            evolution,
-            pipeline.encode,
-        )
+        self._carryover = Carryover(self._replica, self.registry)
         self._recorder = Recorder(self.database, self.registry, self.journal)
         self._listeners: list[Listener] = []
         self._lock = threading.RLock()
