@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import peewee
 
-from .arrivals import Arrivals
+from .arrivals import Arrivals, Changes
 from .changes import CREATE, DELETE, Change, Entry, Wire, dumps, loads
 from .clock import BEFORE_TRACKING, Version
 from .conflicts import Conflict, Conflicts
@@ -87,7 +87,20 @@ class Applier:
         if not entries and not waiting:
             return applied
         self._versions.fold_local()
-        changes = self._decode(entries, applied)
+        return self._merged(self._decode(entries, applied), waiting, local_since, applied)
+
+    def merge(self, collection: str, rows: Changes) -> None:
+        """Apply changes of a table's rows that come from no entry; see `carryover`."""
+        waiting = self._versions.waiting_collections()
+        self._merged({collection: rows}, waiting, None, Applied())
+
+    def _merged(
+        self,
+        changes: dict[str, Changes],
+        waiting: set[str],
+        local_since: int | None,
+        applied: Applied,
+    ) -> Applied:
         works: dict[str, list[Work]] = {}
         for name in [*changes, *(n for n in waiting if n not in changes)]:
             tracked = self._registry.collection(name)
@@ -104,19 +117,10 @@ class Applier:
             self._place(works, applied)
         return applied
 
-    def release_held(self) -> None:
+    def release_held(self, learned: Iterable[tuple[Tracked, Set[str]]]) -> None:
         """Bring values that were kept for fields the application did not know into their
-        columns, now that it knows them. Inside the open transaction; does nothing while the
-        fields of a table are the same as the last time."""
-        works: dict[str, list[Work]] = {}
-        for tracked in self._registry:
-            key, names = f"fields {tracked.collection}", dumps(sorted(tracked.names))
-            if (before := self._journal.state(key)) == names:
-                continue
-            self._journal.set_state(**{key: names})
-            if before is not None and (new := tracked.names.difference(loads(before))):
-                self._versions.fold_local()  # what was written here since is newer
-                works[tracked.collection] = self._with_held(tracked, new)
+        columns: of these tables, the fields that are known now."""
+        works = {t.collection: self._with_held(t, names) for t, names in learned}
         self._place({name: some for name, some in works.items() if some}, Applied())
 
     def _with_held(self, tracked: Tracked, names: Set[str]) -> list[Work]:
@@ -141,11 +145,9 @@ class Applier:
         applied.modified += placement.modified
         applied.deleted += placement.deleted
 
-    def _decode(
-        self, entries: Sequence[Entry], applied: Applied
-    ) -> dict[str, dict[str, list[tuple[Version, Change]]]]:
+    def _decode(self, entries: Sequence[Entry], applied: Applied) -> dict[str, Changes]:
         """Changes by collection and row. What is not a change is kept aside, with the reason."""
-        changes: dict[str, dict[str, list[tuple[Version, Change]]]] = defaultdict(dict)
+        changes: dict[str, Changes] = defaultdict(dict)
         newest = 0
         for entry in entries:
             device, ticks, _, data = entry
@@ -176,14 +178,15 @@ class Applier:
         if reason is not None:
             raise EntryUnreadable(reason)
 
-    def _hold(self, collection: str, rows: dict[str, list[tuple[Version, Change]]]) -> None:
-        """Merge rows of a table that this application does not know (yet)."""
+    def _hold(self, collection: str, rows: Changes) -> None:
+        """Merge rows of a table that this application does not know (yet, or any more)."""
         states = self._versions.load(collection, list(rows))
         for pk, changes in rows.items():
             state = states.setdefault(pk, RowState())
+            in_table = state.stands
             state.held.update(merge(state, changes, known=dict(state.held), bury=True))
             unknown = f"UNKNOWN_COLLECTION: there is no tracked table {collection}"
-            state.parked = unknown if state.alive else None
+            state.parked = unknown if state.alive and not in_table else None
         self._versions.store(collection, states.items())
 
     def _waiting(self, tracked: Tracked, rows: Iterable[str]) -> list[Work]:
@@ -204,7 +207,7 @@ class Applier:
     def _merge(
         self,
         tracked: Tracked,
-        rows: dict[str, list[tuple[Version, Change]]],
+        rows: Changes,
         local_since: int | None,
         applied: Applied,
         waits: bool,

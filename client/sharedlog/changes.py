@@ -17,6 +17,9 @@ from .errors import EntryUnreadable
 CREATE, MODIFY, DELETE = "create", "modify", "delete"
 OPERATIONS = frozenset((CREATE, MODIFY, DELETE))
 
+FIRST_SCHEMA = 1
+"""The schema version of programs that name none; their changes do not name it either."""
+
 Wire: TypeAlias = Any
 """A JSON value: what a field's value becomes on its way (see `fields`)."""
 
@@ -25,13 +28,15 @@ class Change(NamedTuple):
     """One operation on one row. `value` has all fields for a creation, the changed ones for a
     modification, and is None for a deletion. `pk` is what stands for the key's value (usually
     a scalar), or a list if composite. `rules` names the merge rule of each field in `value` that
-    has one; what stands there for the field is then a word of that rule."""
+    has one; what stands there for the field is then a word of that rule. `schema` is the schema
+    version of the program that wrote it: what its names and values mean (see `evolution`)."""
 
     operation: str
     collection: str
     pk: Wire
     value: Mapping[str, Wire] | None
     rules: Mapping[str, str] | None = None
+    schema: int = FIRST_SCHEMA
 
 
 class Entry(NamedTuple):
@@ -71,12 +76,14 @@ def assemble(
     pk_json: str,
     value_json: str | None,
     rules_json: str | None = None,
+    schema: int = FIRST_SCHEMA,
 ) -> str:
     """The data of an entry, from parts that are JSON already (the collection is not)."""
     rules = f',"rules":{rules_json}' if rules_json else ""
     return (
         f'{{"operation":"{operation}","collection":{dumps(collection)},"pk":{pk_json},'
-        f'"field":null,"value":{value_json or "null"}{rules}}}'
+        f'"field":null,"value":{value_json or "null"}{rules}'
+        + ("}" if schema == FIRST_SCHEMA else f',"schema":{schema}}}')
     )
 
 
@@ -84,7 +91,8 @@ def encode(change: Change) -> str:
     """The change as JSON text."""
     value = None if change.value is None else dumps(dict(change.value))
     rules = dumps(dict(change.rules)) if change.rules else None
-    return assemble(change.operation, change.collection, dumps(change.pk), value, rules)
+    pk = dumps(change.pk)
+    return assemble(change.operation, change.collection, pk, value, rules, change.schema)
 
 
 def decode(data: str) -> Change:
@@ -115,7 +123,11 @@ def decode(data: str) -> Change:
     rules = raw.get("rules")
     if rules is not None:
         _check_rules(rules, value)
-    return tuple.__new__(Change, (operation, collection, pk, value, rules))  # a fast Change(…)
+    schema = raw.get("schema", FIRST_SCHEMA)
+    if type(schema) is not int or schema < FIRST_SCHEMA:
+        raise EntryUnreadable(f"The schema version is {schema!r:.100}.")
+    # A fast Change(…):
+    return tuple.__new__(Change, (operation, collection, pk, value, rules, schema))
 
 
 def _check_rules(rules: Wire, value: Mapping[str, Wire] | None) -> None:

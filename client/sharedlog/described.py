@@ -29,6 +29,9 @@ PREFIX = "table "
 APPLICATION = "application"
 """What the note of the rest is called."""
 
+DECLARED = ("formerly", "formerly_table")
+"""What is noted of a model's Meta as it is declared there (see `naming`)."""
+
 OWN, OWN_JSON = "own", "own JSON"
 """Kinds of fields whose conversions are the application's own: what is stored travels as it is."""
 
@@ -40,15 +43,21 @@ def describe(journal: Journal, registry: Registry, pipeline: Pipeline) -> None:
         "foreign_keys": enforces_foreign_keys(journal.database),
         "serializer": pipeline.serializer is not None,
         "processors": bool(pipeline.pre_send or pipeline.post_receive),
+        "schema": pipeline.evolution.schema,
+        "upgraders": bool(pipeline.evolution.upgraders),
     }
     for key, note in notes.items():
         if journal.state(key) != (text := dumps(note)):
             journal.set_state(**{key: text})
+    journal.run_many(
+        "DELETE FROM sharedlog_state WHERE key = ?",
+        [(PREFIX + name,) for name in pipeline.evolution.names.tables],
+    )
 
 
-def application(journal: Journal) -> Mapping[str, bool]:
+def application(journal: Journal) -> Mapping[str, Any]:
     """What is noted of the application itself."""
-    found: dict[str, bool] = loads(journal.state(APPLICATION) or "{}")
+    found: dict[str, Any] = loads(journal.state(APPLICATION) or "{}")
     return found
 
 
@@ -83,6 +92,7 @@ def _table(tracked: Tracked) -> dict[str, Any]:
         "key": [column.name for column in tracked.key],
         "fields": {column.name: _field(tracked, column) for column in tracked.every},
         "update_wins": tracked.update_wins,
+        **{name: getattr(tracked.model._meta, name, ()) for name in DECLARED},
     }
 
 
@@ -123,7 +133,7 @@ def _model(collection: str, note: Mapping[str, Any]) -> type[SyncModel]:
     """A model without its references."""
     key = note["key"]
     meta: dict[str, Any] = {"table_name": collection, "schema": note["schema"]}
-    meta["update_wins"] = note["update_wins"]
+    meta |= {name: note[name] for name in ("update_wins", *DECLARED) if note[name]}
     if len(key) > 1:
         meta["primary_key"] = peewee.CompositeKey(*key)
     fields = {

@@ -5,6 +5,7 @@
     │  ├─ NotASyncModel        a model given to Sync does not derive from SyncModel
     │  ├─ AutoIncrementKey     a model's key is made by the database, so devices would collide
     │  ├─ NotSetUp             sync() or adopt() before setup()
+    │  ├─ DatabaseTooNew       a newer sharedlog, or a newer program of yours, used the database
     │  ├─ MissingToken         no token for a service that needs one
     │  └─ NotParked            resolve() or discard() of a row that is not parked any more
     ├─ ValueRefused            a value cannot be carried exactly; nothing was written
@@ -63,6 +64,12 @@ class NotSetUp(ConfigurationError):
     """Call setup() first: it creates the tables of the client log and starts recording."""
 
     code = "NOT_SET_UP"
+
+
+class DatabaseTooNew(ConfigurationError):
+    """The database was used by something newer than this program; nothing was changed."""
+
+    code = "DATABASE_TOO_NEW"
 
 
 class MissingToken(ConfigurationError):

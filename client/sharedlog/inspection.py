@@ -13,14 +13,16 @@ from typing import Any
 
 import peewee
 
-from .changes import dumps, loads
+from .changes import FIRST_SCHEMA, dumps, loads
 from .clock import TICKS_PER_MS, Now, system_now
 from .described import application, models_of
 from .digest import DIFFERS, Difference, Digest, parked_rows, standing_rows, take_digest
 from .errors import ConfigurationError
+from .evolution import Evolution
 from .inbox import Inbox
 from .journal import DROPPED, OPERATION_NAMES, REFUSED, SENT, Journal
 from .layout import LAYOUT
+from .naming import former_names
 from .parking import Parked, Parking
 from .pipeline import Pipeline
 from .registry import Registry
@@ -112,16 +114,18 @@ class DeviceFile:
         self, shared_log: SharedLog, limit: int, progress: Callable[[Verified], None]
     ) -> Verified:
         """Compare the file with what the shared log comes to."""
-        if application(self.journal).get("serializer"):
+        noted = application(self.journal)
+        if noted.get("serializer") or noted.get("upgraders"):
             raise ConfigurationError(
-                "The application seals its entries, so only it can read them.",
+                "The application seals its entries, or upgrades older ones: only it can read them.",
                 hint="Call sync.verify() in the application.",
             )
+        names = former_names(self.registry)
         replay = Replay(
             self.journal,
             self.registry,
             shared_log,
-            Pipeline(),
+            Pipeline(evolution=Evolution(names, noted.get("schema", FIRST_SCHEMA))),
             batch_size=BATCH_SIZE,
             byte_limit=BYTE_LIMIT,
         )

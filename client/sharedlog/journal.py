@@ -13,12 +13,10 @@ from typing import NamedTuple, TypeVar
 
 import peewee
 
-from .changes import CREATE, DELETE, MODIFY, assemble, dumps, loads
+from .changes import CREATE, DELETE, FIRST_SCHEMA, MODIFY, assemble, dumps, loads
 from .clock import TICKS_PER_MS, Now
-from .errors import NotSetUp
-from .layout import LAYOUT, TABLES
 from .rules import Counter, restamped
-from .transactions import Transactions
+from .state import State
 
 UNSENT, SENT, REFUSED = 0, 1, 2
 OPERATION_NAMES = (CREATE, MODIFY, DELETE)
@@ -38,14 +36,17 @@ _NEXT_TICKS = f"""(SELECT max((? - lead_ms) * {TICKS_PER_MS}, floor + 1,
 # The clock and the entry in one statement; of values, because SQLite would first copy what it
 # selects from the table that it inserts into.
 _APPEND_FIRST = f"""INSERT INTO sharedlog_entry
-    VALUES ({_NEXT_TICKS}, 0, ?, ?, ?, ?, ?, {UNSENT}, NULL)"""
+    VALUES ({_NEXT_TICKS}, 0, ?, ?, ?, ?, ?, {UNSENT}, NULL, %d)"""
 # Within a group the floor is passed already: wall time or the group's start, but later than the
 # log's newest.
 _LATER = "max(?1, 1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0))"
 _APPEND_NEXT = f"""INSERT INTO sharedlog_entry
-    VALUES ({_LATER}, {_LATER} - ?2, ?3, ?4, ?5, ?6, ?7, {UNSENT}, NULL)"""
-_APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, ?, {UNSENT}, NULL)"
-_SELECT = "SELECT ticks, offset_ticks, collection, pk, operation, value, rules FROM sharedlog_entry"
+    VALUES ({_LATER}, {_LATER} - ?2, ?3, ?4, ?5, ?6, ?7, {UNSENT}, NULL, %d)"""
+_APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, ?, {UNSENT}, NULL, %d)"
+_SELECT = (
+    "SELECT ticks, offset_ticks, collection, pk, operation, value, rules, schema "
+    "FROM sharedlog_entry"
+)
 
 DROPPED = "dropped by pre_send"
 """The reason of entries that are refused because the application itself kept them back."""
@@ -54,7 +55,8 @@ T = TypeVar("T")
 
 
 class LocalEntry(NamedTuple):
-    """One local entry: `pk`, `value` and `rules` are JSON text, `operation` a number.
+    """One local entry: `pk`, `value` and `rules` are JSON text, `operation` a number. It never
+    changes: its names and values are those of the program that recorded it, as `schema` tells.
 
     A deletion's `value` is what the row was, where somebody may need it; it is not sent.
     """
@@ -66,11 +68,12 @@ class LocalEntry(NamedTuple):
     operation: int
     value: str | None
     rules: str | None = None
+    schema: int = FIRST_SCHEMA
 
     def data(self) -> str:
         operation = OPERATION_NAMES[self.operation]
         value = None if operation == DELETE else self.value
-        return assemble(operation, self.collection, self.pk, value, self.rules)
+        return assemble(operation, self.collection, self.pk, value, self.rules, self.schema)
 
 
 class Record(NamedTuple):
@@ -130,36 +133,18 @@ def _parts(group: _Group, records: Sequence[Record]) -> Iterator[Sequence[Record
     yield records[begin:] if begin else records
 
 
-class Journal(Transactions):
-    """The client log of one database. Methods that write say whether they need a transaction."""
+class Journal(State):
+    """The client log of one database. Methods that write say whether they need a transaction.
 
-    def __init__(self, database: peewee.Database, now: Now) -> None:
-        super().__init__(database)
+    `schema` is the program's schema version, which new entries get.
+    """
+
+    def __init__(self, database: peewee.Database, now: Now, schema: int = FIRST_SCHEMA) -> None:
+        super().__init__(database, schema)
         self._now = now
-
-    # -- foundations ---------------------------------------------------------------------
-
-    def create_tables(self) -> None:
-        """Create the tables where they are missing. Idempotent, one transaction."""
-        with self.transaction():
-            for statement in TABLES:
-                self.run(statement)
-            if self.state("layout") is None:
-                self.set_state(layout=str(LAYOUT))
-            elif int(self.state("layout") or 0) > LAYOUT:
-                raise NotSetUp(
-                    "This database was used by a newer version of sharedlog.",
-                    hint="Upgrade sharedlog; nothing was changed.",
-                )
-
-    # -- state ---------------------------------------------------------------------------
-
-    def state(self, key: str) -> str | None:
-        row = self.run("SELECT value FROM sharedlog_state WHERE key = ?", (key,)).fetchone()
-        return None if row is None else row[0]
-
-    def set_state(self, **values: str | None) -> None:
-        self.run_many("INSERT OR REPLACE INTO sharedlog_state VALUES (?, ?)", values.items())
+        self._append_first, self._append_next, self._append_more = (
+            sql % schema for sql in (_APPEND_FIRST, _APPEND_NEXT, _APPEND)
+        )
 
     # -- local entries -------------------------------------------------------------------
 
@@ -186,18 +171,18 @@ class Journal(Transactions):
     def _insert(self, group: _Group, records: Sequence[Record]) -> int:
         start, now = group.start, self._now()
         if start is None:
-            cursor = self.run(_APPEND_FIRST, (now, *records[0]))
+            cursor = self.run(self._append_first, (now, *records[0]))
             start = group.start = cursor.lastrowid
         else:
             if group.lead_ms is None:
                 group.lead_ms = self.run("SELECT lead_ms FROM sharedlog_clock").fetchone()[0]
             wall = (now - group.lead_ms) * TICKS_PER_MS
-            cursor = self.run(_APPEND_NEXT, (max(wall, start), start, *records[0]))
+            cursor = self.run(self._append_next, (max(wall, start), start, *records[0]))
         ticks: int = cursor.lastrowid
         if len(records) > 1:
             offset = ticks - start
             self.run_many(
-                _APPEND,
+                self._append_more,
                 ((ticks + i, offset + i, *record) for i, record in enumerate(records) if i),
             )
         return ticks
@@ -227,15 +212,16 @@ class Journal(Transactions):
             f"{_SELECT} WHERE ticks > ? AND status = {UNSENT} ORDER BY ticks",
             (int(self.state("all_sent_until") or 0),),
         )
-        for ticks, offset, collection, pk, operation, value, rules in cursor:
+        for ticks, offset, *content in cursor:
             if ticks - offset != start:
                 start = ticks - offset
                 batch += group
                 group = []
             if batch and (len(batch) + len(group) >= limit or size > byte_limit):
                 break
-            group.append(LocalEntry(ticks, offset, collection, pk, operation, value, rules))
-            size += len(pk) + len(value or "") + 120
+            entry = LocalEntry(ticks, offset, *content)
+            group.append(entry)
+            size += len(entry.pk) + len(entry.value or "") + 120
         else:
             batch += group
         cursor.close()
@@ -299,7 +285,7 @@ class Journal(Transactions):
     def written_after(self, ticks: int, limit: int) -> list[LocalEntry]:
         """The next local entries that are in the shared log or on their way to it."""
         cursor = self.run(
-            "SELECT ticks, offset_ticks, collection, pk, operation, value FROM sharedlog_entry "
+            f"{_SELECT} "
             f"WHERE ticks > ? AND status <> {REFUSED} ORDER BY ticks LIMIT ?",
             (ticks, limit),
         )

@@ -9,14 +9,11 @@
 
 from __future__ import annotations
 
-LAYOUT = 1
-"""The version of these tables, kept in `sharedlog_state`."""
-
 TABLES = (
     """CREATE TABLE IF NOT EXISTS sharedlog_entry (
         ticks INTEGER PRIMARY KEY, offset_ticks INTEGER NOT NULL, collection TEXT NOT NULL,
         pk TEXT NOT NULL, operation INTEGER NOT NULL, value TEXT, rules TEXT,
-        status INTEGER NOT NULL, reason TEXT)""",
+        status INTEGER NOT NULL, reason TEXT, schema INTEGER NOT NULL)""",
     """CREATE INDEX IF NOT EXISTS sharedlog_entry_reason ON sharedlog_entry (reason)
         WHERE reason IS NOT NULL""",
     """CREATE TABLE IF NOT EXISTS sharedlog_inbox (
@@ -42,3 +39,10 @@ TABLES = (
     "INSERT OR IGNORE INTO sharedlog_clock VALUES (1, 0, 0)",
     "CREATE TABLE IF NOT EXISTS sharedlog_state (key TEXT PRIMARY KEY, value TEXT)",
 )
+
+STEPS = (TABLES,)
+"""What brings a database from one layout to the next, each a series of statements. A new one
+takes all of them. They only ever grow: a released step is never edited."""
+
+LAYOUT = len(STEPS)
+"""The version of these tables, kept in `sharedlog_state`: how many steps a database has taken."""

@@ -1,14 +1,15 @@
-"""What changes go through on their way out and in: processors, and the serializer."""
+"""What changes go through on their way out and in: processors, the serializer, evolution."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from . import changes
 from .changes import Change
-from .errors import EntryUnreadable
+from .errors import ConfigurationError, EntryUnreadable
+from .evolution import Evolution
 from .journal import DROPPED, LocalEntry, RefusedEntry
 from .remote import Outgoing
 
@@ -20,7 +21,8 @@ pure: the same change always gives the same answer, because an exchange may be r
 class Serializer(Protocol):
     """How changes become the opaque text that the service keeps (encryption goes here).
 
-    Must be pure, too: an entry that is sent again must have the same text.
+    Must be pure, too: an entry that is sent again must have the same text. And it must carry all
+    members of a change, also those that later versions of this library add.
     """
 
     def encode(self, change: Change) -> str: ...
@@ -35,6 +37,19 @@ class Pipeline:
     serializer: Serializer | None = None
     pre_send: Processor | None = None
     post_receive: Processor | None = None
+    evolution: Evolution = field(default_factory=Evolution)
+
+    def __post_init__(self) -> None:
+        serializer, schema = self.serializer, self.evolution.schema
+        if serializer is None or schema == changes.FIRST_SCHEMA:
+            return
+        probe = Change(changes.CREATE, "probe", "probe", {}, schema=schema)
+        if serializer.decode(serializer.encode(probe)).schema != schema:
+            raise ConfigurationError(
+                "The serializer loses the schema version of a change.",
+                hint="Let it carry every member of a change, or build it on the functions encode "
+                "and decode of sharedlog.changes.",
+            )
 
     def outgoing(self, entries: Iterable[LocalEntry]) -> tuple[list[Outgoing], list[RefusedEntry]]:
         """Entries as they are sent, and those that `pre_send` dropped."""
@@ -48,12 +63,16 @@ class Pipeline:
             if change is None:
                 dropped.append(RefusedEntry(entry.ticks, DROPPED))
                 continue
-            encode = self.serializer.encode if self.serializer else changes.encode
-            batch.append(Outgoing(entry.ticks, entry.offset, encode(change)))
+            data = self.encode(change._replace(schema=entry.schema))
+            batch.append(Outgoing(entry.ticks, entry.offset, data))
         return batch, dropped
 
+    def encode(self, change: Change) -> str:
+        """A change as the text that is sent."""
+        return changes.encode(change) if self.serializer is None else self.serializer.encode(change)
+
     def decode(self, data: str) -> Change | None:
-        """A received entry's change; None if `post_receive` drops it."""
+        """A received entry's change; None if an upgrader or `post_receive` drops it."""
         if self.serializer is None:
             change = changes.decode(data)
         else:
@@ -61,4 +80,9 @@ class Pipeline:
                 change = self.serializer.decode(data)
             except Exception as error:
                 raise EntryUnreadable(f"The serializer failed: {error!r}.") from error
+        if change.schema != self.evolution.schema or self.evolution.names:
+            current = self.evolution.current(change)
+            if current is None:
+                return None
+            change = current
         return change if self.post_receive is None else self.post_receive(change)

@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import peewee
 
-from . import changes
 from .apply import Applier
 from .changes import Change, Entry
 from .comparing import enforces_foreign_keys
@@ -53,7 +52,8 @@ class Replay:
         self._decode_others: Decode = pipeline.decode
         # What the device itself wrote did not pass post_receive.
         self._decode_own: Decode = replace(pipeline, post_receive=None).decode
-        self._decode: Decode = changes.decode
+        self._decode_logged: Decode = replace(pipeline, post_receive=None, serializer=None).decode
+        self._decode: Decode = self._decode_others
         self.checkpoint: str | None = None
         self._followed = 0
         self.entries = 0
@@ -93,7 +93,7 @@ class Replay:
         the shared log already changes nothing. Not what was refused: nobody else has that."""
         while written := self._source.written_after(self._followed, CHUNK):
             entries = [Entry(self._device, e.ticks, e.offset, e.data()) for e in written]
-            self._apply(entries, changes.decode)
+            self._apply(entries, self._decode_logged)
             self._followed = written[-1].ticks
 
     def _apply(self, entries: list[Entry], decode: Decode) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
@@ -20,6 +20,8 @@ import peewee
 from .apply import Applier
 from .capture import Recorder
 from .care import Care
+from .carryover import Carryover
+from .changes import FIRST_SCHEMA
 from .checks import check_bounds, check_keys, check_tables, resolved
 from .clock import Now, system_now
 from .described import describe
@@ -34,10 +36,12 @@ from .events import (
     SyncResult,
     told,
 )
+from .evolution import Evolution, Upgrader
 from .exchange import Exchange, Replica
 from .history import HistoryEntry, history_of
 from .inbox import Inbox
 from .journal import Journal
+from .naming import former_names
 from .parking import Parked, Parking
 from .pipeline import Pipeline, Processor, Serializer
 from .registry import Registry
@@ -71,6 +75,9 @@ class Sync(Care):
         batch_size, byte_limit: Bounds of one exchange, each way.
         serializer: How changes become text; JSON by default.
         pre_send, post_receive: Processors for changes on their way out and in.
+        schema_version: To be raised when values get another meaning, so that older programs
+            could not read them.
+        upgraders: By schema version: what turns a change of that version into one of the next.
         now, new_request_id: The sources of time and of random ids.
 
     One `Sync` may be used from several threads; several processes may use one file.
@@ -91,6 +98,8 @@ class Sync(Care):
         serializer: Serializer | None = None,
         pre_send: Processor | None = None,
         post_receive: Processor | None = None,
+        schema_version: int = FIRST_SCHEMA,
+        upgraders: Mapping[int, Upgrader] | None = None,
         now: Now = system_now,
         new_request_id: Callable[[], str] = secrets.token_urlsafe,
     ) -> None:
@@ -102,11 +111,12 @@ class Sync(Care):
         self._new_request_id = new_request_id
         self._batch_size = batch_size
         self._now = now
-        self.journal = Journal(self.database, now)
+        evolution = Evolution(former_names(self.registry), schema_version, upgraders or {})
+        self.journal = Journal(self.database, now, schema_version)
         self.inbox = Inbox(self.journal)
-        self.versions = Versions(self.journal, self.registry)
+        self.versions = Versions(self.journal, self.registry, evolution.names)
         self._parking = Parking(self.registry, self.journal, self.versions, self.inbox)
-        pipeline = Pipeline(serializer, pre_send, post_receive)
+        pipeline = Pipeline(serializer, pre_send, post_receive, evolution)
         self._applier = Applier(
             self.database, self.registry, self.journal, self.versions, pipeline.decode
         )
@@ -123,6 +133,7 @@ class Sync(Care):
             self._writing,
             self._emit,
         )
+        self._carryover = Carryover(self._replica, self.registry)
         self._recorder = Recorder(self.database, self.registry, self.journal)
         self._listeners: list[Listener] = []
         self._lock = threading.RLock()
@@ -328,11 +339,11 @@ class Sync(Care):
                 self._working = False
 
     def _check_tables(self) -> None:
-        """Once: all tables are there, and values kept for new columns come into them."""
+        """Once: all tables are there, and what is known beside them fits them."""
         if not self._tables_checked:
             check_tables(self.database, self.registry)
             with self._writing():
-                self._applier.release_held()
+                self._carryover.run()
             self._tables_checked = True
 
     def _check_outside_transaction(self, method: str) -> None:

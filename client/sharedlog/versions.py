@@ -14,6 +14,7 @@ from typing import Any
 from .changes import CREATE, DELETE, MODIFY, Change, Wire, dumps, loads
 from .clock import BEFORE_TRACKING, Version
 from .errors import ValueRefused
+from .formerly import FormerNames, renamed
 from .journal import OPERATION_NAMES, Journal, LocalEntry, chunks
 from .reconcile import NO_FIELDS, NO_RULES, Listed, RowState, merge
 from .registry import Registry
@@ -48,12 +49,19 @@ Known = Mapping[str, Mapping[str, Values]]
 class Versions:
     """The states of rows. Everything that writes needs an open transaction.
 
+    Local entries keep the names that they were recorded under; `names` says what these mean.
     `registry` tells the merge rules of fields.
     """
 
-    def __init__(self, journal: Journal, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        registry: Registry | None = None,
+        names: FormerNames | None = None,
+    ) -> None:
         self._journal = journal
         self._tracked = registry.collection if registry else lambda name: None
+        self._names = names or FormerNames()
         self._run = journal.run
         self._devices: dict[str, int] = {}
         self._shapes: dict[frozenset[str], int] = {}
@@ -75,7 +83,8 @@ class Versions:
         by_collection: dict[str, list[LocalEntry]] = defaultdict(list)
         for entry in entries:
             by_collection[entry.collection].append(entry)
-        for collection, some in by_collection.items():
+        for recorded, some in by_collection.items():
+            collection = self._names.table(recorded)
             self._fold(collection, some, (known or {}).get(collection, {}))
         if entries:
             self._journal.set_state(folded_until=str(entries[-1].ticks))
@@ -86,6 +95,7 @@ class Versions:
     ) -> None:
         me, tracked = self._journal.device_id(), self._tracked(collection)
         rules = tracked.rules if tracked else NO_RULES
+        former = self._names.fields.get(collection)
         due: dict[str, dict[str, Wire]] = defaultdict(dict)
         states = self.load(collection, list({entry.pk for entry in entries}))
         for entry in entries:
@@ -96,6 +106,8 @@ class Versions:
                 state = states[entry.pk] = RowState(BEFORE_TRACKING if existed else None)
             value = loads(entry.value) if entry.value is not None else None
             named = loads(entry.rules) if entry.rules else None
+            if value and former:
+                value, named = renamed(value, former), named and renamed(named, former)
             change = Change(operation, collection, None, value, named)
             version = Version(entry.ticks, me)
             if rules and misfit(change, rules) is None:
@@ -124,8 +136,8 @@ class Versions:
         """Replace timestamps of this device in the states of these (collection, pk)."""
         me = self._journal.device_id()
         by_collection: dict[str, set[str]] = defaultdict(set)
-        for collection, pk in keys:
-            by_collection[collection].add(pk)
+        for recorded, pk in keys:
+            by_collection[self._names.table(recorded)].add(pk)
 
         def new(version: Version) -> Version:
             if version.device != me:

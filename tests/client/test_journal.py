@@ -9,7 +9,7 @@ import peewee
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from sharedlog import NotSetUp, journal as module
+from sharedlog import journal as module
 from sharedlog.journal import DROPPED, GROUP_ENTRIES, Journal, Record, RefusedEntry
 
 MS = 1024
@@ -148,14 +148,6 @@ def test_the_tables_are_made_once(journal: Journal) -> None:
     append(journal, 1)
     journal.create_tables()
     assert len(ticks(journal)) == 1
-
-
-def test_a_newer_layout_is_not_touched(journal: Journal) -> None:
-    with journal.transaction():
-        journal.set_state(layout="99")
-    with pytest.raises(NotSetUp, match="newer version") as caught:
-        journal.create_tables()
-    assert caught.value.hint
 
 
 def test_state_is_kept(journal: Journal) -> None:

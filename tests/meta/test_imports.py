@@ -20,15 +20,16 @@ from tests.meta.source import PACKAGES, imported, modules, shown, tree
 CLIENT_LAYERS = (
     {"errors", "clock", "documents", "layout"},
     {"changes"},
-    {"raw", "transactions"},
-    {"orders"},
+    {"raw", "transactions", "formerly"},
+    {"orders", "evolution", "state"},
     {"rules"},
     {"reconcile", "fields"},
+    {"restating"},
     {"models"},
     {"tracked"},
     {"declarations"},
     {"registry"},
-    {"journal"},
+    {"journal", "naming"},
     {"inbox", "reset", "rows", "statements", "status"},
     {"inserts", "versions"},
     {"ruled"},
@@ -40,7 +41,7 @@ CLIENT_LAYERS = (
     {"apply", "adopt", "history", "memory", "pipeline"},
     {"described", "events", "replay"},
     {"exchange", "verify"},
-    {"checks", "care", "inspection"},
+    {"carryover", "checks", "care", "inspection"},
     {"sync"},
     {"keys.ddl"},
     {"keys.catalog", "keys.making", "keys.models"},
@@ -83,7 +84,7 @@ LAYERS: Mapping[str, Sequence[set[str]]] = {
 DATABASE = {"peewee", "playhouse", "sqlite3", "apsw", "psycopg"}
 NETWORK = {"gql", "graphql", "httpx2", "socket", "http", "urllib", "asyncio", "ssl", "websockets"}
 
-PURE = {"clock", "changes", "orders", "reconcile", "rules"}
+PURE = {"clock", "changes", "orders", "reconcile", "rules", "formerly", "evolution", "restating"}
 STORE_SIDE = {"tables", "database", "beginnings", "appending", "paging", "browsing", "store"}
 GRAPHQL_SIDE = {"wire", "overview", "documents", "faults", "schema", "app"}
 

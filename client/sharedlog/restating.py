@@ -1,0 +1,103 @@
+"""Row states in other words: under other names, or as the changes they come from. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TypeVar
+
+from .changes import CREATE, DELETE, MODIFY, Change, Wire
+from .clock import BEFORE_TRACKING, Version
+from .formerly import Fields
+from .reconcile import BIRTH, RowState
+
+T = TypeVar("T")
+
+
+def rename_fields(state: RowState, fields: Fields) -> RowState | None:
+    """Give the fields of a state the names of today.
+
+    Of two that become one, that which stands in the table stays (or any, if none does). The other
+    one was held; it is returned as a state of its own, to be merged again.
+    """
+    versions = {name: state.version_of(name) for name in state.written_fields()}
+    aside = RowState()
+    sources: dict[str, str] = {}
+    for new, formers in _by_name_of_today(fields).items():
+        present = [n for n in (new, *formers) if n in versions or n in state.held]
+        present.sort(key=state.held.__contains__)
+        if present:
+            sources[new] = present[0]
+        for name in present[1:]:
+            version = versions.get(name) if name in state.held else None
+            if version is not None and version > aside.fields.get(new, BEFORE_TRACKING):
+                aside.fields[new], aside.held[new] = version, state.held[name]
+
+    def renamed(values: Mapping[str, T]) -> dict[str, T]:
+        result = {n: v for n, v in values.items() if n not in fields and n not in sources}
+        return result | {new: values[old] for new, old in sources.items() if old in values}
+
+    versions = renamed(versions)
+    state.shape = frozenset(n for n, v in versions.items() if v == state.born)
+    state.fields = {n: v for n, v in versions.items() if v and v != state.born}
+    state.held, state.cleared = renamed(state.held), renamed(state.cleared)
+    state.writes = renamed(state.writes)
+    state.buried = _renamed_buried(state, fields)
+    return aside if aside.held else None
+
+
+def _by_name_of_today(fields: Fields) -> dict[str, list[str]]:
+    formers: dict[str, list[str]] = defaultdict(list)
+    for old, names in fields.items():
+        for new in names:
+            formers[new].append(old)
+    return formers
+
+
+def _renamed_buried(state: RowState, fields: Fields) -> dict[str, tuple[Version, Wire]]:
+    """The latest of those that become one; of several of one change, that of the newest name."""
+    result = {name: buried for name, buried in state.buried.items() if name not in fields}
+    for former in (name for name in fields if name in state.buried):
+        buried = state.buried[former]
+        for new in fields[former]:
+            result[new] = max(result.get(new, buried), buried, key=_version)
+    written = state.written_fields()
+    return {name: buried for name, buried in result.items() if name not in written}
+
+
+def _version(buried: tuple[Version, Wire]) -> Version:
+    return buried[0]
+
+
+def changes_of(collection: str, key: Wire, state: RowState) -> list[tuple[Version, Change]]:
+    """The changes that the values beside the tables come from: as good as their entries."""
+    written: dict[Version, dict[str, Wire]] = defaultdict(dict)
+    births = {state.buried[BIRTH][0]} if BIRTH in state.buried else set()
+    if state.born is not None and state.parked is not None:
+        births.add(state.born)
+    for birth in births:
+        written[birth] = {}
+    for name, value in state.held.items():
+        if (latest := state.version_of(name)) is not None:
+            written[latest][name] = value
+    for name, (version, value) in state.buried.items():
+        if name != BIRTH:
+            written[version][name] = value
+    changes = [
+        (version, Change(CREATE if version in births else MODIFY, collection, key, values))
+        for version, values in written.items()
+        if version.ticks  # else it stood in the table before there were entries
+    ]
+    if state.died is not None:
+        changes.append((state.died, Change(DELETE, collection, key, None)))
+    return changes
+
+
+def forget(state: RowState) -> RowState:
+    """The state without the changes that the values beside the tables come from; a deletion is
+    never forgotten."""
+    if not state.alive or state.parked is not None:
+        return RowState(died=state.died)
+    state.fields = {n: v for n, v in state.fields.items() if n not in state.held}
+    state.shape, state.held = state.shape.difference(state.held), {}
+    return state

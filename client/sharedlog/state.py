@@ -1,0 +1,55 @@
+"""sharedlog's own tables, brought to this version's layout, and what is kept there by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import peewee
+
+from .changes import FIRST_SCHEMA
+from .errors import DatabaseTooNew
+from .layout import STEPS
+from .transactions import Transactions
+
+
+class State(Transactions):
+    """The tables of one database. `schema` is the schema version of the program that uses it."""
+
+    def __init__(self, database: peewee.Database, schema: int = FIRST_SCHEMA) -> None:
+        super().__init__(database)
+        self._schema = schema
+
+    def create_tables(self, steps: Sequence[Sequence[str]] = STEPS) -> None:
+        """Bring the tables to this version's layout. Idempotent; all or nothing."""
+        with self.transaction():
+            made = self.database.table_exists("sharedlog_state")
+            layout = int(self.state("layout") or 0) if made else 0
+            if layout > len(steps):
+                raise DatabaseTooNew(
+                    "This database was used by a newer version of sharedlog.",
+                    hint="Upgrade sharedlog; nothing was changed.",
+                )
+            for step in steps[layout:]:
+                for statement in step:
+                    self.run(statement)
+            if layout < len(steps):
+                self.set_state(layout=str(len(steps)))
+            self._check_schema()
+
+    def _check_schema(self) -> None:
+        used = int(self.state("schema") or FIRST_SCHEMA)
+        if used > self._schema:
+            raise DatabaseTooNew(
+                f"This database was used by a newer version of this program: schema version "
+                f"{used}, where this one has {self._schema}.",
+                hint="Run the newer program; nothing was changed.",
+            )
+        if used < self._schema:
+            self.set_state(schema=str(self._schema))
+
+    def state(self, key: str) -> str | None:
+        row = self.run("SELECT value FROM sharedlog_state WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def set_state(self, **values: str | None) -> None:
+        self.run_many("INSERT OR REPLACE INTO sharedlog_state VALUES (?, ?)", values.items())
