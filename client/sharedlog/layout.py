@@ -44,5 +44,5 @@ STEPS = (TABLES,)
 """What brings a database from one layout to the next, each a series of statements. A new one
 takes all of them. They only ever grow: a released step is never edited."""
 
-LAYOUT = len(STEPS)
+LAYOUT = 1
 """The version of these tables, kept in `sharedlog_state`: how many steps a database has taken."""

@@ -11,15 +11,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .changes import CREATE, DELETE, MODIFY, Change, Wire, dumps, loads
+from .changes import CREATE, Change, Wire, dumps, loads
 from .clock import BEFORE_TRACKING, Version
 from .errors import ValueRefused
+from .folding import Values, fold, note_due
 from .formerly import FormerNames, renamed
 from .journal import OPERATION_NAMES, Journal, LocalEntry, chunks
-from .reconcile import NO_FIELDS, NO_RULES, Listed, RowState, merge
+from .reconcile import NO_FIELDS, NO_RULES, Listed, RowState
 from .registry import Registry
 from .rows import UNFIT
-from .rules import Counter, Rules, misfit, restamped
+from .rules import Counter, misfit, restamped
 from .tracked import Tracked
 
 ME = 0
@@ -38,9 +39,6 @@ _COLUMNS = (
 )
 
 _STORE = f"INSERT OR REPLACE INTO sharedlog_row VALUES ({', '.join('?' * 14)})"
-
-Values = Mapping[str, Wire]
-"""Values by field name."""
 
 Known = Mapping[str, Mapping[str, Values]]
 """Rows by collection and pk as JSON text."""
@@ -111,10 +109,10 @@ class Versions:
             change = Change(operation, collection, None, value, named)
             version = Version(entry.ticks, me)
             if rules and misfit(change, rules) is None:
-                written = _fold(state, version, change, tracked, known.get(entry.pk), rules)
-                _note_due(due[entry.pk], state, change, written, rules)
+                written = fold(state, version, change, tracked, known.get(entry.pk), rules)
+                note_due(due[entry.pk], state, change, written, rules)
             else:
-                _fold(state, version, change, tracked)
+                fold(state, version, change, tracked)
         self.store(collection, states.items())
         if tracked and due:
             self._correct(tracked, due)
@@ -363,41 +361,3 @@ class Versions:
 
 def _version(ticks: int, device: str) -> Version:
     return Version(ticks, device) if ticks else BEFORE_TRACKING
-
-
-def _fold(
-    state: RowState,
-    version: Version,
-    change: Change,
-    tracked: Tracked | None,
-    known: Values | None = None,
-    rules: Rules = NO_RULES,
-) -> Values:
-    """Merge a local change. Its values stand in the table, but for those of parked rows, and
-    those of dead ones are held, too. A deletion may say what the row was (see `Record`)."""
-    buries = tracked is not None and tracked.buries
-    if change.operation == DELETE:
-        known, buries, change = change.value, change.value is not None, change._replace(value=None)
-    written = merge(state, [(version, change)], known=known, bury=buries, rules=rules)
-    if change.operation != MODIFY:
-        state.parked, state.kept, state.cleared = None, False, {}
-    if not state.alive or state.parked is not None:
-        state.held.update(written)
-    else:
-        for name in written:
-            state.held.pop(name, None)
-            state.cleared.pop(name, None)
-    return written
-
-
-def _note_due(
-    due: dict[str, Wire], state: RowState, change: Change, written: Values, rules: Rules
-) -> None:
-    """Note what the table lacks after a local change, which stands there as it was said."""
-    said = change.value or {}
-    found = {**written, **state.ruled(rules, kept=state.kept)}
-    for name in rules:
-        if name in said or name in written:
-            due.pop(name, None)
-            if name in found and not (name in said and dumps(said[name]) == dumps(found[name])):
-                due[name] = found[name]
