@@ -205,3 +205,18 @@ def test_what_is_written_in_a_new_column_is_newer_than_what_waited_for_it(tmp_pa
         one.sync.sync()
         assert house.get_by_id(1).name == "new"
     one.close()
+
+
+def test_unique_values_are_passed_on_in_a_circle() -> None:
+    class Seat(SyncModel):
+        id = peewee.IntegerField(primary_key=True)
+        who = peewee.CharField(unique=True)
+
+        class Meta:
+            table_name = "seat"
+
+    replica = Replica(":memory:", {"Seat": Seat})
+    replica.apply([create("seat", pk, pk, who=who) for pk, who in enumerate("abc", 1)])
+    replica.apply([modify("seat", pk, 10 + pk, who=who) for pk, who in enumerate("bca", 1)])
+    assert [row["who"] for row in replica.table("seat").values()] == ["b", "c", "a"]
+    assert not replica.parked()

@@ -115,10 +115,14 @@ class World:
         if isinstance(event, Restamped):
             self.reached["timestamps corrected"] += 1
         elif isinstance(event, Reconciled):
-            self.reached["conflicts"] += len(event.applied.conflicts)
-            self.reached["pages with parked rows"] += event.applied.parked > 0
-            self.reached["pages with unreadable entries"] += event.applied.unreadable > 0
-            self.reached["rows deleted by others"] += event.applied.deleted
+            applied = event.applied
+            self.reached["conflicts"] += len(applied.conflicts)
+            self.reached["pages with unreadable entries"] += applied.unreadable > 0
+            self.reached["rows deleted by others"] += applied.deleted
+            self.reached["rows that came back"] += len(applied.returned)
+            self.reached["dead rows kept"] += len(applied.kept)
+            for parked in applied.newly_parked:
+                self.reached[f"rows parked: {parked.code}"] += 1
 
     # -- time ----------------------------------------------------------------------------
 
