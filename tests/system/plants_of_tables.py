@@ -3,6 +3,7 @@ in the tables", each rule broken in turn; and what the simulation found there.""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from sharedlog import (
@@ -17,7 +18,7 @@ from sharedlog import (
     versions,
 )
 from sharedlog.apply import Applier
-from sharedlog.changes import DELETE
+from sharedlog.changes import DELETE, dumps
 from sharedlog.claims import Claims, Unique
 from sharedlog.fates import Fates
 from sharedlog.placement import Placement
@@ -70,7 +71,7 @@ def dead_keep_each_other(patch: Patch) -> None:
 @plant("a cascade does not keep the row above for the one below")
 def chains_break(patch: Patch) -> None:
     def around(original: Any, self: Fates, living: Any) -> Any:
-        above, self._above = self._above, type(self._above)(list)
+        above, self._above = self._above, defaultdict(list)
         try:
             return original(self, living)
         finally:
@@ -188,7 +189,7 @@ def kept_claims_first(patch: Patch) -> None:
 def null_is_a_value(patch: Patch) -> None:
     def claim(self: Unique, work: Work, current: Any) -> tuple[str, ...]:
         values = (claims._value(work, current, column.name) for column in self.columns)
-        return tuple(map(claims.dumps, values))
+        return tuple(map(dumps, values))
 
     patch.setattr(Unique, "claim", claim)
 

@@ -68,7 +68,7 @@ class Report:
 class World:
     """Runs once: `World(seed, folder).run()`."""
 
-    def __init__(self, plan: Plan, folder: Path, *, show: bool = False) -> None:
+    def __init__(self, plan: Plan, folder: Path, trace: Trace) -> None:
         self.plan = plan
         self._source = plan.source
         self._chance = self._source("world")
@@ -78,7 +78,7 @@ class World:
         self._queue: list[tuple[int, int, Callable[[], object]]] = []
         self._scheduled = 0
         self._end_ms = self._time.ms + round(plan.days * DAY)
-        self.trace = Trace(show=show)
+        self.trace = trace
         self.faults = Faults(self._source("faults"), scale=plan.faults)
         self.reached: Counter[str] = Counter()
         self._service_clock = Clock(self._time)
@@ -339,12 +339,12 @@ def folder() -> Iterator[Path]:
 
 def run_world(seed: int, *, show: bool = False, **asked: Any) -> Report:
     """Run one world. A failure tells how it is replayed, and what happened last."""
+    trace = Trace(show=show)
     with folder() as path:
-        world = World(plan(seed, **asked), path, show=show)
         try:
-            return world.run()
+            return World(plan(seed, **asked), path, trace).run()
         except Exception as error:
-            raise Failed(_told(seed, asked, error, world.trace)) from error
+            raise Failed(_told(seed, asked, error, trace)) from error
 
 
 class Failed(AssertionError):
