@@ -265,3 +265,11 @@ def test_a_cascade_keeps_the_row_above_for_the_one_below() -> None:
     assert [list(replica.table(name)) for name in ("house", "room", "bed")] == [["1"]] * 3
     replica.apply([delete("bed", 1, 5)])
     assert not replica.table("house") and set(replica.parked()) == {("room", "1")}
+
+
+def test_a_cleared_reference_dies_with_its_row() -> None:
+    replica = Replica(":memory:", houses("SET NULL"))
+    replica.apply([create("house", 1, 1), create("room", 1, 2, house=1), delete("house", 1, 3)])
+    replica.apply([delete("room", 1, 4), create("room", 1, 5)])  # by who knows no houses
+    replica.apply([create("house", 1, 6)])
+    assert replica.table("room") == {"1": {"house": None}}
