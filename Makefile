@@ -63,6 +63,10 @@ schema: $(VENV)/.dev ## Write schema.graphql from the code
 sim: $(VENV)/.dev ## Simulate for longer than the tests do (SIM_ARGS="--seed 42 --show" to replay one)
 	$(RUN) tests.system.simulation $(SIM_ARGS)
 
+.PHONY: plants
+plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant a third)
+	PLANTS=all $(RUN) pytest -q tests/system/test_planted.py
+
 .PHONY: bench
 bench: $(VENV)/.dev ## Measure against limits of the same run (BENCH_ARGS=--quick for a minute)
 	$(RUN) benchmarks $(BENCH_ARGS)

@@ -334,13 +334,13 @@ def _prepared(work: Work, *, recreated: bool) -> Work:
     values = {**state.held, **work.written} if state.held else work.written
     state.held = {name: value for name, value in values.items() if name not in names}
     work.written = {name: value for name, value in values.items() if name in names}
-    for name in work.written:
-        state.cleared.pop(name, None)
     if recreated:
         for name in names:
             if state.version_of(name) is None:
                 work.written[name] = work.tracked.default_wire(name)
         work.written |= state.ruled(work.tracked.rules)
+    for name in work.written:
+        state.cleared.pop(name, None)
     return work
 
 

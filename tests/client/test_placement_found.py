@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import peewee
 import pytest
@@ -18,14 +18,14 @@ from .test_apply import Models, Replica, entry
 
 def houses(on_delete: str | None) -> Models:
     class House(SyncModel):
-        id = peewee.IntegerField(primary_key=True)
+        number = peewee.IntegerField(primary_key=True)
         name = peewee.CharField(default="none")
 
         class Meta:
             table_name = "house"
 
     class Room(SyncModel):
-        id = peewee.IntegerField(primary_key=True)
+        number = peewee.IntegerField(primary_key=True)
         house = peewee.ForeignKeyField(House, null=True, on_delete=on_delete)
 
         class Meta:
@@ -34,9 +34,34 @@ def houses(on_delete: str | None) -> Models:
     return {"House": House, "Room": Room}
 
 
+def nested() -> Models:
+    class House(SyncModel):
+        number = peewee.IntegerField(primary_key=True)
+
+        class Meta:
+            table_name = "house"
+
+    class Room(SyncModel):
+        number = peewee.IntegerField(primary_key=True)
+        house = peewee.ForeignKeyField(House, on_delete="CASCADE")
+        beside = peewee.ForeignKeyField("self", null=True)
+
+        class Meta:
+            table_name = "room"
+
+    class Bed(SyncModel):
+        number = peewee.IntegerField(primary_key=True)
+        room = peewee.ForeignKeyField(Room)
+
+        class Meta:
+            table_name = "bed"
+
+    return {"House": House, "Room": Room, "Bed": Bed}
+
+
 def rings() -> Models:
     class Ring(SyncModel):
-        id = peewee.IntegerField(primary_key=True)
+        number = peewee.IntegerField(primary_key=True)
         next = peewee.ForeignKeyField("self", on_delete="SET NULL")  # which it cannot be
 
         class Meta:
@@ -80,24 +105,25 @@ def pair(tmp_path: Path) -> Iterator[list[Device]]:
 
 def test_a_parent_that_is_created_again_here_gets_its_children_back(pair: list[Device]) -> None:
     one, other = pair
-    house, room = one.models
+    house, room = (cast(Any, model) for model in one.models)
+    others_room = cast(Any, other.models[1])
     with one:
-        house.create(id=1)
+        house.create(number=1)
         one.sync.sync()
     with other:
         other.sync.sync()
-        other.models[1].create(id=1, house=1)
+        others_room.create(number=1, house=1)
         other.sync.sync()
     with one:
         house.delete_by_id(1)  # without a sight of the room
         one.sync.sync()
         assert room.get_by_id(1).house_id is None
-        house.create(id=1)
+        house.create(number=1)
         one.sync.sync()
         assert room.get_by_id(1).house_id == 1
     with other:
         other.sync.sync()
-        assert other.models[1].get_by_id(1).house_id == 1
+        assert others_room.get_by_id(1).house_id == 1
 
 
 def test_a_cleared_reference_is_not_lost_with_its_row() -> None:
@@ -148,20 +174,20 @@ def test_a_kept_row_that_is_created_again_forgets_what_it_held() -> None:
 
 def test_a_kept_row_that_is_created_again_gets_back_what_was_cleared() -> None:
     class House(SyncModel):
-        id = peewee.IntegerField(primary_key=True)
+        number = peewee.IntegerField(primary_key=True)
 
         class Meta:
             table_name = "house"
 
     class Room(SyncModel):
-        id = peewee.IntegerField(primary_key=True)
+        number = peewee.IntegerField(primary_key=True)
         house = peewee.ForeignKeyField(House, null=True, on_delete="SET NULL")
 
         class Meta:
             table_name = "room"
 
     class Bed(SyncModel):
-        id = peewee.IntegerField(primary_key=True)
+        number = peewee.IntegerField(primary_key=True)
         room = peewee.ForeignKeyField(Room)
 
         class Meta:
@@ -178,10 +204,10 @@ def test_a_kept_row_that_is_created_again_gets_back_what_was_cleared() -> None:
 
 
 def test_what_is_written_in_a_new_column_is_newer_than_what_waited_for_it(tmp_path: Path) -> None:
-    def edition(number: int) -> Any:
+    def edition(*, new: bool) -> Any:
         class House(SyncModel):
-            id = peewee.IntegerField(primary_key=True)
-            if number > 1:
+            number = peewee.IntegerField(primary_key=True)
+            if new:
                 name = peewee.CharField(null=True)
 
             class Meta:
@@ -190,12 +216,12 @@ def test_what_is_written_in_a_new_column_is_newer_than_what_waited_for_it(tmp_pa
         return House
 
     log = MemorySharedLog()
-    house = edition(2)
+    house = edition(new=True)
     with Device(tmp_path / "new.db", [house], shared_log=log) as new:
-        house.create(id=1, name="old")
+        house.create(number=1, name="old")
         new.sync.sync()
     new.close()
-    with Device(tmp_path / "one.db", [edition(1)], shared_log=log) as one:
+    with Device(tmp_path / "one.db", [edition(new=False)], shared_log=log) as one:
         one.sync.sync()
     one.close()
     with Device(tmp_path / "one.db", [house], shared_log=log, create=False, tracked=False) as one:
@@ -205,3 +231,45 @@ def test_what_is_written_in_a_new_column_is_newer_than_what_waited_for_it(tmp_pa
         one.sync.sync()
         assert house.get_by_id(1).name == "new"
     one.close()
+
+
+def test_unique_values_are_passed_on_in_a_circle() -> None:
+    class Seat(SyncModel):
+        number = peewee.IntegerField(primary_key=True)
+        who = peewee.CharField(unique=True)
+
+        class Meta:
+            table_name = "seat"
+
+    replica = Replica(":memory:", {"Seat": Seat})
+    replica.apply([create("seat", pk, pk, who=who) for pk, who in enumerate("abc", 1)])
+    replica.apply([modify("seat", pk, 10 + pk, who=who) for pk, who in enumerate("bca", 1)])
+    assert [row["who"] for row in replica.table("seat").values()] == ["b", "c", "a"]
+    assert not replica.parked()
+
+
+def test_dead_rows_do_not_keep_each_other() -> None:
+    replica = Replica(":memory:", nested())
+    replica.apply([create("house", 1, 1), create("room", 1, 2, house=1, beside=2)])
+    replica.apply([create("room", 2, 3, house=1, beside=1), create("bed", 1, 4, room=2)])
+    replica.apply([delete("room", 1, 5), delete("room", 2, 6)])
+    assert list(replica.table("room")) == ["1", "2"], "kept for the bed, and for that room"
+    replica.apply([delete("bed", 1, 7)])
+    assert replica.table("room") == {}
+
+
+def test_a_cascade_keeps_the_row_above_for_the_one_below() -> None:
+    replica = Replica(":memory:", nested())
+    replica.apply([create("house", 1, 1), create("room", 1, 2, house=1)])
+    replica.apply([create("bed", 1, 3, room=1), delete("house", 1, 4)])
+    assert [list(replica.table(name)) for name in ("house", "room", "bed")] == [["1"]] * 3
+    replica.apply([delete("bed", 1, 5)])
+    assert not replica.table("house") and set(replica.parked()) == {("room", "1")}
+
+
+def test_a_cleared_reference_dies_with_its_row() -> None:
+    replica = Replica(":memory:", houses("SET NULL"))
+    replica.apply([create("house", 1, 1), create("room", 1, 2, house=1), delete("house", 1, 3)])
+    replica.apply([delete("room", 1, 4), create("room", 1, 5)])  # by who knows no houses
+    replica.apply([create("house", 1, 6)])
+    assert replica.table("room") == {"1": {"house": None}}

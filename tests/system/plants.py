@@ -85,8 +85,8 @@ def cursor_is_a_time(patch: Patch) -> None:
 def cursor_is_the_readers_now(patch: Patch) -> None:
     """In positions: as far as the log will have come by then."""
 
-    def around(original: Any, self: Store, db: Any, log: Any, found: Any, more: bool) -> Any:
-        page = original(self, db, log, found, more)
+    def around(original: Any, self: Store, db: Any, log: Any, found: Any, *rest: Any) -> Any:
+        page = original(self, db, log, found, *rest)
         ahead = page.cursor._replace(seq=page.cursor.seq + 1)
         return page if found else replace(page, cursor=ahead)
 
@@ -255,17 +255,6 @@ def no_tombstones(patch: Patch) -> None:
         return (*record[:3], None, None, *record[5:])
 
     wrap(patch, Versions, "_record", around)
-
-
-@plant("values that the table keeps are held as well (found by test_reconcile)")
-def held_twice(patch: Patch) -> None:
-    def around(original: Any, state: RowState, version: Version, written: Any, known: Any) -> Any:
-        before = dict(state.held)
-        for name in original(state, version, written, known):
-            state.held[name] = before.get(name, known[name])
-        return set()
-
-    wrap(patch, reconcile, "_delete", around)
 
 
 # -- parents and parking --------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """A fleet under faults converges, loses nothing, and nobody is stuck; every run can be replayed.
 
-For longer: `python -m tests.system.simulation --seconds 3600`.
+For longer: `make sim SIM_ARGS="--seconds 3600"`.
 """
 
 from __future__ import annotations
@@ -14,39 +14,29 @@ import pytest
 
 from sharedlog.reconcile import RowState
 
+from .simulation.faults import RATES
 from .simulation.fleet import run_fleet
 from .simulation.notebook import SHAPES
 from .simulation.oracle import Expected, expected
 from .simulation.service import Logged
 from .simulation.world import Failed, run_world
 
-DEVICE_DAYS = 120
-FAULTS = 600
+DEVICE_DAYS = 1_000
+FAULTS = 2_500
+SECONDS_MAX = 300
+"""Only a bound for machines that are busy with other things: about 45 s on two idle cores."""
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_a_fleet_under_faults_comes_to_rest_equal(capsys: pytest.CaptureFixture[str]) -> None:
-    totals = run_fleet(seconds=180, device_days=DEVICE_DAYS, faults_wanted=FAULTS)
+    totals = run_fleet(seconds=SECONDS_MAX, device_days=DEVICE_DAYS, faults_wanted=FAULTS)
     with capsys.disabled():
         sys.stdout.write(f"\nsimulation: {totals}\n")
-    assert totals.device_days >= 100
-    assert totals.faults.total() >= 300
-    assert len(totals.faults) >= 15, "some kinds of faults never strike"
-    assert len(totals.reached) >= 7, "some situations never come about"
-
-
-def test_a_world_in_which_three_times_as_much_goes_wrong(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    totals = run_fleet(first=1_000, seconds=30, device_days=40, days=1.5, faults=3.0)
-    with capsys.disabled():
-        sys.stdout.write(f"\nsimulation, hard: {totals}\n")
-    assert totals.faults.total() >= 200
-
-
-def test_the_shared_log_in_memory_does_as_well() -> None:
-    run_fleet(first=2_000, seconds=20, device_days=40, memory=True)
+    assert totals.device_days >= DEVICE_DAYS
+    assert totals.faults.total() >= FAULTS
+    assert set(totals.faults) == set(RATES), "some kinds of faults never strike"
+    assert len(totals.reached) >= 16, "some situations never come about"
 
 
 def test_the_same_seed_is_the_same_run() -> None:
@@ -70,10 +60,10 @@ def test_a_failure_says_how_it_is_replayed(monkeypatch: pytest.MonkeyPatch) -> N
     messages = []
     for _ in range(2):
         with pytest.raises(Failed) as failure:
-            run_fleet(first=1, seconds=30, days=1)
+            run_fleet(processes=1, days=1)
         messages.append(str(failure.value))
     assert messages[0] == messages[1]
-    assert "python -m tests.system.simulation --seed 1 --days 1 --faults 1.0" in messages[0]
+    assert "python -m tests.system.simulation --seed 1 --days 1" in messages[0]
 
 
 # -- the oracle itself ----------------------------------------------------------------------

@@ -115,7 +115,7 @@ class Drawing:
         if chance.random() < 0.25:
             kind = chance.choice((TEXT, INTEGER))
             return Column(name, kind, default=kind.values[0])
-        unique = kind in kinds.SINGLY and chance.random() < 0.25
+        unique = kind in kinds.SINGLY and chance.random() < 0.5
         return Column(name, kind, null=chance.random() < 0.6, unique=unique)
 
     def _unique(self, shape: Shape) -> tuple[tuple[str, ...], ...]:
@@ -123,7 +123,7 @@ class Drawing:
         names = [c.name for c in shape.others if c.parent or c.kind in kinds.UNIQUE]
         if len(shape.key) > 1:
             names.append(shape.key[0])
-        if len(names) < 2 or self._chance.random() < 0.6:
+        if len(names) < 2 or self._chance.random() < 0.5:
             return ()
         return (tuple(self._chance.sample(names, 2)),)
 

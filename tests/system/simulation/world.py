@@ -68,7 +68,7 @@ class Report:
 class World:
     """Runs once: `World(seed, folder).run()`."""
 
-    def __init__(self, plan: Plan, folder: Path, *, show: bool = False) -> None:
+    def __init__(self, plan: Plan, folder: Path, trace: Trace) -> None:
         self.plan = plan
         self._source = plan.source
         self._chance = self._source("world")
@@ -78,7 +78,7 @@ class World:
         self._queue: list[tuple[int, int, Callable[[], object]]] = []
         self._scheduled = 0
         self._end_ms = self._time.ms + round(plan.days * DAY)
-        self.trace = Trace(show=show)
+        self.trace = trace
         self.faults = Faults(self._source("faults"), scale=plan.faults)
         self.reached: Counter[str] = Counter()
         self._service_clock = Clock(self._time)
@@ -115,10 +115,14 @@ class World:
         if isinstance(event, Restamped):
             self.reached["timestamps corrected"] += 1
         elif isinstance(event, Reconciled):
-            self.reached["conflicts"] += len(event.applied.conflicts)
-            self.reached["pages with parked rows"] += event.applied.parked > 0
-            self.reached["pages with unreadable entries"] += event.applied.unreadable > 0
-            self.reached["rows deleted by others"] += event.applied.deleted
+            applied = event.applied
+            self.reached["conflicts"] += len(applied.conflicts)
+            self.reached["pages with unreadable entries"] += applied.unreadable > 0
+            self.reached["rows deleted by others"] += applied.deleted
+            self.reached["rows that came back"] += len(applied.returned)
+            self.reached["dead rows kept"] += len(applied.kept)
+            for parked in applied.newly_parked:
+                self.reached[f"rows parked: {parked.code}"] += 1
 
     # -- time ----------------------------------------------------------------------------
 
@@ -335,12 +339,12 @@ def folder() -> Iterator[Path]:
 
 def run_world(seed: int, *, show: bool = False, **asked: Any) -> Report:
     """Run one world. A failure tells how it is replayed, and what happened last."""
+    trace = Trace(show=show)
     with folder() as path:
-        world = World(plan(seed, **asked), path, show=show)
         try:
-            return world.run()
+            return World(plan(seed, **asked), path, trace).run()
         except Exception as error:
-            raise Failed(_told(seed, asked, error, world.trace)) from error
+            raise Failed(_told(seed, asked, error, trace)) from error
 
 
 class Failed(AssertionError):
