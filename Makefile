@@ -59,6 +59,10 @@ format: $(VENV)/.dev ## Format the code and sort the imports
 schema: $(VENV)/.dev ## Write schema.graphql from the code
 	$(BIN)/sharedlog schema --output schema.graphql
 
+.PHONY: fixtures
+fixtures: $(VENV)/.dev ## Write what this version leaves behind (tests/fixtures); never after its release
+	$(RUN) tests.fixtures.make
+
 .PHONY: sim
 sim: $(VENV)/.dev ## Simulate for longer than the tests do (SIM_ARGS="--seed 42 --show" to replay one)
 	$(RUN) tests.system.simulation $(SIM_ARGS)

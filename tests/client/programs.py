@@ -156,6 +156,7 @@ class Phone:
         version: int = 1,
         programs: Sequence[Program] = PROGRAMS,
     ) -> None:
+        self.path = path
         self.version = version
         self._programs = programs
         self._log = log

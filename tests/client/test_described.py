@@ -144,7 +144,7 @@ def outcome(convert: Callable[[Any], Any], value: Any) -> str:
 def test_what_a_file_says_of_the_application(open_device: OpenDevice) -> None:
     device = open_device([Head])
     said = {"foreign_keys": True, "serializer": False, "processors": False}
-    assert application(device.sync.journal) == said
+    assert application(device.sync.journal) == {**said, "schema": 1, "upgraders": False}
 
 
 def test_what_is_noted_follows_the_program(open_device: OpenDevice) -> None:

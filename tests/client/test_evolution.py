@@ -23,6 +23,7 @@ from sharedlog import (
     Sync,
     SyncModel,
 )
+from sharedlog.inspection import opened
 from sharedlog.remote import Outgoing
 from tests.client.devices import PRAGMAS
 from tests.client.programs import (
@@ -356,6 +357,27 @@ def deliver(world: World, device: str, *changes: dict[str, Any]) -> None:
     start = world.clock() * 1024
     entries = [Outgoing(start + n, n, json.dumps(change)) for n, change in enumerate(changes)]
     world.log.write(device, entries, after=None, now_ms=0, limit=100, byte_limit=1_000_000)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_device_is_verified_against_entries_of_all_versions(world: World, version: int) -> None:
+    phone, other = world.phone(), world.phone(2)
+    phone.put("a", title="x", price=2)
+    other.put("b", heading="y", price=3)
+    world.settle()
+    phone.put("a", title="unsent", price=4)
+    phone.upgrade(version)
+    phone.put("c", heading="z")
+    with phone.running() as sync:
+        verified = sync.verify()
+        assert (verified.equal, verified.rows) == (True, 3)
+        sync.sync()
+    with opened(phone.path) as file:
+        if version == 2:
+            assert file.verify(world.log, 9, lambda _: None).equal
+        else:
+            with pytest.raises(ConfigurationError, match="upgrades older ones"):
+                file.verify(world.log, 9, lambda _: None)
 
 
 # -- values ------------------------------------------------------------------------------
