@@ -162,14 +162,15 @@ class Device:
         return self._said(self.sync_object.sync)
 
     def _said(self, way: Callable[[], Any]) -> str:
-        self.has_synced = False
         try:
             result = way()
         except ConnectionFailed:
+            self.has_synced = False
             return f"{way.__name__} failed"
         except ServiceFailed as error:
             if error.service_code != "CLOCK_AHEAD":
                 raise
+            self.has_synced = False
             return f"{way.__name__} failed: the service lives in the past"
         self.has_synced = way.__name__ == "sync"
         counts = (result.sent, result.received, result.created, result.modified, result.deleted)
