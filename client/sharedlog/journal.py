@@ -285,8 +285,7 @@ class Journal(State):
     def written_after(self, ticks: int, limit: int) -> list[LocalEntry]:
         """The next local entries that are in the shared log or on their way to it."""
         cursor = self.run(
-            f"{_SELECT} "
-            f"WHERE ticks > ? AND status <> {REFUSED} ORDER BY ticks LIMIT ?",
+            f"{_SELECT} WHERE ticks > ? AND status <> {REFUSED} ORDER BY ticks LIMIT ?",
             (ticks, limit),
         )
         return [LocalEntry(*row) for row in cursor.fetchall()]
