@@ -1,9 +1,10 @@
 """Carrying over what a device knows to a program whose models changed. Once an upgrade.
 
 The application migrates its own tables. What is kept beside them follows here: the states of rows
-get the names of today, held values pass the upgraders, and values that were held for a name that
-is known now come into the tables. Local entries stay as they were recorded: an entry may have
-reached the log already, and the same entry must not have two contents.
+get the names of today and held values pass the upgraders, before anything is recorded; what was
+held for a name that is known now comes into the tables, before anything is exchanged. Local
+entries stay as they were recorded: an entry may have reached the log already, and the same entry
+must not have two contents.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .changes import DELETE, MODIFY, Change, Entry, Wire, dumps, loads
+from .changes import DELETE, Entry, dumps, loads
 from .clock import BEFORE_TRACKING
 from .errors import EntryUnreadable
 from .exchange import Replica
 from .formerly import Fields
 from .journal import CHUNK
-from .reconcile import BIRTH, RowState
+from .reconcile import RowState
 from .registry import Registry
-from .restating import changes_of, forget, rename_fields
+from .restating import ASIDE, changes_of, forget, rename_fields, upgrade
 from .tracked import Tracked
 
-ASIDE = "sharedlog_aside "
-"""Begins the collection of what stands in no table, until the rows of a table have its names."""
-
-VALUES = "(held IS NOT NULL OR buried IS NOT NULL OR cleared IS NOT NULL)"
+VALUES = "coalesce(held, buried, cleared, writes) IS NOT NULL"
 """The rows with values beside their tables."""
+
+LEARNED = "learned"
+"""Where it is kept what is still to be brought into the tables: new fields by collection."""
 
 
 class Carryover:
@@ -39,12 +40,12 @@ class Carryover:
         self._applier = replica.applier
         self._encode = replica.pipeline.encode
         self._evolution = replica.pipeline.evolution
-        self._names = replica.pipeline.evolution.names
+        self._names = registry.names
         self._registry = registry
-        self._aside: dict[str, Tracked] = {}
 
-    def run(self) -> None:
-        """Compare the program with the last one; do nothing if it is the same, or the first."""
+    def begin(self) -> None:
+        """Compare the program with the last one, and let the states of rows follow it. Writes to
+        no table of the application; does nothing if the program is the same, or the first."""
         program = {
             "schema": self._evolution.schema,
             "tables": {tracked.collection: sorted(tracked.names) for tracked in self._registry},
@@ -53,39 +54,53 @@ class Carryover:
         before, now = self._journal.state("program"), dumps(program)
         if before != now:
             if before is not None:
-                self._carry_over(loads(before))
+                self._follow(loads(before))
             self._journal.set_state(program=now)
 
-    def _carry_over(self, last: Mapping[str, Any]) -> None:
-        self._aside = {}
+    def finish(self) -> None:
+        """Bring into the tables what can stand there now. They have to be migrated."""
+        found = self._journal.state(LEARNED)
+        if found is None:
+            return
+        self._versions.fold_local()  # what was written here since is newer
+        for aside in self._asides():
+            self._merge_again(aside)
+        learned = [(self._registry.collection(name), names) for name, names in loads(found).items()]
+        self._applier.release_held([(t, frozenset(names)) for t, names in learned if t])
+        self._journal.set_state(**{LEARNED: None})
+
+    def _follow(self, last: Mapping[str, Any]) -> None:
+        for aside in self._asides():  # of an earlier upgrade
+            collection, *what = _said_of(aside)
+            self._rename_rows(aside, _aside(self._names.table(collection), *what))
         for tracked in self._registry:
             self._rename_fields(tracked)
-        learned = []
+        learned = loads(self._journal.state(LEARNED) or "{}")
         for tracked in self._registry:
             own = self._rename_table(tracked, last["tables"])
-            if new := tracked.names.difference(last["tables"].get(own, ())):
-                learned.append((tracked, new))
+            new = tracked.names.difference(last["tables"].get(own, ())).union(learned.pop(own, ()))
+            if new:
+                learned[tracked.collection] = sorted(new)
+        self._journal.set_state(**{LEARNED: dumps(learned)})
         if last["schema"] < self._evolution.schema:
             self._upgrade_values(last["schema"])
-        # Only now local entries may be folded: all states have the names of today.
-        self._versions.fold_local()
-        for name, tracked in self._aside.items():
-            self._merge_again(name, tracked)
-        self._applier.release_held(learned)
 
     # -- names ---------------------------------------------------------------------------
 
     def _rename_fields(self, tracked: Tracked) -> None:
-        fields = self._names.fields.get(tracked.collection)
-        if fields:
-            for name in (tracked.collection, *self._names.of_table(tracked.collection)):
-                aside = f"{ASIDE}fields of {name}"
-                self._aside[aside] = tracked
-                self._rename_shapes(name, fields)
-                for states in self._states(name, f"fields IS NOT NULL OR {VALUES}"):
-                    clashing = {pk: rename_fields(state, fields) for pk, state in states.items()}
-                    self._versions.store(name, states.items())
-                    self._versions.store(aside, ((pk, s) for pk, s in clashing.items() if s))
+        fields, collection = self._names.fields.get(tracked.collection), tracked.collection
+        if not fields:
+            return
+        asides = [aside for aside in self._asides() if _said_of(aside)[0] == collection]
+        for name in (collection, *self._names.of_table(collection), *asides):
+            self._rename_shapes(name, fields)
+            for states in self._states(name, f"fields IS NOT NULL OR {VALUES}"):
+                clashing = {pk: rename_fields(state, fields) for pk, state in states.items()}
+                self._versions.store(name, states.items())
+                self._versions.store(
+                    _aside(collection, "fields", name),
+                    ((pk, state) for pk, state in clashing.items() if state is not None),
+                )
 
     def _rename_shapes(self, collection: str, fields: Fields) -> None:
         """The same for rows of which only a creation is known: for all of them at once."""
@@ -96,7 +111,7 @@ class Carryover:
             if new != old:
                 self._journal.run(
                     "UPDATE sharedlog_row SET shape = ? WHERE collection = ? AND shape = ? "
-                    f"AND fields IS NULL AND NOT {VALUES}",
+                    f"AND NOT (fields IS NOT NULL OR {VALUES})",
                     (self._versions.shape_number(new), collection, number),
                 )
 
@@ -108,9 +123,7 @@ class Carryover:
         if len(names) > 1:
             for name in names:
                 if name not in known:
-                    aside = f"{ASIDE}rows of {name}"
-                    self._aside[aside] = tracked
-                    self._rename_rows(name, aside)
+                    self._rename_rows(name, _aside(tracked.collection, "rows", name))
             if own != tracked.collection:
                 self._rename_rows(own, tracked.collection)
         return own
@@ -120,16 +133,22 @@ class Carryover:
             "UPDATE sharedlog_row SET collection = ? WHERE collection = ?", (new, old)
         )
 
-    def _merge_again(self, aside: str, tracked: Tracked) -> None:
+    def _merge_again(self, aside: str) -> None:
+        collection, *_ = _said_of(aside)
         for states in self._states(aside):
-            rows = {
-                pk: changes_of(tracked.collection, loads(pk), state) for pk, state in states.items()
-            }
+            rows = {pk: changes_of(collection, loads(pk), state) for pk, state in states.items()}
             self._journal.run_many(
                 "DELETE FROM sharedlog_row WHERE collection = ? AND pk = ?",
                 [(aside, pk) for pk in states],
             )
-            self._applier.merge(tracked.collection, {pk: some for pk, some in rows.items() if some})
+            self._applier.merge(collection, {pk: some for pk, some in rows.items() if some})
+
+    def _asides(self) -> list[str]:
+        cursor = self._journal.run(
+            "SELECT DISTINCT collection FROM sharedlog_row WHERE collection > ? AND collection < ?",
+            (ASIDE, ASIDE + "~"),
+        )
+        return [row[0] for row in cursor.fetchall()]
 
     def _states(self, collection: str, condition: str = "1") -> Iterator[dict[str, RowState]]:
         """The states of a collection's rows, a few hundred at a time."""
@@ -154,7 +173,7 @@ class Carryover:
             f"SELECT DISTINCT collection FROM sharedlog_row WHERE {VALUES}"
         ).fetchall()
         for (name,) in collections:
-            collection = self._aside[name].collection if name in self._aside else name
+            collection = _said_of(name)[0] if name.startswith(ASIDE) else name
             for states in self._states(name, VALUES):
                 upgraded = [
                     (pk, self._upgraded(collection, pk, state, schema))
@@ -165,18 +184,11 @@ class Carryover:
     def _upgraded(self, collection: str, pk: str, state: RowState, schema: int) -> RowState:
         """What cannot be upgraded is set aside, as if it had just arrived."""
         key = loads(pk)
-
-        def upgraded(values: Mapping[str, Wire]) -> dict[str, Wire]:
-            change = self._evolution.current(Change(MODIFY, collection, key, values, schema=schema))
-            return {} if change is None else dict(change.value or {})
-
-        buried = {name: value for name, (_, value) in state.buried.items() if name != BIRTH}
         try:
-            held, cleared = upgraded(state.held), upgraded(state.cleared)
-            buried = upgraded(buried)
+            return upgrade(state, collection, key, schema, self._evolution)
         except EntryUnreadable as error:
-            if state.born == BEFORE_TRACKING:
-                return state  # it has no entry that could be set aside
+            if state.born == BEFORE_TRACKING or state.writes:
+                return state  # it has no entries that could be set aside
             self._inbox.keep(
                 (
                     Entry(device, ticks, 0, self._encode(change._replace(schema=schema)))
@@ -186,8 +198,13 @@ class Carryover:
                 error.message,
             )
             return forget(state)
-        if len(held) < len(state.held):  # dropped
-            return forget(state)
-        state.held, state.cleared = held, cleared
-        state.buried |= {name: (state.buried[name][0], value) for name, value in buried.items()}
-        return state
+
+
+def _aside(collection: str, *what: str) -> str:
+    """The collection of what is set aside until it can be merged with the rows of this one."""
+    return ASIDE + dumps((collection, *what))
+
+
+def _said_of(aside: str) -> list[str]:
+    said: list[str] = loads(aside.removeprefix(ASIDE))
+    return said

@@ -82,4 +82,4 @@ def _upgraded(change: Change, upgrade: Upgrader, version: int) -> Change | None:
 
 def _written(change: Change) -> tuple[object, ...]:
     """What a change writes, without the values."""
-    return change.operation, change.collection, change.pk, set(change.value or ())
+    return change.operation, change.collection, change.pk, set(change.value or ()), change.rules

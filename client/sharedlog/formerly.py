@@ -14,7 +14,7 @@ written to both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -53,18 +53,23 @@ class FormerNames:
         collection = self.table(change.collection)
         fields, value, rules = self.fields.get(collection), change.value, change.rules
         if fields and value:
-            value, rules = renamed(value, fields), rules and renamed(rules, fields)
+            rules = rules and renamed(rules, fields, among=value)
+            value = renamed(value, fields)
         return change._replace(collection=collection, value=value, rules=rules)
 
 
-def renamed(value: Mapping[str, T], fields: Fields) -> dict[str, T]:
+def renamed(
+    values: Mapping[str, T], fields: Fields, *, among: Collection[str] | None = None
+) -> dict[str, T]:
     """Values under the names of today, in the same order. Of several that become one, the new
-    name's stays, or that of the former name which is declared first."""
-    sources = {new: old for old in reversed(fields) if old in value for new in fields[old]}
-    sources.update({new: new for new in sources if new in value})
+    name's stays, or that of the former name which is declared first; `among` are all that are
+    there, if not just these."""
+    among = values if among is None else among
+    sources = {new: old for old in reversed(fields) if old in among for new in fields[old]}
+    sources.update({new: new for new in sources if new in among})
     return {
         new: wire
-        for name, wire in value.items()
+        for name, wire in values.items()
         for new in fields.get(name, (name,))
         if sources.get(new, name) == name
     }

@@ -22,7 +22,6 @@ from .evolution import Evolution
 from .inbox import Inbox
 from .journal import DROPPED, OPERATION_NAMES, REFUSED, SENT, Journal
 from .layout import LAYOUT
-from .naming import former_names
 from .parking import Parked, Parking
 from .pipeline import Pipeline
 from .registry import Registry
@@ -120,12 +119,11 @@ class DeviceFile:
                 "The application seals its entries, or upgrades older ones: only it can read them.",
                 hint="Call sync.verify() in the application.",
             )
-        names = former_names(self.registry)
         replay = Replay(
             self.journal,
             self.registry,
             shared_log,
-            Pipeline(evolution=Evolution(names, noted.get("schema", FIRST_SCHEMA))),
+            Pipeline(evolution=Evolution(self.registry.names, noted.get("schema", FIRST_SCHEMA))),
             batch_size=BATCH_SIZE,
             byte_limit=BYTE_LIMIT,
         )

@@ -9,18 +9,18 @@ from typing import Any
 from .errors import ConfigurationError
 from .formerly import Fields, FormerNames
 from .models import SyncModel
-from .registry import Registry
 from .tracked import Tracked
 
 
-def former_names(registry: Registry) -> FormerNames:
-    """What the models of a registry declare, checked."""
+def former_names(by_model: Mapping[Any, Tracked]) -> FormerNames:
+    """What tracked models declare, checked."""
     tables: dict[str, str] = {}
     fields: dict[str, Fields] = {}
-    for tracked in registry:
-        for former in _former_tables(tracked, registry):
+    present = {tracked.collection for tracked in by_model.values()}
+    for tracked in by_model.values():
+        for former in _former_tables(tracked, by_model):
             other = tables.setdefault(former, tracked.collection)
-            if other != tracked.collection or registry.collection(former) is not None:
+            if other != tracked.collection or former in present:
                 raise ConfigurationError(
                     f"{tracked.model.__name__} was formerly the table {former!r}, which is "
                     "another tracked model's.",
@@ -32,19 +32,13 @@ def former_names(registry: Registry) -> FormerNames:
     return FormerNames(tables, fields)
 
 
-def _former_tables(tracked: Tracked, registry: Registry) -> Iterator[str]:
+def _former_tables(tracked: Tracked, by_model: Mapping[Any, Tracked]) -> Iterator[str]:
     yield from _names(tracked, getattr(tracked.model._meta, "formerly_table", ()))
     if not issubclass(tracked.model, SyncModel):
         # A through model that Peewee made: its name is made of those of the two tables.
-        parents = [registry.model(column.field.rel_model) for column in tracked.key]
-        pairs = product(
-            *(
-                (parent.collection, *_former_tables(parent, registry))
-                for parent in parents
-                if parent is not None
-            )
-        )
-        for pair in pairs:
+        parents = [by_model[column.field.rel_model] for column in tracked.key]
+        names = [(parent.collection, *_former_tables(parent, by_model)) for parent in parents]
+        for pair in product(*names):
             if (former := "_".join((*pair, "through"))) != tracked.collection:
                 yield former
 

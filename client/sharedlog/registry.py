@@ -10,6 +10,7 @@ import peewee
 from .declarations import declared_rules
 from .errors import AutoIncrementKey, ConfigurationError, NotASyncModel
 from .models import SyncModel
+from .naming import former_names
 from .tracked import Tracked, TrackedColumn
 
 ACTING = frozenset(("CASCADE", "SET NULL", "SET DEFAULT"))
@@ -54,6 +55,8 @@ class Registry:
         models = [tracked.model for tracked in self]
         order = peewee.sort_models(models)  # type: ignore[attr-defined]
         self.in_order = [self._by_model[model] for model in order if model in self._by_model]
+        self.names = former_names(self._by_model)
+        """What older programs call the tables and their fields."""
         self.rules = self._find_rules()
         """By collection of the parent: what the database does to children on its own."""
         self._find_buried()

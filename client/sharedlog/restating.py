@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TypeVar
+from dataclasses import replace
+from typing import TypeAlias, TypeVar
 
 from .changes import CREATE, DELETE, MODIFY, Change, Wire
 from .clock import BEFORE_TRACKING, Version
+from .evolution import Evolution
 from .formerly import Fields
-from .reconcile import BIRTH, RowState
+from .reconcile import BIRTH, Listed, RowState
 
 T = TypeVar("T")
+Values: TypeAlias = Mapping[str, Wire]
+
+ASIDE = "sharedlog_aside "
+"""Begins the name of a collection that is none: of states that are to be merged with the rows of
+another one, as soon as these are known under its names."""
 
 
 def rename_fields(state: RowState, fields: Fields) -> RowState | None:
@@ -32,6 +39,8 @@ def rename_fields(state: RowState, fields: Fields) -> RowState | None:
             version = versions.get(name) if name in state.held else None
             if version is not None and version > aside.fields.get(new, BEFORE_TRACKING):
                 aside.fields[new], aside.held[new] = version, state.held[name]
+    if state.born in aside.fields.values():
+        aside.born, aside.parked = state.born, "set aside"
 
     def renamed(values: Mapping[str, T]) -> dict[str, T]:
         result = {n: v for n, v in values.items() if n not in fields and n not in sources}
@@ -67,6 +76,35 @@ def _renamed_buried(state: RowState, fields: Fields) -> dict[str, tuple[Version,
 
 def _version(buried: tuple[Version, Wire]) -> Version:
     return buried[0]
+
+
+def upgrade(
+    state: RowState, collection: str, key: Wire, schema: int, evolution: Evolution
+) -> RowState:
+    """A state whose values beside the tables passed the upgraders from this schema version on.
+    Raises EntryUnreadable."""
+    dropped = False
+
+    def upgraded(values: Mapping[str, Wire], rules: Mapping[str, str] | None = None) -> Values:
+        nonlocal dropped
+        change = evolution.current(Change(MODIFY, collection, key, values, rules, schema))
+        dropped = dropped or change is None
+        return values if change is None else change.value or {}
+
+    def of(name: str, listed: Listed) -> Listed:
+        rules = {name: listed.rule}
+        writes = [(version, upgraded({name: o}, rules)[name]) for version, o in listed.writes]
+        return Listed(listed.rule, writes)
+
+    values = upgraded({name: value for name, (_, value) in state.buried.items() if name != BIRTH})
+    result = replace(
+        state,
+        held=dict(upgraded(state.held)),
+        cleared=dict(upgraded(state.cleared)),
+        buried={n: (v, values.get(n)) for n, (v, _) in state.buried.items()},
+        writes={name: of(name, listed) for name, listed in state.writes.items()},
+    )
+    return forget(state) if dropped else result
 
 
 def changes_of(collection: str, key: Wire, state: RowState) -> list[tuple[Version, Change]]:

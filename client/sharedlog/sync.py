@@ -41,7 +41,6 @@ from .exchange import Exchange, Replica
 from .history import HistoryEntry, history_of
 from .inbox import Inbox
 from .journal import Journal
-from .naming import former_names
 from .parking import Parked, Parking
 from .pipeline import Pipeline, Processor, Serializer
 from .registry import Registry
@@ -111,10 +110,10 @@ class Sync(Care):
         self._new_request_id = new_request_id
         self._batch_size = batch_size
         self._now = now
-        evolution = Evolution(former_names(self.registry), schema_version, upgraders or {})
+        evolution = Evolution(self.registry.names, schema_version, upgraders or {})
         self.journal = Journal(self.database, now, schema_version)
         self.inbox = Inbox(self.journal)
-        self.versions = Versions(self.journal, self.registry, evolution.names)
+        self.versions = Versions(self.journal, self.registry)
         self._parking = Parking(self.registry, self.journal, self.versions, self.inbox)
         pipeline = Pipeline(serializer, pre_send, post_receive, evolution)
         self._applier = Applier(
@@ -154,6 +153,7 @@ class Sync(Care):
             check_keys(self.database, self.registry)
             self.journal.create_tables()
             with self.journal.transaction():
+                self._carryover.begin()
                 self.inbox.try_again()
                 describe(self.journal, self.registry, self._replica.pipeline)
             self._recorder.install()
@@ -343,7 +343,7 @@ class Sync(Care):
         if not self._tables_checked:
             check_tables(self.database, self.registry)
             with self._writing():
-                self._carryover.run()
+                self._carryover.finish()
             self._tables_checked = True
 
     def _check_outside_transaction(self, method: str) -> None:

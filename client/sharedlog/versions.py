@@ -19,6 +19,7 @@ from .formerly import FormerNames, renamed
 from .journal import OPERATION_NAMES, Journal, LocalEntry, chunks
 from .reconcile import NO_FIELDS, NO_RULES, Listed, RowState
 from .registry import Registry
+from .restating import ASIDE
 from .rows import UNFIT
 from .rules import Counter, misfit, restamped
 from .tracked import Tracked
@@ -47,19 +48,14 @@ Known = Mapping[str, Mapping[str, Values]]
 class Versions:
     """The states of rows. Everything that writes needs an open transaction.
 
-    Local entries keep the names that they were recorded under; `names` says what these mean.
-    `registry` tells the merge rules of fields.
+    `registry` tells the merge rules of fields, and what the names mean that local entries were
+    recorded under: they keep these.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        registry: Registry | None = None,
-        names: FormerNames | None = None,
-    ) -> None:
+    def __init__(self, journal: Journal, registry: Registry | None = None) -> None:
         self._journal = journal
         self._tracked = registry.collection if registry else lambda name: None
-        self._names = names or FormerNames()
+        self._names = registry.names if registry else FormerNames()
         self._run = journal.run
         self._devices: dict[str, int] = {}
         self._shapes: dict[frozenset[str], int] = {}
@@ -105,7 +101,8 @@ class Versions:
             value = loads(entry.value) if entry.value is not None else None
             named = loads(entry.rules) if entry.rules else None
             if value and former:
-                value, named = renamed(value, former), named and renamed(named, former)
+                named = named and renamed(named, former, among=value)
+                value = renamed(value, former)
             change = Change(operation, collection, None, value, named)
             version = Version(entry.ticks, me)
             if rules and misfit(change, rules) is None:
@@ -249,7 +246,7 @@ class Versions:
             "UNION SELECT DISTINCT collection FROM sharedlog_row "
             "WHERE kept IS NOT NULL OR cleared IS NOT NULL"
         )
-        return {row[0] for row in cursor.fetchall()}
+        return {row[0] for row in cursor.fetchall() if not row[0].startswith(ASIDE)}
 
     def _read(self, collection: str, found: list[tuple[Any, ...]]) -> dict[str, RowState]:
         if not found:
@@ -289,10 +286,10 @@ class Versions:
     ) -> dict[str, Listed]:
         """Listed writes. Those that were listed for another rule than the model has now say
         nothing; of a table that is not known (any more) they stay as they are."""
-        tracked = self._tracked(collection)
+        tracked, former = self._tracked(collection), self._names.fields.get(collection, {})
         found = {}
         for name, (of, writes) in stored.items():
-            rule = tracked.rules.get(name) if tracked else None
+            rule = tracked.rules.get(former.get(name, (name,))[0]) if tracked else None
             if tracked is None or (rule is not None and rule.name == of):
                 some = [(_version(t, devices[d]), operand) for t, d, operand in writes]
                 found[name] = Listed(of, some)

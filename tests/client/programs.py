@@ -16,7 +16,7 @@ from typing import Any
 import peewee
 from peewee import CharField, ForeignKeyField, IntegerField, TextField
 
-from sharedlog import Change, MemorySharedLog, Sync, SyncModel
+from sharedlog import Change, Counter, Maximum, MemorySharedLog, Sync, SyncModel
 from tests.client.devices import PRAGMAS
 
 
@@ -134,6 +134,67 @@ RENAMED = (
 """An application of which one field gets other names, and nothing else changes."""
 
 
+class Tally(SyncModel):
+    key = CharField(primary_key=True)
+    title = TextField(default="")
+    count = IntegerField(default=0)
+    best = IntegerField(default=0)
+
+    class Meta:
+        merge = {"count": Counter(), "best": Maximum()}  # noqa: RUF012
+
+
+class Stock(SyncModel):
+    key = CharField(primary_key=True)
+    heading = TextField(default="")
+    pieces = IntegerField(default=0)
+    best = IntegerField(default=0)
+
+    class Meta:
+        formerly_table = "tally"
+        formerly = {"heading": "title", "pieces": "count"}  # noqa: RUF012
+        merge = {"pieces": Counter(), "best": Maximum()}  # noqa: RUF012
+
+
+class TopStock(SyncModel):
+    key = CharField(primary_key=True)
+    heading = TextField(default="")
+    pieces = IntegerField(default=0)
+    top = IntegerField(default=0)
+
+    class Meta:
+        table_name = "stock"
+        formerly_table = "tally"
+        formerly = {"heading": "title", "pieces": "count", "top": "best"}  # noqa: RUF012
+        merge = {"pieces": Counter(), "top": Maximum()}  # noqa: RUF012
+
+
+def best_to_top(change: Change) -> Change:
+    value = dict(change.value or {})
+    if "top" in value:
+        value["top"] *= 10
+    return change._replace(value=value)
+
+
+RULED = (
+    Program([Tally]),
+    Program(
+        [Stock],
+        [
+            "ALTER TABLE tally RENAME TO stock",
+            "ALTER TABLE stock RENAME COLUMN title TO heading",
+            "ALTER TABLE stock RENAME COLUMN count TO pieces",
+        ],
+    ),
+    Program(
+        [TopStock],
+        ["ALTER TABLE stock RENAME COLUMN best TO top", "UPDATE stock SET top = top * 10"],
+        {"schema_version": 2, "upgraders": {1: best_to_top}},
+    ),
+)
+"""An application whose fields have merge rules."""
+
+
 class Clock:
     """One time for everybody: a millisecond later each time it is asked."""
 
@@ -195,6 +256,13 @@ class Phone:
             note = self.program.note
             if not note.update(**values).where(note.key == key).execute():
                 note.create(key=key, **values)
+
+    def add(self, name: str, key: str, number: int) -> None:
+        """Add to a number of a note that is there."""
+        with self.running():
+            note = self.program.note
+            field = note._meta.fields[name]
+            note.update({field: field + number}).where(note.key == key).execute()
 
     def delete(self, key: str) -> None:
         with self.running():

@@ -29,6 +29,7 @@ from tests.client.devices import PRAGMAS
 from tests.client.programs import (
     PROGRAMS,
     RENAMED,
+    RULED,
     Clock,
     Folder,
     Memo,
@@ -160,8 +161,40 @@ def test_devices_that_upgrade_whenever_they_like_end_equal(
     world.close()
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(STEP, max_size=24), st.integers(0, 2**32))
+def test_fields_with_rules_are_carried_over_with_all_their_writes(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, str, str]], seed: int
+) -> None:
+    world = World(tmp_path_factory.mktemp("world"))
+    for _ in range(3):
+        world.phone(programs=RULED)
+    numbers = itertools.count(1)
+    for place, what, key in steps:
+        do(world.phones[place], what, key, next(numbers))
+    for phone in random.Random(seed).sample(world.phones, 3):
+        phone.upgrade(3)
+    world.settle()
+
+    for phone in world.phones:
+        assert phone.notes() == world.phones[0].notes()
+        with phone.running() as sync:
+            assert sync.parked() == []
+            assert sync.verify().equal  # with what a program of today makes of the whole log
+    world.close()
+
+
 def do(phone: Phone, what: str, key: str, number: int) -> None:
     fields = phone.program.note._meta.fields
+    if "count" in fields or "pieces" in fields:
+        count = "count" if "count" in fields else "pieces"
+        best = "top" if "top" in fields else "best"
+        if what == "price":
+            phone.add(count, key, number)
+            return
+        if what == "colour":
+            phone.put(key, **{best: number % 5})
+            return
     if what == "name":
         phone.put(key, **{name_of(phone): f"{number}"})
     elif what == "price":
