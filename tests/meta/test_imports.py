@@ -56,11 +56,11 @@ SERVICE_LAYERS = (
     {"database"},
     {"beginnings"},
     {"appending", "paging"},
-    {"browsing"},
+    {"browsing", "devices", "places"},
     {"store"},
     {"auth", "writer"},
     {"faults", "documents", "wire"},
-    {"overview", "guard", "graphiql"},
+    {"overview", "guard", "graphiql", "arguments"},
     {"schema"},
     {"app"},
     {"serving"},
@@ -77,8 +77,18 @@ DATABASE = {"peewee", "playhouse", "sqlite3", "apsw", "psycopg"}
 NETWORK = {"gql", "graphql", "httpx2", "socket", "http", "urllib", "asyncio", "ssl", "websockets"}
 
 PURE = {"clock", "changes", "orders", "reconcile", "rules"}
-STORE_SIDE = {"tables", "database", "beginnings", "appending", "paging", "browsing", "store"}
-GRAPHQL_SIDE = {"wire", "overview", "documents", "faults", "schema", "app"}
+STORE_SIDE = {
+    "tables",
+    "database",
+    "beginnings",
+    "appending",
+    "paging",
+    "browsing",
+    "devices",
+    "places",
+    "store",
+}
+GRAPHQL_SIDE = {"wire", "overview", "arguments", "documents", "faults", "schema", "app"}
 
 MODULES = [
     pytest.param(package, name, path, id=f"{package}.{name}")
