@@ -11,8 +11,10 @@ from .errors import (
     ConfigurationError,
     ConnectionFailed,
     DeviceRefused,
+    DeviceUnknown,
     EntryUnreadable,
     EpochChanged,
+    LineageChanged,
     MissingToken,
     NotASyncModel,
     NotParked,
@@ -30,10 +32,11 @@ from .history import HistoryEntry
 from .memory import MemorySharedLog
 from .models import SyncModel, uuid7
 from .parking import Parked
-from .remote import GraphQLSharedLog, HttpTransport, LocalTransport, SharedLog, Transport
+from .remote import GraphQLSharedLog, SharedLog
 from .rules import Counter, Custom, Maximum, Members, Minimum
 from .status import Failure, Status
 from .sync import Sync
+from .transports import HttpTransport, LocalTransport, Transport
 from .verify import Verified
 
 __all__ = [
@@ -48,6 +51,7 @@ __all__ = [
     "Counter",
     "Custom",
     "DeviceRefused",
+    "DeviceUnknown",
     "Difference",
     "Digest",
     "Entry",
@@ -58,6 +62,7 @@ __all__ = [
     "GraphQLSharedLog",
     "HistoryEntry",
     "HttpTransport",
+    "LineageChanged",
     "LocalTransport",
     "Maximum",
     "Members",
