@@ -85,7 +85,7 @@ def high_water_mark(pid: int | str = "self") -> float:
 
 def _sync(path: str, url: str, token: str) -> None:
     log = GraphQLSharedLog(HttpTransport(url, token))
-    log.register("warm up", "warm up")
+    log.register("warm up", "warm-up")
     device = Device(Path(path), log)
     before = high_water_mark()
     device.sync.sync()

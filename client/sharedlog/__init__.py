@@ -12,8 +12,10 @@ from .errors import (
     ConnectionFailed,
     DatabaseTooNew,
     DeviceRefused,
+    DeviceUnknown,
     EntryUnreadable,
     EpochChanged,
+    LineageChanged,
     MigrationRefused,
     MissingToken,
     NotASyncModel,
@@ -33,10 +35,11 @@ from .keys import MigratedKeys, MigratedTable, migrate_keys
 from .memory import MemorySharedLog
 from .models import SyncModel, uuid7
 from .parking import Parked
-from .remote import GraphQLSharedLog, HttpTransport, LocalTransport, SharedLog, Transport
+from .remote import GraphQLSharedLog, SharedLog
 from .rules import Counter, Custom, Maximum, Members, Minimum
 from .status import Failure, Status
 from .sync import Sync
+from .transports import HttpTransport, LocalTransport, Transport
 from .verify import Verified
 
 __all__ = [
@@ -52,6 +55,7 @@ __all__ = [
     "Custom",
     "DatabaseTooNew",
     "DeviceRefused",
+    "DeviceUnknown",
     "Difference",
     "Digest",
     "Entry",
@@ -62,6 +66,7 @@ __all__ = [
     "GraphQLSharedLog",
     "HistoryEntry",
     "HttpTransport",
+    "LineageChanged",
     "LocalTransport",
     "Maximum",
     "Members",

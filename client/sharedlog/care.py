@@ -14,11 +14,12 @@ from .adopt import Adopted, Adoption
 from .clock import TICKS_PER_MS, Now
 from .digest import Digest, take_digest
 from .errors import UnsentWork
-from .exchange import Replica
+from .identity import Identity
 from .inbox import Inbox
 from .journal import Journal
 from .registry import Registry
 from .replay import Replay
+from .replica import Replica
 from .reset import count_unshared, finish, forget, is_resetting
 from .status import Status, read_status
 from .verify import LISTED, Verification, Verified
@@ -35,6 +36,7 @@ class Care(ABC):
     journal: Journal
     inbox: Inbox
     versions: Versions
+    identity: Identity
     _replica: Replica
     _now: Now
 
@@ -172,6 +174,7 @@ class Care(ABC):
             if not force and (count := count_unshared(self.journal)):
                 raise UnsentWork(count)
             forget(self.journal)
+            self.identity.prepare()
 
     def _finish_reset(self) -> bool:
         """Record what the log never heard of, once all of it was read after a reset; return

@@ -15,11 +15,11 @@ from typing import Any
 from .changes import DELETE, Entry, dumps, loads
 from .clock import BEFORE_TRACKING
 from .errors import EntryUnreadable
-from .exchange import Replica
 from .formerly import Fields
 from .journal import CHUNK
 from .reconcile import RowState
 from .registry import Registry
+from .replica import Replica
 from .restating import ASIDE, changes_of, forget, rename_fields, upgrade
 from .tracked import Tracked
 

@@ -27,7 +27,8 @@ from .inspection import (
     saved_digest,
 )
 from .parking import Parked
-from .remote import GraphQLSharedLog, HttpTransport
+from .remote import GraphQLSharedLog
+from .transports import HttpTransport
 from .verify import Verified
 
 if TYPE_CHECKING:

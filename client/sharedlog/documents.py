@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-WHO_AM_I = "query WhoAmI { sharedSyncLog { viewer } }"
+ABOUT = """query About {
+  sharedSyncLog { viewer limits { entryBytes batchEntries batchBytes } }
+}"""
 
-CREATE_DEVICE_ID = """mutation CreateDeviceId($userId: ID!, $name: String, $requestId: ID) {
-  sharedSyncLog { createDeviceId(userId: $userId, name: $name, requestId: $requestId) }
+CREATE_DEVICE_ID = """mutation CreateDeviceId($userId: ID!, $name: String, $deviceId: ID) {
+  sharedSyncLog { createDeviceId(userId: $userId, name: $name, deviceId: $deviceId) }
 }"""
 
 WRITE_ENTRIES = """mutation WriteEntries(
   $userId: ID!, $deviceId: ID!, $packed: PackedEntries!, $now: Float, $after: Cursor,
-  $batchSize: Int!, $byteLimit: Int!
+  $batchSize: Int!, $byteLimit: Int!, $lineage: ID
 ) {
   sharedSyncLog {
     writeEntries(
       userId: $userId, deviceId: $deviceId, packed: $packed, now: $now, after: $after,
-      withUpdate: true, batchSize: $batchSize, byteLimit: $byteLimit
+      withUpdate: true, batchSize: $batchSize, byteLimit: $byteLimit, lineage: $lineage
     ) {
-      accepted duplicates epoch serverTime
+      accepted duplicates epoch lineage serverTime
       rejected { index code reason }
       update { packed cursor hasMore epoch serverTime }
     }
@@ -25,13 +27,24 @@ WRITE_ENTRIES = """mutation WriteEntries(
 }"""
 
 GET_UNSYNCED_ENTRIES = """query GetUnsyncedEntries(
-  $userId: ID!, $deviceId: ID!, $after: Cursor, $batchSize: Int!, $byteLimit: Int!
+  $userId: ID!, $deviceId: ID!, $after: Cursor, $batchSize: Int!, $byteLimit: Int!, $lineage: ID
 ) {
   sharedSyncLog {
     getUnsyncedEntries(
       userId: $userId, deviceId: $deviceId, after: $after,
-      batchSize: $batchSize, byteLimit: $byteLimit
+      batchSize: $batchSize, byteLimit: $byteLimit, lineage: $lineage
     ) { packed cursor hasMore epoch serverTime }
+  }
+}"""
+
+GET_OWN_ENTRIES = """query GetOwnEntries(
+  $userId: ID!, $deviceId: ID!, $createdFrom: Float!, $batchSize: Int!, $byteLimit: Int!
+) {
+  sharedSyncLog {
+    getOwnEntries(
+      userId: $userId, deviceId: $deviceId, createdFrom: $createdFrom,
+      batchSize: $batchSize, byteLimit: $byteLimit
+    ) { packed hasMore lineage }
   }
 }"""
 
@@ -56,10 +69,11 @@ HISTORY = """query History($userId: ID!, $collection: String!, $pk: JSON!, $firs
 }"""
 
 DOCUMENTS = (
-    WHO_AM_I,
+    ABOUT,
     CREATE_DEVICE_ID,
     WRITE_ENTRIES,
     GET_UNSYNCED_ENTRIES,
+    GET_OWN_ENTRIES,
     GET_ALL_ENTRIES,
     HISTORY,
 )

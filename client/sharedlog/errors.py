@@ -15,8 +15,10 @@
     ├─ RemoteError             anything that came over the wire
     │  ├─ ConnectionFailed     the service cannot be reached: local work goes on, retry later
     │  ├─ Unauthorized         the token is missing, unknown, or for another user
-    │  ├─ DeviceRefused        this device is unknown to the service or was revoked
+    │  ├─ DeviceRefused        this device was revoked, or its file belongs to another log
+    │  │  └─ DeviceUnknown     the service lost this device (handled by sync())
     │  ├─ EpochChanged         the log was restored or wiped (handled by sync())
+    │  ├─ LineageChanged       this file or the log is a copy of an older one (handled by sync())
     │  └─ ServiceFailed        the service answered with an error; `.code` says which
     └─ ProtocolError           the answer is not what the protocol promises
 
@@ -142,15 +144,28 @@ class Unauthorized(RemoteError):
 
 
 class DeviceRefused(RemoteError):
-    """The service does not know this device, or it was revoked."""
+    """This device was revoked, or its file belongs to another log."""
 
     code = "DEVICE_REFUSED"
+
+
+class DeviceUnknown(DeviceRefused):
+    """The service does not know this device."""
+
+    code = "DEVICE_UNKNOWN"
 
 
 class EpochChanged(RemoteError):
     """The log was restored or wiped since this device last saw it."""
 
     code = "EPOCH_CHANGED"
+    retryable = True
+
+
+class LineageChanged(RemoteError):
+    """Something was written as this device, or lost, that this file does not know of."""
+
+    code = "LINEAGE_CHANGED"
     retryable = True
 
 

@@ -122,6 +122,23 @@ class RowKept:
     pk: Wire
 
 
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """This file is a copy of another one that is in use, or was put back from a backup: it goes
+    on under another device id. Nothing is lost."""
+
+    former: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogShrunk:
+    """The log lost entries that it had of this device, as when the service is put back from a
+    backup. So many are compared with what it has, and sent again where it has them not."""
+
+    entries: int
+
+
 Event: TypeAlias = (
     Started
     | Finished
@@ -135,6 +152,8 @@ Event: TypeAlias = (
     | Progress
     | Refused
     | Restamped
+    | Forked
+    | LogShrunk
     | RowParked
     | RowReturned
     | RowKept

@@ -7,15 +7,11 @@ second time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from .apply import Applied, Applier
-from .clock import Now
-from .errors import EpochChanged, ServiceFailed
+from .apply import Applied
+from .errors import DeviceUnknown, EpochChanged, LineageChanged, RemoteError, ServiceFailed
 from .events import (
-    Event,
     Progress,
     Received,
     Reconciling,
@@ -26,52 +22,34 @@ from .events import (
     SyncResult,
     told,
 )
-from .inbox import Inbox
-from .journal import Journal, RefusedEntry
-from .pipeline import Pipeline
-from .remote import Outgoing, Page, Receipt, Rejection, SharedLog
+from .journal import RefusedEntry
+from .limits import TOO_LARGE
+from .lineage import Lineage
+from .remote import Outgoing, Page, Receipt, Rejection
+from .replica import Replica
 from .status import note_contact
-from .versions import FOLD_LIMIT, Versions
+from .versions import FOLD_LIMIT
 
-TOO_LARGE = frozenset(("BATCH_TOO_LARGE", "BODY_TOO_LARGE", "HTTP_413"))
-"""What the service says when a whole request is over its limits."""
-
+KEPT_UNSENT = frozenset(("CLOCK_AHEAD", "DEVICE_CLONED"))
+"""Refused as they are: they are sent again with other timestamps, or as another device's."""
 
 RESTAMPS = 3
 """How often one run corrects its timestamps before it gives up, to try again later."""
 
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """The parts of one device that an exchange works with.
-
-    `writing` opens a write transaction of the local database; `emit` tells listeners.
-    """
-
-    journal: Journal
-    inbox: Inbox
-    versions: Versions
-    applier: Applier
-    pipeline: Pipeline
-    shared_log: SharedLog
-    batch_size: int
-    byte_limit: int
-    now: Now
-    writing: Callable[[], AbstractContextManager[None]]
-    emit: Callable[[Event], None]
+SURPRISES = 10
+"""How often in a row the log may turn out to be, or to hold, something else than was known."""
 
 
 class Exchange:
     """One run. `apply` says what is done with others' entries: True applies pages at once,
     False keeps them for `reconcile()`, None does not look at them."""
 
-    def __init__(
-        self, replica: Replica, device: str, result: SyncResult, *, apply: bool | None
-    ) -> None:
+    def __init__(self, replica: Replica, result: SyncResult, *, apply: bool | None) -> None:
         self._replica = replica
         self._journal = replica.journal
+        self._identity = replica.identity
+        self._lineage = Lineage(replica, apply=apply)
         self._emit = replica.emit
-        self._device = device
         self._result = result
         self._apply = apply
         self._since: int | None = None
@@ -83,96 +61,123 @@ class Exchange:
         self._since = self._journal.oldest_unsent()
         until = self._journal.next_ticks()
         pending = self._journal.count_unsent()
-        more = True
-        while self._journal.device_id() == self._device:  # else reset() was called elsewhere
+        more, surprises = True, 0
+        while True:
             if self._restamps > RESTAMPS:
                 raise ServiceFailed(
                     "The service refuses every timestamp as too far ahead of its clock.",
                     service_code="CLOCK_AHEAD",
                     hint="Its clock may have been set back. Nothing is lost; try again later.",
                 )
-            after = self._journal.state("checkpoint")
-            batch = self._next_batch(until) if send else []
+            after, lineage = self._journal.state("checkpoint"), self._identity.lineage
+            behind = self._identity.behind
+            batch = self._next_batch(until) if send and not behind else []
             if not batch and not more:
                 return
             try:
+                if not self._identity.registered:  # it is another device by now
+                    self._replica.registration.register()
                 if batch:
-                    more = self._push(batch, after)
-                elif self._apply is None:
+                    more = self._push(batch, after, lineage)
+                elif self._apply is None and not behind:
                     return
                 else:
-                    more = self._pull(after)
-            except EpochChanged:
-                if after is None and self._journal.state("epoch") is None:
-                    raise  # a log that refuses its own beginning is broken
-                self._start_over()
+                    more = self._pull(after, lineage)
+                surprises = 0
+            except (EpochChanged, LineageChanged, DeviceUnknown) as surprise:
+                surprises += 1
+                if surprises > SURPRISES:
+                    raise
+                self._find_out(surprise, after, lineage)
                 more = True
                 continue
             left = max(0, pending - self._result.sent - self._result.refused)
             self._emit(Progress(self._result.sent, self._result.received, left))
 
-    def _push(self, outgoing: list[Outgoing], after: str | None) -> bool:
+    def _find_out(self, surprise: RemoteError, after: str | None, lineage: str) -> None:
+        """The log is not what it was when this device last heard of it, or the device is not."""
+        self._result.exchanges += 1
+        if isinstance(surprise, DeviceUnknown):
+            with self._replica.writing():
+                self._identity.unregister()
+        elif isinstance(surprise, EpochChanged):
+            if after is None:
+                raise surprise  # a log that refuses its own beginning is broken
+            self._start_over()
+        elif lineage == self._identity.lineage:  # else another process has found out already
+            self._lineage.trace()
+            self._count_found()
+
+    def _count_found(self) -> None:
+        """What was in the log although nobody had told counts as sent, and as known there."""
+        self._result.sent += self._lineage.found
+        self._result.duplicates += self._lineage.found
+        self._lineage.found = 0
+
+    def _push(self, outgoing: list[Outgoing], after: str | None, lineage: str) -> bool:
         """Send a batch; settle it and take the page that came with it in one transaction."""
+        device = self._identity.device
         self._emit(Sending(outgoing))
         try:
             receipt = self._replica.shared_log.write(
-                self._device,
+                device,
                 outgoing,
                 after=after,
                 now_ms=self._replica.now(),
                 limit=self._replica.batch_size,
                 byte_limit=self._replica.byte_limit,
+                lineage=lineage,
             )
         except ServiceFailed as error:
             if error.service_code not in TOO_LARGE:
                 raise
+            self._replica.registration.ask_again_soon()
             if len(outgoing) > 1:  # better a group in two parts than a device that is stuck
                 half = outgoing[: len(outgoing) // 2]
-                return self._push(half, after)
+                return self._push(half, after, lineage)
             receipt = _refusing(error)
         self._result.exchanges += 1
         self._emit(Sent(receipt))
-        self._check_epoch(receipt.epoch)
-        if receipt.page is not None and self._apply is not None:
-            self._announce(receipt.page)
+        cloned = any(rejection.code == "DEVICE_CLONED" for rejection in receipt.rejected)
+        page = None if self._apply is None or cloned else receipt.page
+        if page is not None:
+            self._announce(page)
         with self._replica.writing():
+            if device != self._identity.device:
+                return True  # another process found out that this is a copy, and saw to all
             self._note(receipt.epoch, receipt.server_time_ms)
             refused = self._settle(outgoing, receipt)
-            applied = None
-            if receipt.page is not None and self._apply is not None:
-                applied = self._store_page(receipt.page, after)
+            if receipt.epoch and lineage == self._identity.lineage:
+                self._journal.set_state(lineage=receipt.lineage)
+            applied = None if page is None else self._store_page(page, after, device)
         self._result.sent += receipt.accepted + receipt.duplicates
         self._result.duplicates += receipt.duplicates
         self._result.refused += len(refused)
         for entry in refused:
             self._emit(entry)
-        return self._took(receipt.page, applied) if self._apply is not None else False
+        if cloned:
+            self._lineage.fork()
+        return self._took(page, applied) if self._apply is not None else False
 
-    def _pull(self, after: str | None) -> bool:
-        replica = self._replica
+    def _pull(self, after: str | None, lineage: str) -> bool:
+        replica, device = self._replica, self._identity.device
         page = replica.shared_log.read(
-            self._device, after=after, limit=replica.batch_size, byte_limit=replica.byte_limit
+            device,
+            after=after,
+            limit=replica.batch_size,
+            byte_limit=replica.byte_limit,
+            lineage=lineage,
         )
         self._result.exchanges += 1
-        self._check_epoch(page.epoch)
         self._announce(page)
         with self._replica.writing():
             self._note(page.epoch, page.server_time_ms)
-            applied = self._store_page(page, after)
+            applied = self._store_page(page, after, device)
         return self._took(page, applied)
-
-    def _check_epoch(self, epoch: str) -> None:
-        """Notice a new life of the log also where no cursor of the old one was sent: what was
-        written to the old one may be missing from the new one."""
-        known = self._journal.state("epoch")
-        if known is not None and epoch and epoch != known:
-            raise EpochChanged
 
     def _note(self, epoch: str, server_time_ms: float) -> None:
         """Keep what the service says of itself. An answer that is not its own says nothing."""
         if epoch:
-            if self._journal.state("epoch") is None:
-                self._journal.set_state(epoch=epoch)
             now = self._replica.now()
             self._journal.trust_clock(max(0, now - int(server_time_ms)))
             note_contact(self._journal, now, server_time_ms)
@@ -183,7 +188,7 @@ class Exchange:
         refused = [
             Refused(outgoing[r.index].ticks, r.code, r.reason)
             for r in receipt.rejected
-            if r.code != "CLOCK_AHEAD"
+            if r.code not in KEPT_UNSENT
         ]
         self._journal.mark_sent(
             [entry.ticks for index, entry in enumerate(outgoing) if index not in rejected],
@@ -194,7 +199,7 @@ class Exchange:
             self._restamp(min(ahead), receipt)
         return refused
 
-    def _store_page(self, page: Page, after: str | None) -> Applied | None:
+    def _store_page(self, page: Page, after: str | None, device: str) -> Applied | None:
         """Apply a page, or keep it for `reconcile()`, and move the checkpoint with it.
 
         None if the checkpoint is not where this page begins, or is another device's by now:
@@ -202,8 +207,9 @@ class Exchange:
         """
         if self._journal.state("checkpoint") != after:
             return None
-        if self._journal.device_id() != self._device:
+        if self._identity.device != device:
             return None
+        self._lineage.recognize(page.entries)
         applied = Applied(entries=len(page.entries))
         if self._apply:
             applied = self._replica.applier.apply(page.entries, self._since)
@@ -211,6 +217,8 @@ class Exchange:
             self._replica.inbox.keep(page.entries)
         if page.cursor != after:
             self._journal.set_state(checkpoint=page.cursor)
+        if not page.has_more:
+            self._identity.catch_up()
         return applied
 
     def _announce(self, page: Page) -> None:
@@ -244,17 +252,18 @@ class Exchange:
             self._emit(Restamped(len(renamed), lead))
 
     def _start_over(self) -> None:
-        """The log began a new life: read it from its beginning, offer it all we wrote."""
+        """The log began a new life, or lost its end: read it from its beginning. Whether it has
+        what this device wrote, the device's lineage tells."""
         with self._replica.writing():
-            self._journal.set_state(checkpoint=None, epoch=None)
-            self._journal.unsend_everything()
+            self._journal.set_state(checkpoint=None)
+            self._identity.doubt()
 
     def _next_batch(self, until: int) -> list[Outgoing]:
         """The next entries to send, if they are older than `until`. What `pre_send` drops is
         marked, and not sent."""
         replica = self._replica
         while True:
-            local = self._journal.unsent(replica.batch_size, replica.byte_limit)
+            local = self._journal.unsent(replica.entries_max, replica.bytes_max)
             if local and local[0].ticks >= until:
                 return []
             batch, dropped = replica.pipeline.outgoing(local)

@@ -15,19 +15,19 @@ import peewee
 
 from .changes import CREATE, DELETE, FIRST_SCHEMA, MODIFY, assemble, dumps, loads
 from .clock import TICKS_PER_MS, Now
+from .groups import ENVELOPE, Group, parts
+from .limits import Limits
 from .rules import Counter, restamped
 from .state import State
 
-UNSENT, SENT, REFUSED = 0, 1, 2
+UNSENT, SENT, REFUSED, FORMER = 0, 1, 2, 3
+"""What became of an entry. FORMER: sent under an id that this device gave up, its `reason`."""
+
+IN_LOG = f"({SENT}, {FORMER})"
 OPERATION_NAMES = (CREATE, MODIFY, DELETE)
 OPERATION_CODES: Mapping[str, int] = {name: code for code, name in enumerate(OPERATION_NAMES)}
 CHUNK = 500
 """Keys in one query; SQLite may be compiled to take no more than 999 parameters."""
-
-GROUP_ENTRIES = 5_000
-GROUP_BYTES = 4_000_000
-"""Bounds of a group: well below what the service takes in one request, so that one large
-transaction can always be sent. What exceeds them travels as several groups."""
 
 # Wall time, but later than every timestamp that was given out (the log's newest) or seen from
 # others (the floor).
@@ -43,10 +43,12 @@ _LATER = "max(?1, 1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0))"
 _APPEND_NEXT = f"""INSERT INTO sharedlog_entry
     VALUES ({_LATER}, {_LATER} - ?2, ?3, ?4, ?5, ?6, ?7, {UNSENT}, NULL, %d)"""
 _APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, ?, {UNSENT}, NULL, %d)"
-_SELECT = (
+
+SELECT = (
     "SELECT ticks, offset_ticks, collection, pk, operation, value, rules, schema "
     "FROM sharedlog_entry"
 )
+"""What a `LocalEntry` is made of."""
 
 DROPPED = "dropped by pre_send"
 """The reason of entries that are refused because the application itself kept them back."""
@@ -98,41 +100,6 @@ def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
         yield chunk
 
 
-class _Group:
-    """The entries of one transaction so far, in this thread."""
-
-    __slots__ = ("entries", "lead_ms", "size", "start")
-
-    def __init__(self) -> None:
-        self.begin_anew()
-
-    def begin_anew(self) -> None:
-        self.lead_ms: int | None = None
-        self.start: int | None = None
-        self.entries = 0
-        self.size = 0
-
-    def is_full(self, size: int) -> bool:
-        return self.entries > 0 and (
-            self.entries >= GROUP_ENTRIES or self.size + size > GROUP_BYTES
-        )
-
-
-def _parts(group: _Group, records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-    """Records in portions that fit the group; between two portions it begins anew."""
-    begin = 0
-    for index, record in enumerate(records):
-        size = len(record.pk) + len(record.value or "")
-        if group.is_full(size):
-            if index > begin:
-                yield records[begin:index]
-            group.begin_anew()
-            begin = index
-        group.entries += 1
-        group.size += size
-    yield records[begin:] if begin else records
-
-
 class Journal(State):
     """The client log of one database. Methods that write say whether they need a transaction.
 
@@ -142,6 +109,7 @@ class Journal(State):
     def __init__(self, database: peewee.Database, now: Now, schema: int = FIRST_SCHEMA) -> None:
         super().__init__(database, schema)
         self._now = now
+        self.limits = Limits()
         self._append_first, self._append_next, self._append_more = (
             sql % schema for sql in (_APPEND_FIRST, _APPEND_NEXT, _APPEND)
         )
@@ -155,8 +123,10 @@ class Journal(State):
         of entries; one that outgrows a group's bounds becomes several.
         """
         group = self._group()
+        group.remember()
         if len(records) == 1:
-            if group.is_full(size := len(records[0].pk) + len(records[0].value or "")):
+            size = len(records[0].pk) + len(records[0].value or "") + ENVELOPE
+            if group.is_full(size):
                 group.begin_anew()
             group.entries += 1
             group.size += size
@@ -164,11 +134,12 @@ class Journal(State):
         with self.savepoint():  # the application may catch an error and go on
             return self._append(group, records)
 
-    def _append(self, group: _Group, records: Sequence[Record]) -> int:
-        first, *_ = [self._insert(group, part) for part in _parts(group, records)]
+    def _append(self, group: Group, records: Sequence[Record]) -> int:
+        sizes = (len(record.pk) + len(record.value or "") + ENVELOPE for record in records)
+        first, *_ = [self._insert(group, records[part]) for part in parts(group, sizes)]
         return first
 
-    def _insert(self, group: _Group, records: Sequence[Record]) -> int:
+    def _insert(self, group: Group, records: Sequence[Record]) -> int:
         start, now = group.start, self._now()
         if start is None:
             cursor = self.run(self._append_first, (now, *records[0]))
@@ -191,12 +162,13 @@ class Journal(State):
         """Remove what `append` just added, because the change did not happen."""
         if self.in_transaction():  # else all of it is gone with the transaction
             self.run("DELETE FROM sharedlog_entry WHERE ticks >= ?", (first_ticks,))
+            self._group().take_back()
 
-    def _group(self) -> _Group:
+    def _group(self) -> Group:
         """The group of the open transaction."""
-        group: _Group | None = getattr(self._local, "group", None)
+        group: Group | None = getattr(self._local, "group", None)
         if group is None:
-            group = self._local.group = _Group()
+            group = self._local.group = Group(self.limits)
         return group
 
     def unsent(self, limit: int, byte_limit: int) -> list[LocalEntry]:
@@ -209,7 +181,7 @@ class Journal(State):
         start: int | None = None
         size = 0
         cursor = self.run(
-            f"{_SELECT} WHERE ticks > ? AND status = {UNSENT} ORDER BY ticks",
+            f"{SELECT} WHERE ticks > ? AND status = {UNSENT} ORDER BY ticks",
             (int(self.state("all_sent_until") or 0),),
         )
         for ticks, offset, *content in cursor:
@@ -221,11 +193,24 @@ class Journal(State):
                 break
             entry = LocalEntry(ticks, offset, *content)
             group.append(entry)
-            size += len(entry.pk) + len(entry.value or "") + 120
+            size += len(entry.pk) + len(entry.value or "") + ENVELOPE
         else:
             batch += group
         cursor.close()
         return batch
+
+    def entries_at(self, ticks: Sequence[int], status: str = "") -> dict[int, LocalEntry]:
+        """The local entries of these timestamps, as far as they are still here."""
+        found: dict[int, LocalEntry] = {}
+        for chunk in chunks(ticks):
+            marks = ",".join("?" * len(chunk))
+            sql = f"{SELECT} WHERE ticks IN ({marks}) {status}"
+            found |= {row[0]: LocalEntry(*row) for row in self.run(sql, chunk).fetchall()}
+        return found
+
+    def unsent_at(self, ticks: Sequence[int]) -> list[LocalEntry]:
+        """The same, of those that are unsent."""
+        return list(self.entries_at(ticks, f"AND status = {UNSENT}").values())
 
     def oldest_unsent(self) -> int | None:
         """The timestamp of the oldest unsent entry."""
@@ -245,9 +230,12 @@ class Journal(State):
 
     def mark_sent(self, ticks: Iterable[int], refused: Iterable[RefusedEntry]) -> None:
         """Mark exactly these entries, inside the open transaction."""
+        ticks = list(ticks)
         self.run_many(
             f"UPDATE sharedlog_entry SET status = {SENT} WHERE ticks = ?", ((t,) for t in ticks)
         )
+        if ticks:  # remembered also when the entries are pruned
+            self.set_state(sent_until=str(max(*ticks, int(self.state("sent_until") or 0))))
         self.run_many(
             f"UPDATE sharedlog_entry SET status = {REFUSED}, reason = ? WHERE ticks = ?",
             ((entry.reason, entry.ticks) for entry in refused),
@@ -264,7 +252,7 @@ class Journal(State):
         """The (collection, pk) of rows with entries since then that are not in the log."""
         cursor = self.run(
             "SELECT DISTINCT collection, pk FROM sharedlog_entry "
-            f"WHERE ticks >= ? AND status <> {SENT} ORDER BY 1, 2",
+            f"WHERE ticks >= ? AND status NOT IN {IN_LOG} ORDER BY 1, 2",
             (since,),
         )
         return list(cursor.fetchall())
@@ -272,20 +260,20 @@ class Journal(State):
     def unsend_everything(self) -> None:
         """Make every sent entry that is still here unsent again."""
         self.run(f"UPDATE sharedlog_entry SET status = {UNSENT} WHERE status = {SENT}")
-        self.set_state(all_sent_until="0")
+        self.set_state(all_sent_until="0", sent_until=None)
 
     def unfolded(self, limit: int) -> list[LocalEntry]:
         """Local entries whose versions are not in `sharedlog_row` yet, oldest first."""
         cursor = self.run(
-            f"{_SELECT} WHERE ticks > ? ORDER BY ticks LIMIT ?",
+            f"{SELECT} WHERE ticks > ? ORDER BY ticks LIMIT ?",
             (int(self.state("folded_until") or 0), limit),
         )
         return [LocalEntry(*row) for row in cursor.fetchall()]
 
     def written_after(self, ticks: int, limit: int) -> list[LocalEntry]:
-        """The next local entries that are in the shared log or on their way to it."""
+        """The next local entries that are in the shared log as this device's, or on their way."""
         cursor = self.run(
-            f"{_SELECT} WHERE ticks > ? AND status <> {REFUSED} ORDER BY ticks LIMIT ?",
+            f"{SELECT} WHERE ticks > ? AND status IN ({UNSENT}, {SENT}) ORDER BY ticks LIMIT ?",
             (ticks, limit),
         )
         return [LocalEntry(*row) for row in cursor.fetchall()]
@@ -303,9 +291,14 @@ class Journal(State):
         return how many. Changes no outcome."""
         self._raise_floor_over_sent()
         bound = min(older_than_ticks, int(self.state("folded_until") or 0))
+        newest = self.run(
+            f"SELECT max(ticks) FROM sharedlog_entry WHERE ticks <= ? AND status = {SENT}", (bound,)
+        ).fetchone()[0]
+        if newest is not None:
+            self.set_state(pruned_until=str(max(newest, int(self.state("pruned_until") or 0))))
         # What lies above the floor may get another timestamp yet.
         cursor = self.run(
-            f"DELETE FROM sharedlog_entry WHERE ticks <= ? AND (status = {SENT} OR ("
+            f"DELETE FROM sharedlog_entry WHERE ticks <= ? AND (status IN {IN_LOG} OR ("
             f"status = {REFUSED} AND reason = '{DROPPED}' "
             "AND ticks <= (SELECT floor FROM sharedlog_clock)))",
             (bound,),
@@ -318,7 +311,7 @@ class Journal(State):
         """Remember what was given out. Entries that are not sent may get other timestamps yet."""
         self.run(
             "UPDATE sharedlog_clock SET floor = max(floor, ifnull("
-            f"(SELECT max(ticks) FROM sharedlog_entry WHERE status = {SENT}), 0))"
+            f"(SELECT max(ticks) FROM sharedlog_entry WHERE status IN {IN_LOG}), 0))"
         )
 
     def lift_clock(self, ticks: int) -> None:
@@ -343,13 +336,13 @@ class Journal(State):
         """
         rows = self.run(
             "SELECT ticks, offset_ticks FROM sharedlog_entry "
-            f"WHERE ticks >= ? AND status <> {SENT} ORDER BY ticks",
+            f"WHERE ticks >= ? AND status NOT IN {IN_LOG} ORDER BY ticks",
             (since,),
         ).fetchall()
         self.run("UPDATE sharedlog_clock SET lead_ms = ?", (lead_ms,))
         settled = self.run(
             "SELECT max(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry "
-            f"WHERE ticks < ? OR status = {SENT}), 0)) FROM sharedlog_clock",
+            f"WHERE ticks < ? OR status IN {IN_LOG}), 0)) FROM sharedlog_clock",
             (since,),
         ).fetchone()[0]
         first = max((self._now() - lead_ms) * TICKS_PER_MS, settled + 1)
@@ -373,7 +366,7 @@ class Journal(State):
         """Replace the timestamps that increments name."""
         rows = self.run(
             "SELECT ticks, value, rules FROM sharedlog_entry "
-            f"WHERE ticks >= ? AND status <> {SENT} AND rules IS NOT NULL",
+            f"WHERE ticks >= ? AND status NOT IN {IN_LOG} AND rules IS NOT NULL",
             (since,),
         ).fetchall()
         moved = []
@@ -386,5 +379,5 @@ class Journal(State):
         self.run_many("UPDATE sharedlog_entry SET value = ? WHERE ticks = ?", moved)
 
     def device_id(self) -> str:
-        """This device's id, or "" before the service gave it one."""
+        """This device's id, or "" before `Sync.setup`."""
         return self.state("device") or ""

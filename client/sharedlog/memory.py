@@ -7,30 +7,38 @@ from itertools import count
 
 from .changes import Entry, Wire, decode
 from .clock import TICKS_PER_MS, Now, system_now
-from .errors import DeviceRefused, EntryUnreadable, EpochChanged
-from .remote import Outgoing, Page, Receipt, Rejection, Told
+from .errors import DeviceUnknown, EntryUnreadable, EpochChanged, LineageChanged
+from .limits import Limits
+from .remote import About, Outgoing, OwnPage, Page, Receipt, Rejection, Told
 
 MAX_LEAD_MS = 5 * 60 * 1000
 """How far ahead of the log's time an entry may be."""
+
+Identity = tuple[str, int]
+"""What an entry is known by: device and ticks."""
 
 
 class MemorySharedLog:
     """One user's log in a list. Behaves as the service does, without users and tokens."""
 
-    def __init__(self, *, now: Now = system_now, epoch: str = "memory") -> None:
+    def __init__(
+        self, *, now: Now = system_now, epoch: str = "memory", limits: Limits | None = None
+    ) -> None:
         self.entries: list[Entry] = []
+        self.limits = limits or Limits()
         self._epoch = epoch
         self._now = now
-        self._data: dict[tuple[str, int], str] = {}
-        self._devices: dict[str, str] = {}
-        self._names: dict[str, str | None] = {}
-        self._numbers: Iterator[int] = count(1)
+        self._data: dict[Identity, str] = {}
+        self._marks: dict[Identity, int] = {}
+        self._devices: dict[str, str | None] = {}
+        self._lineages: dict[str, str] = {}
+        self._writes: Iterator[int] = count(1)
 
-    def register(self, name: str | None, request_id: str) -> str:
-        device = self._devices.get(request_id)
-        if device is None:
-            device = self._devices[request_id] = f"device-{next(self._numbers):06}"
-            self._names[device] = name
+    def about(self) -> About:
+        return About("memory", self.limits)
+
+    def register(self, name: str | None, device: str) -> str:
+        self._devices.setdefault(device, name)
         return device
 
     def write(
@@ -42,9 +50,11 @@ class MemorySharedLog:
         now_ms: int,
         limit: int,
         byte_limit: int,
+        lineage: str | None = None,
     ) -> Receipt:
         self._check(device)
         self._position(after)
+        self._check_lineage(device, lineage)
         accepted = duplicates = 0
         rejected = []
         latest = (self._now() + MAX_LEAD_MS) * TICKS_PER_MS
@@ -56,15 +66,31 @@ class MemorySharedLog:
                 rejected.append(Rejection(index, "DEVICE_CLONED", "same identity, other content"))
             elif ticks > latest:
                 rejected.append(Rejection(index, "CLOCK_AHEAD", "more than five minutes ahead"))
+                self._lineages[device] = str(next(self._writes))
             else:
-                self._data[device, ticks] = data
-                self.entries.append(Entry(device, ticks, offset, data))
+                self._append(Entry(device, ticks, offset, data))
                 accepted += 1
         page = self.read(device, after=after, limit=limit, byte_limit=byte_limit)
-        return Receipt(accepted, duplicates, rejected, self._epoch, float(self._now()), page)
+        time, lineage = float(self._now()), self._lineages.get(device, "")
+        return Receipt(accepted, duplicates, rejected, self._epoch, time, page, lineage)
 
-    def read(self, device: str, *, after: str | None, limit: int, byte_limit: int) -> Page:
+    def _append(self, entry: Entry) -> None:
+        identity = entry.device, entry.ticks
+        self._data[identity], self._marks[identity] = entry.data, next(self._writes)
+        self._lineages[entry.device] = str(self._marks[identity])
+        self.entries.append(entry)
+
+    def read(
+        self,
+        device: str,
+        *,
+        after: str | None,
+        limit: int,
+        byte_limit: int,
+        lineage: str | None = None,
+    ) -> Page:
         self._check(device)
+        self._check_lineage(device, lineage)
         return self._page(device, self._position(after), len(self.entries), limit, byte_limit)
 
     def read_all(
@@ -87,7 +113,7 @@ class MemorySharedLog:
             if entry.device != reader:
                 page.append(entry)
                 size += len(entry.data)
-        cursor = f"{self._epoch}.{position}"
+        cursor = self._cursor(position)
         return Page(page, cursor, position < end, self._epoch, float(self._now()))
 
     def history(self, collection: str, pk: Wire, limit: int) -> list[Told]:
@@ -98,27 +124,48 @@ class MemorySharedLog:
             except EntryUnreadable:
                 continue
             if (change.collection, change.pk) == (collection, pk) and len(told) < limit:
-                told.append(Told(entry, self._names.get(entry.device)))
+                told.append(Told(entry, self._devices.get(entry.device)))
         return told
 
+    def read_own(self, device: str, *, since: int, limit: int, byte_limit: int) -> OwnPage:
+        self._check(device)
+        mine = (entry for entry in self.entries if entry.device == device and entry.ticks >= since)
+        own = sorted(mine, key=lambda entry: entry.ticks)
+        return OwnPage(own[:limit], len(own) > limit, self._lineages.get(device, ""))
+
     def begin_new_life(self, epoch: str, entries: Sequence[Entry] | None = None) -> None:
-        """What restoring a backup does: a new epoch, and the entries of then."""
+        """What restoring a backup does: a new epoch (or the old one, if nobody thinks of it), and
+        the entries of then."""
         self._epoch = epoch
-        if entries is not None:
-            self.entries = list(entries)
-            self._data = {(entry.device, entry.ticks): entry.data for entry in entries}
+        if entries is None:
+            return
+        kept = {(entry.device, entry.ticks): entry.data for entry in entries}
+        self._marks = {identity: self._marks[identity] for identity in kept}
+        self.entries, self._data, self._lineages = list(entries), kept, {}
+        for (device, _), mark in sorted(self._marks.items(), key=lambda item: item[1]):
+            self._lineages[device] = str(mark)
 
     def close(self) -> None:
         pass
 
     def _check(self, device: str) -> None:
-        if device not in self._devices.values():
-            raise DeviceRefused(f"The device {device!r} is not known.")
+        if device not in self._devices:
+            raise DeviceUnknown(f"The device {device!r} is not known.")
+
+    def _check_lineage(self, device: str, lineage: str | None) -> None:
+        if lineage is not None and lineage != self._lineages.get(device, ""):
+            raise LineageChanged()
+
+    def _cursor(self, position: int) -> str:
+        if position == 0:
+            return f"{self._epoch}.0"
+        last = self.entries[position - 1]
+        return f"{self._epoch}~{self._marks[last.device, last.ticks]}.{position}"
 
     def _position(self, after: str | None) -> int:
         if after is None:
             return 0
-        epoch, _, position = after.partition(".")
-        if epoch != self._epoch or int(position) > len(self.entries):
+        position = int(after.rpartition(".")[2])
+        if position > len(self.entries) or self._cursor(position) != after:
             raise EpochChanged("This cursor belongs to an earlier life of the log.")
-        return int(position)
+        return position

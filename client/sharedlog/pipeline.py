@@ -12,6 +12,7 @@ from .errors import ConfigurationError, EntryUnreadable
 from .evolution import Evolution
 from .journal import DROPPED, LocalEntry, RefusedEntry
 from .remote import Outgoing
+from .runs import COUNTER, handed_over
 
 Processor = Callable[[Change], Change | None]
 """Sees a change on its way out or in; may answer another one, or None to drop it. Must be
@@ -71,18 +72,44 @@ class Pipeline:
         """A change as the text that is sent."""
         return changes.encode(change) if self.serializer is None else self.serializer.encode(change)
 
+    def same(self, entry: LocalEntry, data: str, mine: str = "", theirs: str = "") -> bool:
+        """Whether `data` is what this entry is sent as, in whatever words. `mine` and `theirs` are
+        the devices that the two are of, if not the same one."""
+        if self.pre_send is None and self.serializer is None and entry.data() == data:
+            return True
+        change: Change | None = changes.decode(entry.data())
+        if self.pre_send is not None and change is not None:
+            change = self.pre_send(change)
+        try:
+            other = self._deserialized(data)
+        except EntryUnreadable:
+            return False
+        return change is not None and (
+            change == other or _attributed(change, mine) == _attributed(other, theirs)
+        )
+
     def decode(self, data: str) -> Change | None:
         """A received entry's change; None if an upgrader or `post_receive` drops it."""
-        if self.serializer is None:
-            change = changes.decode(data)
-        else:
-            try:
-                change = self.serializer.decode(data)
-            except Exception as error:
-                raise EntryUnreadable(f"The serializer failed: {error!r}.") from error
+        change = self._deserialized(data)
         if change.schema != self.evolution.schema or self.evolution.names:
             current = self.evolution.current(change)
             if current is None:
                 return None
             change = current
         return change if self.post_receive is None else self.post_receive(change)
+
+    def _deserialized(self, data: str) -> Change:
+        if self.serializer is None:
+            return changes.decode(data)
+        try:
+            return self.serializer.decode(data)
+        except Exception as error:
+            raise EntryUnreadable(f"The serializer failed: {error!r}.") from error
+
+
+def _attributed(change: Change, device: str) -> Change:
+    """The change with the increments of counters said to be of this device."""
+    counted = {name for name, rule in (change.rules or {}).items() if rule == COUNTER}
+    values = dict(change.value or {})
+    values |= {name: handed_over(values[name], device) for name in counted & values.keys()}
+    return change._replace(value=values) if counted else change

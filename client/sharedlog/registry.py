@@ -9,6 +9,7 @@ import peewee
 
 from .declarations import declared_rules
 from .errors import AutoIncrementKey, ConfigurationError, NotASyncModel
+from .limits import Limits
 from .models import SyncModel
 from .naming import former_names
 from .tracked import Tracked, TrackedColumn
@@ -83,6 +84,11 @@ class Registry:
             meta = table._meta
             tracked = self._by_table.get((meta.schema, meta.table_name))
         return tracked
+
+    def keep_within(self, limits: Limits) -> None:
+        """Refuse changes that the service would not take."""
+        for tracked in self:
+            tracked.value_bytes = limits.value_bytes
 
     def children(self, parent: Tracked) -> list[tuple[Tracked, TrackedColumn]]:
         """The tracked foreign keys that point to a model."""

@@ -123,7 +123,7 @@ class Minimum(Maximum):
 
 # -- counters ----------------------------------------------------------------------------
 
-ADD, TOTAL, SINCE = "add", "total", "since"
+ADD, TOTAL, SINCE, OF = "add", "total", "since", "of"
 _WHOLE = re.compile(r"-?\d+", re.ASCII)
 
 
@@ -136,7 +136,7 @@ def whole(wire: Wire) -> int:
     raise ValueError(f"{wire!r:.100} is no whole number")
 
 
-def _number(value: int) -> Wire:
+def number(value: int) -> Wire:
     return value if abs(value) <= EXACT_INTEGER else str(value)
 
 
@@ -152,7 +152,8 @@ class Counter(MergeRule):
     their sum so far, `since` the timestamp of the first one (which does not say it). So the
     latest increment of a run says it all. A run that began before the row's latest deletion
     belongs to an earlier life of the row and does not count; a device begins a new one when it
-    hears of such a deletion.
+    hears of such a deletion. (`of` names the device that began the run, if that is not the one
+    whose entry it is: see `runs`.)
     """
 
     name = "counter"
@@ -168,37 +169,38 @@ class Counter(MergeRule):
             and _is_whole(value.get(ADD))
             and _is_whole(value.get(TOTAL))
             and (SINCE not in value or type(value[SINCE]) is int)
+            and (OF not in value or type(value[OF]) is str)
         )
 
     def written(self, before: Wire, after: Wire, writes: Writes, device: str) -> Wire:
         added = whole(after) - (whole(before) if _is_whole(before) else 0)
         if not added:
             return NOTHING_DONE
-        run = [w for w in writes if w[0].device == device and type(w[1]) is dict][-1:]
+        run = [w for w in writes if type(w[1]) is dict and run_of(*w).device == device][-1:]
         if not run:
-            return {ADD: _number(added), TOTAL: _number(added)}
+            return {ADD: number(added), TOTAL: number(added)}
         [(version, operand)] = run
         return {
-            ADD: _number(added),
-            TOTAL: _number(whole(operand[TOTAL]) + added),
-            SINCE: _began(version, operand),
+            ADD: number(added),
+            TOTAL: number(whole(operand[TOTAL]) + added),
+            SINCE: run_of(version, operand).ticks,
         }
 
     def restated(self, value: Wire, writes: Writes) -> Wire:
-        return _number(whole(value) - self._increments(writes)) if _is_whole(value) else value
+        return number(whole(value) - self._increments(writes)) if _is_whole(value) else value
 
     def live(self, writes: Writes, died: Version | None) -> Writes:
         """Bases after the deletion, and increments of runs that began after it."""
         if died is None:
             return writes
-        return [w for w in writes if Version(_began(*w), w[0].device) > died]
+        return [write for write in writes if run_of(*write) > died]
 
     def keep(self, writes: Writes) -> Writes:
         """The latest base, and the latest increment of each run."""
         kept: Writes = []
-        seen: set[tuple[str, int] | None] = set()
+        seen: set[Version | None] = set()
         for version, operand in reversed(writes):
-            run = (version.device, _began(version, operand)) if type(operand) is dict else None
+            run = run_of(version, operand) if type(operand) is dict else None
             if run not in seen:
                 seen.add(run)
                 kept.append((version, operand))
@@ -209,16 +211,17 @@ class Counter(MergeRule):
         for _, operand in writes:
             if type(operand) is not dict:
                 base = whole(operand)
-        return _number(base + self._increments(writes))
+        return number(base + self._increments(writes))
 
     def _increments(self, writes: Writes) -> int:
         return sum(whole(o[TOTAL]) for _, o in self.keep(writes) if type(o) is dict)
 
 
-def _began(version: Version, operand: Wire) -> int:
-    """When the run of an increment began; a base is its own beginning."""
-    since: int = operand.get(SINCE, version.ticks) if type(operand) is dict else version.ticks
-    return since
+def run_of(version: Version, operand: Wire) -> Version:
+    """When the run of an increment began, and on which device; a base is its own beginning."""
+    if type(operand) is not dict:
+        return version
+    return Version(operand.get(SINCE, version.ticks), operand.get(OF, version.device))
 
 
 def restamped(value: Wire, renamed: Mapping[int, int]) -> Wire:

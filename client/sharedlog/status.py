@@ -43,6 +43,7 @@ class Status:
         last_error: What made the last run fail; None if it did not.
         clock_offset_ms: How far this clock was ahead of the service's at the last contact.
         layout: The version of sharedlog's tables in this file.
+        former: The ids that this device gave up because its file turned out to be a copy.
     """
 
     device: str | None
@@ -57,6 +58,7 @@ class Status:
     last_error: Failure | None
     clock_offset_ms: int | None
     layout: int
+    former: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The same as what JSON can hold; times as text."""
@@ -68,6 +70,8 @@ class Status:
     def _lines(self) -> Iterator[tuple[str, str]]:
         device = self.device or "not registered yet: it has not met the service"
         yield "device", f"{device} ({self.name})" if self.name else device
+        for former in self.former:
+            yield "formerly", former
         yield "last contact", _time(self.last_contact) if self.last_contact else "never"
         failure = self.last_error
         yield (
@@ -92,7 +96,7 @@ def read_status(journal: Journal) -> Status:
         contact, offset = journal.state("last_contact"), journal.state("clock_offset")
         failure = journal.state("last_error")
         return Status(
-            device=journal.device_id() or None,
+            device=journal.state("registered"),
             name=journal.state("device_name"),
             pending=journal.count_unsent(),
             refused=_count(
@@ -107,6 +111,7 @@ def read_status(journal: Journal) -> Status:
             last_error=None if failure is None else _failure(loads(failure)),
             clock_offset_ms=None if offset is None else int(offset),
             layout=int(journal.state("layout") or 0),
+            former=tuple(loads(journal.state("former") or "[]")),
         )
 
 

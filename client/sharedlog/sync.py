@@ -37,15 +37,19 @@ from .events import (
     told,
 )
 from .evolution import Evolution, Upgrader
-from .exchange import Exchange, Replica
+from .exchange import Exchange
 from .history import HistoryEntry, history_of
+from .identity import Identity
 from .inbox import Inbox
 from .journal import Journal
 from .parking import Parked, Parking
 from .pipeline import Pipeline, Processor, Serializer
+from .registration import Registration
 from .registry import Registry
-from .remote import GraphQLSharedLog, HttpTransport, SharedLog
+from .remote import GraphQLSharedLog, SharedLog
+from .replica import Replica
 from .status import forget_failure, note_failure
+from .transports import HttpTransport
 from .versions import Versions
 
 BATCH_SIZE = 1_000
@@ -53,6 +57,10 @@ BATCH_SIZE = 1_000
 
 BYTE_LIMIT = 1_000_000
 """Bytes of entries in one exchange, each way; one group may exceed it."""
+
+
+def _random_id() -> str:
+    return secrets.token_hex(12)
 
 
 class Sync(Care):
@@ -77,7 +85,7 @@ class Sync(Care):
         schema_version: To be raised when values get another meaning, so that older programs
             could not read them.
         upgraders: By schema version: what turns a change of that version into one of the next.
-        now, new_request_id: The sources of time and of random ids.
+        now, new_id: The sources of time and of random ids.
 
     One `Sync` may be used from several threads; several processes may use one file.
     """
@@ -100,14 +108,12 @@ class Sync(Care):
         schema_version: int = FIRST_SCHEMA,
         upgraders: Mapping[int, Upgrader] | None = None,
         now: Now = system_now,
-        new_request_id: Callable[[], str] = secrets.token_urlsafe,
+        new_id: Callable[[], str] = _random_id,
     ) -> None:
         self.database = resolved(database)
         check_bounds(batch_size=batch_size, byte_limit=byte_limit)
         self.registry = Registry(self.database, models)
         self._shared_log = shared_log or _over_http(url, token, user)
-        self._device_name = device_name
-        self._new_request_id = new_request_id
         self._batch_size = batch_size
         self._now = now
         evolution = Evolution(self.registry.names, schema_version, upgraders or {})
@@ -119,13 +125,25 @@ class Sync(Care):
         self._applier = Applier(
             self.database, self.registry, self.journal, self.versions, pipeline.decode
         )
+        self.identity = Identity(self.journal, self.versions, new_id)
+        self._registration = Registration(
+            self.journal,
+            self.registry,
+            self.identity,
+            self._shared_log,
+            device_name,
+            now,
+            self._writing,
+        )
         self._replica = Replica(
             self.journal,
             self.inbox,
             self.versions,
+            self.identity,
             self._applier,
             pipeline,
             self._shared_log,
+            self._registration,
             batch_size,
             byte_limit,
             now,
@@ -153,9 +171,11 @@ class Sync(Care):
             check_keys(self.database, self.registry)
             self.journal.create_tables()
             with self.journal.transaction():
+                self.identity.prepare()
                 self._carryover.begin()
                 self.inbox.try_again()
                 describe(self.journal, self.registry, self._replica.pipeline)
+            self._registration.load_limits()
             self._recorder.install()
             self._ready = True
         return self
@@ -262,10 +282,8 @@ class Sync(Care):
                 raise
 
     def _exchange(self, result: SyncResult, *, send: bool, apply: bool | None) -> None:
-        device = None
-        while device != self.journal.device_id():  # another process may call reset()
-            device = self._registered()
-            Exchange(self._replica, device, result, apply=apply).run(send=send)
+        self._registration.ensure()
+        Exchange(self._replica, result, apply=apply).run(send=send)
 
     def _reconcile_received(self, result: SyncResult) -> None:
         if not self.inbox.waiting(1) and not self.versions.waiting_collections():
@@ -292,18 +310,6 @@ class Sync(Care):
             for event in told(applied):
                 self._emit(event)
         return result
-
-    def _registered(self) -> str:
-        while not (device := self.journal.device_id()):
-            with self._writing():
-                request = self.journal.state("request") or self._new_request_id()
-                self.journal.set_state(request=request)
-            device = self._shared_log.register(self._device_name, request)
-            with self._writing():
-                # Another thread or process may have been faster, or called reset() meanwhile.
-                if not self.journal.device_id() and self.journal.state("request") == request:
-                    self.journal.set_state(device=device, device_name=self._device_name)
-        return device
 
     # -- small things --------------------------------------------------------------------
 
@@ -363,8 +369,7 @@ class Sync(Care):
 
 
 class _Writing:
-    """A transaction of our own; after a rollback, and for another device, cached numbers are
-    forgotten."""
+    """A transaction of our own; after a rollback, cached numbers are forgotten."""
 
     def __init__(self, sync: Sync) -> None:
         self._sync = sync
@@ -372,7 +377,6 @@ class _Writing:
 
     def __enter__(self) -> None:
         self._transaction.__enter__()
-        self._sync.versions.refresh()
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None:

@@ -11,6 +11,7 @@ import peewee
 from .changes import Wire, dumps
 from .errors import ValueRefused
 from .fields import Codec, check_text, codec_for
+from .limits import Limits
 from .raw import RAW, NotCanonical, escape, is_escape, tag, untag
 from .rules import MergeRule
 
@@ -37,10 +38,6 @@ def _stays(stored: Any) -> bool:
 
 UNBOUND = (list, dict)
 """What JSON has and no column takes."""
-
-
-ENTRY_BYTES = 500_000
-"""The most that the values of one change may have as JSON: the service takes 512 KiB of data."""
 
 
 class TrackedColumn:
@@ -169,6 +166,7 @@ class Tracked:
         self.numbered = self._numbered()
         self.rules: Mapping[str, MergeRule] = {}
         """The merge rules of fields that have one."""
+        self.value_bytes = Limits().value_bytes
         self.shapes: dict[Any, Any] = {}
         """What `inserts` knows of inserts that it has seen."""
         self.update_wins: bool = getattr(meta, "update_wins", False)
@@ -212,10 +210,10 @@ class Tracked:
             for name, value in values.items():  # name the field
                 check_text(value, f"{self.model.__name__}.{name}")
             return check_text(values, f"A value of {self.collection}")
-        if len(text) > ENTRY_BYTES // 4 and len(text.encode()) > ENTRY_BYTES:
+        if len(text) > self.value_bytes // 4 and len(text.encode()) > self.value_bytes:
             raise ValueRefused(
                 f"A change of {self.model.__name__} has {len(text.encode()):,} bytes as JSON; "
-                f"{ENTRY_BYTES:,} can be carried.",
+                f"{self.value_bytes:,} can be carried.",
                 hint="Keep large data in files and store their names.",
             )
         return text

@@ -25,7 +25,8 @@ from .rules import Counter, misfit, restamped
 from .tracked import Tracked
 
 ME = 0
-"""The number of this device; its id is in the journal's state once it is registered."""
+"""The number of this device; its id is in the journal's state once it is registered. It stays the
+number of that id when the device takes another one (see `identity`)."""
 
 FOLD_LIMIT = 5_000
 """Local entries folded at a time: bounds memory, not the transaction."""
@@ -159,11 +160,17 @@ class Versions:
 
     def device_number(self, device: str) -> int:
         if not self._devices:
-            self._devices[self._journal.device_id()] = ME
+            self._devices[self._ids()[ME]] = ME
         number = self._devices.get(device)
         if number is None:
             number = self._devices[device] = self._number("device", "id", device)
         return number
+
+    def _ids(self) -> dict[int, str]:
+        """Device ids by number."""
+        ids = dict(self._run("SELECT number, id FROM sharedlog_device").fetchall())
+        ids.setdefault(ME, self._journal.device_id())
+        return ids
 
     def shape_number(self, shape: frozenset[str]) -> int:
         number = self._shapes.get(shape)
@@ -175,12 +182,6 @@ class Versions:
         self._run(f"INSERT OR IGNORE INTO sharedlog_{table} ({column}) VALUES (?)", (value,))
         cursor = self._run(f"SELECT number FROM sharedlog_{table} WHERE {column} = ?", (value,))
         return int(cursor.fetchone()[0])
-
-    def refresh(self) -> None:
-        """Drop cached numbers if this device has another id by now, in whatever process it got
-        it: they say who ME is."""
-        if self._devices and self._devices.get(self._journal.device_id()) != ME:
-            self.forget_numbers()
 
     def forget_numbers(self) -> None:
         """Drop cached numbers: after a rollback they may be wrong."""
@@ -251,8 +252,7 @@ class Versions:
     def _read(self, collection: str, found: list[tuple[Any, ...]]) -> dict[str, RowState]:
         if not found:
             return {}
-        devices = dict(self._run("SELECT number, id FROM sharedlog_device").fetchall())
-        devices[ME] = self._journal.device_id()
+        devices = self._ids()
         shapes = {
             number: frozenset(loads(text))
             for number, text in self._run("SELECT number, fields FROM sharedlog_shape").fetchall()

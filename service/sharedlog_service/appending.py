@@ -57,6 +57,11 @@ class Appended(NamedTuple):
     duplicates: frozenset[int]
     rejections: Sequence[Rejection]
 
+    @property
+    def ahead(self) -> bool:
+        """Whether something was refused that may be in time when it comes again."""
+        return any(rejection.code is Code.CLOCK_AHEAD for rejection in self.rejections)
+
 
 class Batch:
     """One device's entries on their way into the log. Used once.

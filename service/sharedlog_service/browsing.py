@@ -91,9 +91,9 @@ def _conditions(log: int, wanted: EntryFilter) -> Iterator[peewee.Expression]:
     if wanted.operation is not None:
         yield Entry.operation == wanted.operation
     if wanted.created_from is not None:
-        yield Entry.created_on >= _whole(wanted.created_from, TICKS_PER_MS)
+        yield Entry.created_on >= whole(wanted.created_from, TICKS_PER_MS)
     if wanted.created_until is not None:
-        yield Entry.created_on < _whole(wanted.created_until, TICKS_PER_MS)
+        yield Entry.created_on < whole(wanted.created_until, TICKS_PER_MS)
     yield from _row_conditions(log, wanted)
 
 
@@ -130,12 +130,12 @@ def _seq_range(db: peewee.Database, log: int, head: int, wanted: EntryFilter) ->
     """Turn the range of sharedOn into `low < seq <= high`: both grow together."""
     low, high = 0, head
     if wanted.shared_from is not None:
-        low = seq_before(db, log, head, _whole(wanted.shared_from) - 1)
+        low = seq_before(db, log, head, whole(wanted.shared_from) - 1)
     if wanted.shared_until is not None:
-        high = seq_before(db, log, head, _whole(wanted.shared_until) - 1)
+        high = seq_before(db, log, head, whole(wanted.shared_until) - 1)
     return low, high
 
 
-def _whole(ms: float, per_ms: int = 1) -> int:
+def whole(ms: float, per_ms: int = 1) -> int:
     """Round up to what the column counts in, kept inside the database's integers."""
     return math.ceil(min(max(ms, -MS_MAX), MS_MAX) * per_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,13 @@ def to_ms(ticks: int) -> float:
     return ticks / TICKS_PER_MS
 
 
+def whole_ms(ms: float) -> int:
+    """Round down, refusing what is no time at all and would not fit the database."""
+    if not abs(ms) <= 1e15:
+        raise Refused(Code.INVALID_ARGUMENT, "A time is in milliseconds since 1970.")
+    return math.floor(ms)
+
+
 def key(log: int, seq: int) -> int:
     return log << SEQ_BITS | seq
 
@@ -49,20 +57,34 @@ def buckets(first_key: int, last_key: int) -> list[int]:
 
 
 class Cursor(NamedTuple):
-    """A position in one life of one log. On the wire: opaque text."""
+    """A position in one life of one log. On the wire: opaque text.
+
+    `check` tells the entry that was there: a log that was restored from a backup and has grown
+    again has another one at that place. Empty at the beginning, and where nobody will ask.
+    """
 
     epoch: str
     seq: int
+    check: str = ""
 
     def __str__(self) -> str:
-        return f"{self.epoch}.{self.seq}"
+        check = f"~{self.check}" if self.check else ""
+        return f"{self.epoch}{check}.{self.seq}"
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
-        epoch, dot, seq = text.rpartition(".")
+        life, dot, seq = text.rpartition(".")
+        epoch, tilde, check = life.partition("~")
         if not (dot and epoch and seq.isascii() and seq.isdigit() and len(seq) <= 15):
             raise Refused(Code.CURSOR_INVALID)
-        return cls(epoch, int(seq))
+        if tilde and not check:
+            raise Refused(Code.CURSOR_INVALID)
+        return cls(epoch, int(seq), check)
+
+
+def check_of(device: int, created_on: int, shared_on: int) -> str:
+    """Tell an entry at its place: the same entry, offered again later, has another `shared_on`."""
+    return f"{crc32(f'{device} {created_on} {shared_on}'.encode()):08x}"
 
 
 class NewEntry(NamedTuple):
@@ -164,6 +186,7 @@ class Receipt:
     """What became of a batch. `head` is the log's end after it; all of it is durable.
 
     `reached` is where the device has to go on reading: behind this batch if it had all before.
+    `lineage` is what its next request has to show.
     """
 
     offered: Sequence[Any]
@@ -172,6 +195,7 @@ class Receipt:
     head: Cursor
     reached: Cursor
     server_time: int
+    lineage: str
 
     @property
     def accepted(self) -> int:
@@ -203,6 +227,8 @@ class Page:
     server_time: int
     # Where the reading device says it is, when that is worth storing.
     mark: Cursor | None = None
+    # What the device has to show with its next request; only in a page of its own entries.
+    lineage: str = ""
 
     @cached_property
     def packed(self) -> dict[str, Any]:

@@ -25,7 +25,11 @@ class Code(Enum):
         "The cursor lies beyond the end of the log: the service was restored from a backup."
     )
     EPOCH_CHANGED = (
-        "The cursor belongs to an earlier life of this log: offer all own entries again."
+        "The cursor belongs to an earlier life of this log: read it again from its beginning."
+    )
+    LINEAGE_CHANGED = (
+        "The device has written, or the log has lost, what this request does not know of: an "
+        "answer got lost, or one of the databases is a copy. Look at getOwnEntries."
     )
 
     # What is asked.

@@ -11,10 +11,23 @@ from strawberry import ID, Info
 from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 
+from sharedlog_service.arguments import (
+    BatchSize,
+    ByteLimit,
+    DeviceId,
+    Lineage,
+    Until,
+    User,
+    WithOwn,
+    batch,
+    people_count,
+    place,
+    said,
+)
 from sharedlog_service.auth import Access
+from sharedlog_service.browsing import whole
 from sharedlog_service.documents import CheckedDocuments, document_check
-from sharedlog_service.entries import Cursor as Place
-from sharedlog_service.errors import Code, Refused
+from sharedlog_service.entries import TICKS_PER_MS, Cursor as Place
 from sharedlog_service.faults import explain
 from sharedlog_service.overview import (
     EntryConnection,
@@ -30,6 +43,7 @@ from sharedlog_service.wire import (
     SharedSyncLogDevice,
     SharedSyncLogEntry,
     SharedSyncLogEntryInput,
+    SharedSyncLogOwnEntries,
     SharedSyncLogReceipt,
     SharedSyncLogUpdate,
     field,
@@ -47,17 +61,7 @@ class Context:
     request_id: str
 
 
-def said(description: str, name: str | None = None) -> Any:
-    return strawberry.argument(description=description, name=name)
-
-
 Asker = Info[Context, None]
-User = Annotated[ID, said("Whose log. Must be the user the token belongs to.")]
-DeviceId = Annotated[ID, said("The device, as createDeviceId answered.")]
-BatchSize = Annotated[
-    int, said("Entries in a page, about: a page never ends inside a transaction group.")
-]
-ByteLimit = Annotated[int, said("Bytes of data in a page, about; at least one entry comes.")]
 
 
 @strawberry.type(description="Reading the shared log.")
@@ -106,16 +110,9 @@ class SharedSyncLogQuery:
             list[str] | None,
             said("Only entries of these collections, and sealed ones; null for all."),
         ] = None,
-        until: Annotated[
-            Cursor | None, said("Nothing that comes after this cursor; null for all there is.")
-        ] = None,
-        with_own: Annotated[
-            bool,
-            said(
-                "What the device itself wrote, too: to check what it has, or to read its log anew. "
-                "Such a reading is not taken for where the device is."
-            ),
-        ] = False,
+        until: Until = None,
+        with_own: WithOwn = False,
+        lineage: Lineage = None,
     ) -> Awaitable[SharedSyncLogUpdate] | SharedSyncLogUpdate:
         context = info.context
 
@@ -127,14 +124,37 @@ class SharedSyncLogQuery:
                 user,
                 device_id,
                 place(after),
-                batch_size,
-                byte_limit,
+                limit=batch_size,
+                byte_limit=byte_limit,
                 collections=collections,
                 until=place(until),
                 own=with_own,
+                lineage=lineage,
             )
 
         return context.run.read(work)
+
+    @field(
+        SharedSyncLogOwnEntries,
+        "What the log has of a device itself, in the order of createdOn: for a device that was "
+        "answered LINEAGE_CHANGED.",
+    )
+    def get_own_entries(
+        self,
+        info: Asker,
+        user_id: User,
+        device_id: DeviceId,
+        created_from: Annotated[float, said("createdOn at or after this, in milliseconds.")] = 0,
+        batch_size: BatchSize = 1000,
+        byte_limit: ByteLimit = 1_000_000,
+    ) -> Awaitable[SharedSyncLogOwnEntries] | SharedSyncLogOwnEntries:
+        def work(store: Store) -> SharedSyncLogOwnEntries:
+            user = info.context.access.user(store, user_id)
+            since = whole(created_from, TICKS_PER_MS)
+            page = store.read_own(user, device_id, since, limit=batch_size, byte_limit=byte_limit)
+            return SharedSyncLogOwnEntries.of(page)
+
+        return info.context.run.read(work)
 
     @field(
         EntryConnection,
@@ -217,11 +237,23 @@ class SharedSyncLogMutation:
             ID | None,
             said("Chosen by the client: a repeated request with it gets the same device."),
         ] = None,
+        device_id: Annotated[
+            ID | None,
+            said(
+                "An id that the client has already, or chooses: random, and new to the service "
+                "unless it is this log's. Null for one of the service's. Beside it, requestId has "
+                "no meaning."
+            ),
+        ] = None,
     ) -> Awaitable[str] | str:
         def work(store: Store) -> str:
             user = info.context.access.user(store, user_id, create=True)
             return store.create_device(
-                user, name=name, request_id=request_id, shared_until=shared_until
+                user,
+                name=name,
+                request_id=request_id,
+                shared_until=shared_until,
+                device_id=device_id,
             )
 
         return info.context.run.write(work)
@@ -255,19 +287,34 @@ class SharedSyncLogMutation:
         ] = False,
         batch_size: BatchSize = 1000,
         byte_limit: ByteLimit = 1_000_000,
+        lineage: Lineage = None,
     ) -> Awaitable[SharedSyncLogReceipt] | SharedSyncLogReceipt:
         context = info.context
 
         def write(store: Store) -> Any:
             user = context.access.user(store, user_id)
-            offered = batch(entries, packed)
-            return store.write(user, device_id, offered, after=place(after), device_now=now)
+            return store.write(
+                user,
+                device_id,
+                batch(entries, packed),
+                after=place(after),
+                device_now=now,
+                lineage=lineage,
+            )
 
         def wrap(store: Store, receipt: Any) -> SharedSyncLogReceipt:
             update = None
             if with_update:
                 update = read_update(
-                    context, store, user_id, device_id, receipt.reached, batch_size, byte_limit
+                    context,
+                    store,
+                    user_id,
+                    device_id,
+                    receipt.reached,
+                    limit=batch_size,
+                    byte_limit=byte_limit,
+                    # Not if a copy of the device wrote meanwhile: its entries would be passed over.
+                    lineage=None if lineage is None else receipt.lineage,
                 )
             return SharedSyncLogReceipt.of(receipt, update)
 
@@ -343,38 +390,9 @@ def read_update(
     user: str,
     device_id: str,
     after: Place | None,
-    batch_size: int,
-    byte_limit: int,
-    **which: Any,
+    **how: Any,
 ) -> SharedSyncLogUpdate:
-    page = store.read(user, device_id, after, limit=batch_size, byte_limit=byte_limit, **which)
+    page = store.read(user, device_id, after, **how)
     if (mark := page.mark) is not None:
         context.run.later(lambda store: store.mark_seen(user, device_id, mark))
     return SharedSyncLogUpdate.of(page, user)
-
-
-def place(cursor: str | None) -> Place | None:
-    return None if cursor is None else Place.parse(cursor)
-
-
-def batch(entries: list[SharedSyncLogEntryInput] | None, packed: object | None) -> list[Any]:
-    """Return what was sent, in whichever of the two forms."""
-    if (entries is None) == (packed is None):
-        raise Refused(
-            Code.INVALID_ARGUMENT, "Send either entries or packed; an empty list is fine."
-        )
-    if entries is not None:
-        return [entry.offered() for entry in entries]
-    if not isinstance(packed, list):
-        raise Refused(Code.INVALID_ARGUMENT, "packed must be a list of [ticks, groupTicks, data].")
-    return packed
-
-
-def people_count(store: Store, first: int | None, last: int | None) -> int:
-    if first is not None and last is not None:
-        raise Refused(Code.INVALID_ARGUMENT, "Give first or last, not both.")
-    count = last if last is not None else 100 if first is None else first
-    if not 0 < count <= store.limits.people_entries:
-        limit = store.limits.people_entries
-        raise Refused(Code.INVALID_ARGUMENT, f"first and last must be from 1 to {limit}.")
-    return count

@@ -7,18 +7,25 @@ inside `transaction()` several share one commit and each can fail alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import peewee
 
 from sharedlog_service.appending import Batch
 from sharedlog_service.browsing import collection_stats, find_entries
 from sharedlog_service.database import Database, Row, rows, scalar
+from sharedlog_service.devices import (
+    DeviceState,
+    check_labels,
+    read_own,
+    register,
+    registered_before,
+    working_device,
+)
 from sharedlog_service.entries import (
     Cursor,
     Device,
@@ -29,48 +36,16 @@ from sharedlog_service.entries import (
     Stats,
     key,
     seq_of,
+    whole_ms,
 )
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.paging import NOBODY, Stretch, device_ids, read_others, seq_before
+from sharedlog_service.places import LogState, log_of
 from sharedlog_service.settings import Clock, IdSource, Limits, random_id, system_clock
 from sharedlog_service.tables import DeviceRow, Log, Token, User
 
 SEEN_EVERY_MS = 60_000
 """How stale a device's `lastSeen` may get before a mere read refreshes it."""
-
-
-LABEL_CHARS_MAX = 200
-
-
-class LogState(NamedTuple):
-    """A log as one transaction sees it."""
-
-    id: int
-    epoch: str
-    head: int
-    bytes: int
-    shared_on: int
-
-    def cursor(self, seq: int) -> Cursor:
-        return Cursor(self.epoch, seq)
-
-    def seq(self, cursor: Cursor | None) -> int:
-        """Return a cursor's seq, after making sure that it is one of this log's life."""
-        if cursor is None:
-            return 0
-        if cursor.epoch != self.epoch:
-            raise Refused(Code.EPOCH_CHANGED, epoch=self.epoch)
-        if cursor.seq > self.head:
-            raise Refused(Code.CURSOR_AHEAD, epoch=self.epoch, head=str(self.cursor(self.head)))
-        return cursor.seq
-
-
-class DeviceState(NamedTuple):
-    """A device that may read and write."""
-
-    no: int
-    cursor: int
-    last_seen: int | None
 
 
 class Store:
@@ -130,7 +105,7 @@ class Store:
         """Begin a new life of a log, as after restoring a backup: every device offers all of its
         own entries again, so that whatever the backup lacked comes back."""
         with self._database.transaction() as db:
-            log, epoch = self._log(db, user), self._new_id()
+            log, epoch = log_of(db, user), self._new_id()
             Log.update(epoch=epoch).where(Log.id == log.id).execute(db)
             return epoch
 
@@ -173,47 +148,44 @@ class Store:
         name: str | None = None,
         request_id: str | None = None,
         shared_until: float | None = None,
+        device_id: str | None = None,
     ) -> str:
         """Register a device and return its id; the same `request_id` gets the same id again.
 
-        The device starts behind the entries shared up to `shared_until`, or at the beginning.
+        A device may bring a `device_id` of its own. It starts behind the entries shared up to
+        `shared_until`, or at the beginning.
         """
-        for text in (name, request_id):
-            _check_label(text)
+        check_labels(name, request_id)
         with self._database.transaction() as db:
-            log = self._log(db, user)
-            if request_id is not None:
-                same = (DeviceRow.log == log.id) & (DeviceRow.request_id == request_id)
-                if known := DeviceRow.select().where(same).first(db):
-                    return str(known.id)
-            device_id = self._new_id()
-            until = None if shared_until is None else _whole_ms(shared_until)
-            start = 0 if until is None else seq_before(db, log.id, log.head, until)
-            DeviceRow.insert(
+            log = log_of(db, user)
+            if known := registered_before(db, log.id, device_id, request_id):
+                return known
+            until = None if shared_until is None else whole_ms(shared_until)
+            return register(
+                db,
                 log=log.id,
-                id=device_id,
+                id=device_id or self._new_id(),
                 name=name,
-                request_id=request_id,
+                request_id=None if device_id else request_id,
                 created_at=self._now(),
-                cursor=start,
+                cursor=0 if until is None else seq_before(db, log.id, log.head, until),
                 shared_until=until,
-            ).execute(db)
-            return device_id
+            )
 
     def device(self, user: str, device_id: str) -> Device | None:
         with self._database.snapshot() as db:
-            log = self._log(db, user)
+            log = log_of(db, user)
             return next(self._devices(db, log, DeviceRow.id == device_id), None)
 
     def devices(self, user: str) -> list[Device]:
         """Return the devices of a log, oldest first, the revoked ones too."""
         with self._database.snapshot() as db:
-            return list(self._devices(db, self._log(db, user)))
+            return list(self._devices(db, log_of(db, user)))
 
     def revoke_device(self, user: str, device_id: str) -> Device:
         """Lock a device out. What it wrote stays."""
         with self._database.transaction() as db:
-            log = self._log(db, user)
+            log = log_of(db, user)
             this = (DeviceRow.log == log.id) & (DeviceRow.id == device_id)
             alive = this & DeviceRow.revoked_at.is_null()
             DeviceRow.update(revoked_at=self._now()).where(alive).execute(db)
@@ -224,9 +196,9 @@ class Store:
     def mark_seen(self, user: str, device_id: str, cursor: Cursor | None) -> Device:
         """Note that the device durably has everything up to the cursor. Never moves backwards."""
         with self._database.transaction() as db:
-            log = self._log(db, user)
-            device = self._device(db, log, device_id)
-            self._touch(db, device, log.seq(cursor), None)
+            log = log_of(db, user)
+            device = working_device(db, log.id, device_id)
+            self._touch(db, device, log.checked_seq(db, cursor), None)
             return next(self._devices(db, log, DeviceRow.id == device_id))
 
     # The log
@@ -239,27 +211,32 @@ class Store:
         *,
         after: Cursor | None = None,
         device_now: float | None = None,
+        lineage: str | None = None,
     ) -> Receipt:
         """Append a batch, exactly once. `after` is what the device durably has; `device_now` the
-        time it believes it is."""
+        time it believes it is; `lineage` what the last write as this device was answered."""
         with self._database.transaction() as db:
-            log = self._log(db, user)
-            device = self._device(db, log, device_id)
-            seen, now = log.seq(after), self._now()
+            log = log_of(db, user)
+            device = working_device(db, log.id, device_id)
+            seen, now = log.checked_seq(db, after), self._now()
+            device.check(lineage)
             shared_on = max(now, log.shared_on)
             batch = Batch(db, log.id, device.no, self.limits)
             done = batch.append(entries, head=log.head, shared_on=shared_on, now=now)
-            skew = None if device_now is None else _whole_ms(device_now) - now
+            skew = None if device_now is None else whole_ms(device_now) - now
             head = log.head + done.written
             # Who has everything still does: what comes now is the device's own.
             reached = head if seen == log.head else seen
-            self._touch(db, device, reached, skew)
+            # Also for what was refused for its time: a copy of the request must not be taken later.
+            renewed = self._new_id() if done.written or done.ahead else device.lineage
+            self._touch(db, device, reached, skew, renewed)
             if done.written:
                 # The numbers given become the log's only here, in the same commit as the entries.
                 sql = "UPDATE logs SET head = ?, bytes = bytes + ?, shared_on = ? WHERE id = ?"
                 rows(db, sql, head, done.bytes, shared_on, log.id)
-        cursor, reached_cursor = log.cursor(head), log.cursor(reached)
-        return Receipt(entries, done.duplicates, done.rejections, cursor, reached_cursor, now)
+            end = log.cursor(db, head)
+        place = end if reached == head else Cursor(log.epoch, reached)
+        return Receipt(entries, done.duplicates, done.rejections, end, place, now, renewed)
 
     def read(
         self,
@@ -272,6 +249,7 @@ class Store:
         collections: Sequence[str] | None = None,
         until: Cursor | None = None,
         own: bool = False,
+        lineage: str | None = None,
     ) -> Page:
         """Return what other devices wrote after a cursor, head and epoch in the same snapshot.
 
@@ -279,15 +257,29 @@ class Store:
         """
         stretch = Stretch(limit, byte_limit, self.limits)
         with self._database.snapshot() as db:
-            log = self._log(db, user)
-            device = self._device(db, log, device_id)
-            seen = log.seq(after)
-            end = log.head if until is None else max(seen, log.seq(until))
+            log = log_of(db, user)
+            device = working_device(db, log.id, device_id)
+            seen = log.checked_seq(db, after)
+            device.check(lineage)
+            end = log.head if until is None else max(seen, log.checked_seq(db, until))
             reader = NOBODY if own else device.no
             read_others(db, log.id, reader, seen, end, stretch, collections)
             page = self._page(db, log, stretch.rows, end, stretch.has_more)
-            mark = None if own else self._mark(log, device, seen, page.has_more)
+            mark = None if own else self._mark(db, log, device, seen, page.has_more)
             return replace(page, mark=mark)
+
+    def read_own(
+        self, user: str, device_id: str, created_from: int, *, limit: int, byte_limit: int
+    ) -> Page:
+        """Return what this device wrote since `created_from`, in the order of its timestamps, and
+        its lineage in the same snapshot."""
+        stretch = Stretch(limit, byte_limit, self.limits)
+        with self._database.snapshot() as db:
+            log = log_of(db, user)
+            device = working_device(db, log.id, device_id)
+            read_own(db, device.no, created_from, stretch)
+            page = self._page(db, log, stretch.rows, log.head, stretch.has_more)
+            return replace(page, lineage=device.lineage)
 
     def find(
         self,
@@ -301,8 +293,9 @@ class Store:
     ) -> Page:
         """Return up to `count` entries for people, in seq order: the first ones or the newest."""
         with self._database.snapshot() as db:
-            log = self._log(db, user)
-            low, high = log.seq(after), log.head + 1 if before is None else log.seq(before)
+            log = log_of(db, user)
+            low = log.checked_seq(db, after)
+            high = log.head + 1 if before is None else log.checked_seq(db, before)
             found = find_entries(db, log.id, log.head, wanted, low, high, count + 1, newest)
             chosen = found[:count][::-1] if newest else found[:count]
             return self._page(db, log, chosen, log.head, len(found) > count)
@@ -314,28 +307,15 @@ class Store:
     def stats(self, user: str) -> Stats:
         """Return a log in numbers; costs the same at any length."""
         with self._database.snapshot() as db:
-            log = self._log(db, user)
+            log = log_of(db, user)
             count = DeviceRow.select().where(DeviceRow.log == log.id).count(db)
             first = scalar(db, "SELECT shared_on FROM entries WHERE id = ?", key(log.id, 1))
             last = log.shared_on if log.head else None
             collections = collection_stats(db, log.id)
-            return Stats(log.cursor(log.head), log.bytes, count, first, last, collections)
+            head = log.cursor(db, log.head)
+            return Stats(head, log.bytes, count, first, last, collections)
 
     # Parts
-
-    def _log(self, db: peewee.Database, user: str) -> LogState:
-        sql = 'SELECT id, epoch, head, bytes, shared_on FROM logs WHERE "user" = ?'
-        for row in rows(db, sql, user):
-            return LogState(*row)
-        raise Refused(Code.USER_UNKNOWN)
-
-    def _device(self, db: peewee.Database, log: LogState, device_id: str) -> DeviceState:
-        sql = "SELECT no, cursor, last_seen, revoked_at FROM devices WHERE id = ? AND log = ?"
-        for no, cursor, last_seen, revoked_at in rows(db, sql, device_id, log.id):
-            if revoked_at is not None:
-                raise Refused(Code.DEVICE_REVOKED)
-            return DeviceState(no, cursor, last_seen)
-        raise Refused(Code.DEVICE_UNKNOWN)
 
     def _devices(
         self, db: peewee.Database, log: LogState, *conditions: peewee.Expression
@@ -347,23 +327,32 @@ class Store:
                 name=row.name,
                 created_at=row.created_at,
                 last_seen=row.last_seen,
-                cursor=log.cursor(row.cursor),
+                cursor=log.cursor(db, row.cursor),
                 shared_until=row.shared_until,
                 revoked_at=row.revoked_at,
                 clock_skew=row.clock_skew,
             )
 
-    def _touch(self, db: peewee.Database, device: DeviceState, seen: int, skew: int | None) -> None:
+    def _touch(
+        self,
+        db: peewee.Database,
+        device: DeviceState,
+        seen: int,
+        skew: int | None,
+        lineage: str | None = None,
+    ) -> None:
         sql = """
             UPDATE devices SET cursor = max(cursor, ?), last_seen = ?,
-                clock_skew = coalesce(?, clock_skew) WHERE no = ?
+                clock_skew = coalesce(?, clock_skew), lineage = coalesce(?, lineage) WHERE no = ?
         """
-        rows(db, sql, seen, self._now(), skew, device.no)
+        rows(db, sql, seen, self._now(), skew, lineage, device.no)
 
-    def _mark(self, log: LogState, device: DeviceState, seen: int, has_more: bool) -> Cursor | None:
+    def _mark(
+        self, db: peewee.Database, log: LogState, device: DeviceState, seen: int, has_more: bool
+    ) -> Cursor | None:
         """Where the device is, if that is worth a commit: not with each page of a long series."""
         stale = self._now() - (device.last_seen or 0) > SEEN_EVERY_MS
-        return log.cursor(seen) if stale or (seen > device.cursor and not has_more) else None
+        return log.cursor(db, seen) if stale or (seen > device.cursor and not has_more) else None
 
     def _page(
         self, db: peewee.Database, log: LogState, found: Sequence[Row], end: int, has_more: bool
@@ -371,22 +360,8 @@ class Store:
         return Page(
             rows=found,
             devices=device_ids(db, found),
-            cursor=log.cursor(seq_of(found[-1][0]) if has_more and found else end),
-            head=log.cursor(log.head),
+            cursor=log.cursor(db, seq_of(found[-1][0]) if has_more and found else end),
+            head=log.cursor(db, log.head),
             has_more=has_more,
             server_time=self._now(),
         )
-
-
-def _check_label(text: str | None) -> None:
-    if text is not None and (len(text) > LABEL_CHARS_MAX or "\0" in text):
-        raise Refused(
-            Code.INVALID_ARGUMENT, f"name and requestId have {LABEL_CHARS_MAX} characters at most."
-        )
-
-
-def _whole_ms(ms: float) -> int:
-    """Round down, refusing what is no time at all and would not fit the database."""
-    if not abs(ms) <= 1e15:
-        raise Refused(Code.INVALID_ARGUMENT, "A time is in milliseconds since 1970.")
-    return math.floor(ms)

@@ -72,6 +72,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # them would have a page written for each new entry once the log is long.
         "CREATE INDEX entries_row ON entries (id >> 14, row_hash) WHERE row_hash IS NOT NULL",
     ),
+    # What a device has to show with its next request (see devices.py); empty: it wrote nothing.
+    ("ALTER TABLE devices ADD COLUMN lineage TEXT NOT NULL DEFAULT ''",),
 )
 
 
@@ -113,6 +115,7 @@ class DeviceRow(Model):
     shared_until = BigIntegerField(null=True)
     revoked_at = BigIntegerField(null=True)
     clock_skew = BigIntegerField(null=True)
+    lineage = TextField(default="")
 
     class Meta:
         table_name = "devices"

@@ -201,6 +201,31 @@ class SharedSyncLogUpdate:
         )
 
 
+@strawberry.type(description="What the log has of a device itself, from one snapshot.")
+class SharedSyncLogOwnEntries:
+    page: strawberry.Private[values.Page]
+    has_more: bool = strawberry.field(description="Whether later ones follow.")
+    lineage: strawberry.ID = strawberry.field(
+        description="What the device has to show once it knows all of them."
+    )
+    epoch: strawberry.ID = strawberry.field(
+        description="The log's life; changes when the service was restored or wiped."
+    )
+
+    @field(PackedEntries, "The entries in compact form, for machines.")
+    def packed(self) -> PackedEntries:
+        return PackedEntries(self.page.packed)
+
+    @classmethod
+    def of(cls, page: values.Page) -> SharedSyncLogOwnEntries:
+        return cls(
+            page=page,
+            has_more=page.has_more,
+            lineage=strawberry.ID(page.lineage),
+            epoch=strawberry.ID(page.head.epoch),
+        )
+
+
 @strawberry.type(description="What became of one entry of a batch.")
 class SharedSyncLogEntryResult:
     created_on: float | None = strawberry.field(
@@ -249,6 +274,9 @@ class SharedSyncLogReceipt:
     epoch: strawberry.ID = strawberry.field(
         description="The log's life; changes when the service was restored or wiped."
     )
+    lineage: strawberry.ID = strawberry.field(
+        description="What this device's next request has to show, as `lineage`."
+    )
     server_time: float = strawberry.field(description="The service's time, in milliseconds.")
     update: SharedSyncLogUpdate | None = strawberry.field(
         description="What other devices wrote after `after`; null unless `withUpdate`."
@@ -274,6 +302,7 @@ class SharedSyncLogReceipt:
             duplicates=len(receipt.duplicates),
             cursor=Cursor(str(receipt.head)),
             epoch=strawberry.ID(receipt.head.epoch),
+            lineage=strawberry.ID(receipt.lineage),
             server_time=receipt.server_time,
             update=update,
         )

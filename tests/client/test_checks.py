@@ -18,7 +18,7 @@ from sharedlog import (
     SyncModel,
     ValueRefused,
 )
-from sharedlog.remote import HttpTransport
+from sharedlog.transports import HttpTransport
 
 
 class Note(SyncModel):

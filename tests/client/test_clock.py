@@ -267,20 +267,23 @@ def test_entries_that_others_have_keep_their_timestamps(
     must not make old changes new: they would win over what came after them."""
     fast, other, third = new_device(), new_device(), new_device()
     fast.write("a", "old")
+    fast.write("c", "old")
     fast.sync()
     service.now_ms += MINUTE
     other.now_ms += MINUTE
     other.sync()
     other.write("a", "new")
+    other.write("c", "new")
     other.sync()
-    service.lose(1)
+    service.lose(3)
     fast.now_ms += 30 * DAY
     fast.write("b", "ahead")
     assert fast.sync().duplicates == 1
     for device in (other, fast, third, other):
         device.sync()
-    assert fast.titles() == other.titles() == third.titles() == {"a": "new", "b": "ahead"}
-    assert len(service.entries) == 3
+    assert fast.titles() == {"a": "new", "b": "ahead", "c": "new"}
+    assert fast.titles() == other.titles() == third.titles()
+    assert len(service.entries) == 5
 
 
 def test_a_clock_that_was_set_right_is_trusted_again(

@@ -9,8 +9,9 @@ import peewee
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from sharedlog import journal as module
-from sharedlog.journal import DROPPED, GROUP_ENTRIES, Journal, Record, RefusedEntry
+from sharedlog.groups import ENVELOPE
+from sharedlog.journal import DROPPED, Journal, Record, RefusedEntry
+from sharedlog.limits import Limits
 
 MS = 1024
 
@@ -119,20 +120,29 @@ def test_a_group_outlives_its_first_entry_and_a_clock_that_goes_back(
     assert offsets(journal) == [0, 1]
 
 
-def test_a_large_transaction_becomes_several_groups(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "GROUP_ENTRIES", 3)
+def test_a_large_transaction_becomes_several_groups(journal: Journal) -> None:
+    journal.limits = Limits(batch_entries=3)
     with journal.transaction():
         journal.append(records(2))
         journal.append(records(5))
     assert offsets(journal) == [0, 1, 2, 0, 1, 2, 0]
-    monkeypatch.setattr(module, "GROUP_BYTES", 20)
+    journal.limits = Limits(batch_bytes=4 * ENVELOPE + 60)
     with journal.transaction():
         first = journal.append(records(4))
     assert offsets(journal)[7:] == [0, 1, 0, 1]
     assert first == ticks(journal)[7]
-    assert GROUP_ENTRIES == 5_000
+    assert Limits().group_entries == 5_000
+
+
+def test_what_is_taken_back_fills_no_group(journal: Journal) -> None:
+    journal.limits = Limits(batch_entries=3)
+    with journal.transaction():
+        journal.append(records(2))
+        for _ in range(5):
+            journal.take_back(journal.append(records(1)))
+        journal.take_back(journal.append(records(4)))
+        journal.append(records(1))
+    assert offsets(journal) == [0, 1, 2]
 
 
 def test_what_was_appended_can_be_taken_back(journal: Journal) -> None:

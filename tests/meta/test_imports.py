@@ -18,12 +18,12 @@ import pytest
 from tests.meta.source import PACKAGES, imported, modules, shown, tree
 
 CLIENT_LAYERS = (
-    {"errors", "clock", "documents", "layout"},
-    {"changes"},
+    {"errors", "clock", "documents", "layout", "limits"},
+    {"changes", "groups", "transports"},
     {"raw", "transactions", "formerly"},
     {"orders", "evolution", "state"},
     {"rules"},
-    {"reconcile", "fields"},
+    {"reconcile", "fields", "runs"},
     {"restating"},
     {"models"},
     {"tracked"},
@@ -34,14 +34,16 @@ CLIENT_LAYERS = (
     {"inbox", "reset", "rows", "statements", "status"},
     {"folding", "inserts"},
     {"versions"},
-    {"ruled"},
+    {"ruled", "reattribution"},
     {"comparing", "rivals"},
-    {"capture", "remote", "arrivals", "atwork", "conflicts"},
-    {"parents", "digest"},
+    {"capture", "remote", "arrivals", "atwork", "conflicts", "identity"},
+    {"parents", "digest", "registration"},
     {"claims", "fates", "parking"},
     {"placement"},
     {"apply", "adopt", "history", "memory", "pipeline"},
     {"described", "events", "replay"},
+    {"replica"},
+    {"lineage"},
     {"exchange", "verify"},
     {"carryover", "checks", "care", "inspection"},
     {"sync"},
@@ -66,11 +68,11 @@ SERVICE_LAYERS = (
     {"database"},
     {"beginnings"},
     {"appending", "paging"},
-    {"browsing"},
+    {"browsing", "devices", "places"},
     {"store"},
     {"auth", "writer"},
     {"faults", "documents", "wire"},
-    {"overview", "guard", "graphiql"},
+    {"overview", "guard", "graphiql", "arguments"},
     {"schema"},
     {"app"},
     {"serving"},
@@ -87,8 +89,18 @@ DATABASE = {"peewee", "playhouse", "sqlite3", "apsw", "psycopg"}
 NETWORK = {"gql", "graphql", "httpx2", "socket", "http", "urllib", "asyncio", "ssl", "websockets"}
 
 PURE = {"clock", "changes", "orders", "reconcile", "rules", "formerly", "evolution", "restating"}
-STORE_SIDE = {"tables", "database", "beginnings", "appending", "paging", "browsing", "store"}
-GRAPHQL_SIDE = {"wire", "overview", "documents", "faults", "schema", "app"}
+STORE_SIDE = {
+    "tables",
+    "database",
+    "beginnings",
+    "appending",
+    "paging",
+    "browsing",
+    "devices",
+    "places",
+    "store",
+}
+GRAPHQL_SIDE = {"wire", "overview", "arguments", "documents", "faults", "schema", "app"}
 
 MODULES = [
     pytest.param(package, name, path, id=f"{package}.{name}")

@@ -18,18 +18,24 @@ from sharedlog import arrivals, changes, journal, parents, placement, reconcile
 from sharedlog.clock import Version
 from sharedlog.errors import EntryUnreadable
 from sharedlog.exchange import Exchange
+from sharedlog.identity import Identity
 from sharedlog.inbox import Inbox
 from sharedlog.journal import Journal, LocalEntry
+from sharedlog.lineage import Lineage
+from sharedlog.memory import MemorySharedLog
+from sharedlog.reattribution import Reattribution
 from sharedlog.reconcile import RowState
 from sharedlog.versions import Versions
-from sharedlog_service import paging, store
-from sharedlog_service.appending import Batch
+from sharedlog_service import paging, places, store
+from sharedlog_service.appending import Appended, Batch
 from sharedlog_service.beginnings import Beginnings
 from sharedlog_service.database import connection, rows
+from sharedlog_service.devices import DeviceState
 from sharedlog_service.entries import key
 from sharedlog_service.errors import Code
 from sharedlog_service.paging import Stretch
-from sharedlog_service.store import LogState, Store
+from sharedlog_service.places import LogState
+from sharedlog_service.store import Store
 
 Patch = pytest.MonkeyPatch
 
@@ -87,7 +93,7 @@ def cursor_is_the_readers_now(patch: Patch) -> None:
 
     def around(original: Any, self: Store, db: Any, log: Any, found: Any, *rest: Any) -> Any:
         page = original(self, db, log, found, *rest)
-        ahead = page.cursor._replace(seq=page.cursor.seq + 1)
+        ahead = page.cursor._replace(seq=page.cursor.seq + 1, check="")
         return page if found else replace(page, cursor=ahead)
 
     def seq(original: Any, self: LogState, cursor: Any) -> int:
@@ -195,15 +201,18 @@ def bad_entry_throws(patch: Patch) -> None:
 
 @plant("F9 the checkpoint is committed before what was received")
 def checkpoint_first(patch: Patch) -> None:
-    def around(original: Any, self: Exchange, after: str | None) -> bool:
+    def around(original: Any, self: Exchange, after: str | None, lineage: str) -> bool:
         replica = self._replica
         page = replica.shared_log.read(
-            self._device, after=after, limit=replica.batch_size, byte_limit=replica.byte_limit
+            replica.identity.device,
+            after=after,
+            limit=replica.batch_size,
+            byte_limit=replica.byte_limit,
         )
         with replica.writing():
             self._journal.set_state(checkpoint=page.cursor)
         with replica.writing():
-            applied = self._store_page(page, page.cursor)
+            applied = self._store_page(page, page.cursor, replica.identity.device)
         return self._took(page, applied)
 
     wrap(patch, Exchange, "_pull", around)
@@ -315,20 +324,15 @@ def refused_counts_as_sent(patch: Patch) -> None:
 
 @plant("entries are marked before they are sent")
 def marked_too_early(patch: Patch) -> None:
-    def around(original: Any, self: Exchange, outgoing: Any, after: str | None) -> Any:
+    def around(original: Any, self: Exchange, outgoing: Any, *rest: Any) -> Any:
         with self._replica.writing():
             self._journal.mark_sent([entry.ticks for entry in outgoing], [])
-        return original(self, outgoing, after)
+        return original(self, outgoing, *rest)
 
     wrap(patch, Exchange, "_push", around)
 
 
-@plant("a new life of the log goes unnoticed without a cursor (found by seed 4)", out_of_reach=True)
-def epoch_unnoticed(patch: Patch) -> None:
-    patch.setattr(Exchange, "_check_epoch", lambda self, epoch: None)
-
-
-@plant("after a new life only the checkpoint is forgotten")
+@plant("what the log lost is not sent again")
 def nothing_offered_again(patch: Patch) -> None:
     patch.setattr(Journal, "unsend_everything", lambda self: None)
 
@@ -375,6 +379,70 @@ def inbox_loses(patch: Patch) -> None:
 def not_folded(patch: Patch) -> None:
     patch.setattr(Versions, "fold_local", lambda self: None)
     patch.setattr(Versions, "fold_some", lambda self: False)
+
+
+# -- copies -------------------------------------------------------------------------------
+
+
+@plant("nobody notices a copy", out_of_reach=True)
+def copies_unnoticed(patch: Patch) -> None:
+    patch.setattr(DeviceState, "check", lambda self, lineage: None)
+    patch.setattr(MemorySharedLog, "_check_lineage", lambda self, device, lineage: None)
+
+
+@plant("a copy is taken for a device whose answer got lost", out_of_reach=True)
+def copies_believed(patch: Patch) -> None:
+    def around(original: Any, self: Lineage, entries: Any) -> bool:
+        original(self, entries)
+        return True
+
+    wrap(patch, Lineage, "_settle", around)
+
+
+@plant("a lost answer is taken for a copy")
+def lost_answers_fork(patch: Patch) -> None:
+    patch.setattr(Lineage, "_settle", lambda self, entries: not entries)
+
+
+@plant("a copy sends all that it has as its own", out_of_reach=True)
+def copies_send_all(patch: Patch) -> None:
+    def around(original: Any, self: Identity) -> str:
+        self._journal.unsend_everything()
+        device: str = original(self)
+        return device
+
+    wrap(patch, Identity, "fork", around)
+
+
+@plant("what a copy has not sent stays its former id's in the versions", out_of_reach=True)
+def copies_keep_versions(patch: Patch) -> None:
+    patch.setattr(Reattribution, "begin_anew", lambda self, batches, of, to: None)
+
+
+@plant("copies take any id", out_of_reach=True)
+def copies_of_any_id(patch: Patch) -> None:
+    patch.setattr(Identity, "_word", lambda self, former, unsent: self._new_id())
+
+
+@plant("a copy sends before it has read", out_of_reach=True)
+def copies_send_first(patch: Patch) -> None:
+    patch.setattr(Identity, "behind", False)
+
+
+@plant("the end of a log that was put back and has grown again goes unnoticed", out_of_reach=True)
+def lost_end_unnoticed(patch: Patch) -> None:
+    patch.setattr(places, "check_of", lambda *entry: "")
+    patch.setattr(MemorySharedLog, "_cursor", lambda self, position: f"{self._epoch}.{position}")
+
+
+@plant("the log's own entries of a device are believed up to the newest", out_of_reach=True)
+def newest_unchecked(patch: Patch) -> None:
+    patch.setattr(Lineage, "_begins_with", lambda self, ticks, entries: True)
+
+
+@plant("what was refused for its time may come again", out_of_reach=True)
+def refused_may_come_again(patch: Patch) -> None:
+    patch.setattr(Appended, "ahead", False)
 
 
 # -- the service --------------------------------------------------------------------------

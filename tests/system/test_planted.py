@@ -20,9 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.client import test_apply, test_clock, test_placement_found
+from sharedlog_service.schema import build_schema
+from tests.client import test_apply, test_clock, test_lineage, test_placement_found
 
-from . import plants, plants_of_tables, test_faults
+from . import plants, plants_of_tables, test_copies, test_faults
+from .copies import MemoryHome, files
 from .plants import PLANTS, Plant
 from .simulation.world import Failed, run_world
 
@@ -115,6 +117,36 @@ def far_ahead(new_device: test_clock.NewDevice, service: test_clock.Service) -> 
     )
 
 
+def in_world(where: str, *, losing: bool) -> Check:
+    """Some of the worlds of copies."""
+
+    def check(folder: Path) -> None:
+        for seed in range(1, 41):
+            here = folder / str(seed)
+            here.mkdir()
+            test_copies.run_world(seed, here, where, build_schema(), losing)
+
+    check.__name__ = f"copies in {where}{', losing' if losing else ''}"
+    return check
+
+
+def on_files(test: Callable[[test_lineage.NewFile, MemoryHome, Path], None]) -> Check:
+    def check(folder: Path) -> None:
+        time = test_lineage.Time()
+        home = MemoryHome(time)
+        with files(folder, home, time) as new_file:
+            test(new_file, home, folder)
+
+    check.__name__ = test.__name__
+    return check
+
+
+def late_copy(fleet: test_faults.Fleet) -> None:
+    test_faults.test_a_copy_of_a_refused_request_that_comes_minutes_late_changes_nothing(
+        fleet, False
+    )
+
+
 def every_life(open_replica: test_apply.Opener) -> None:
     test_apply.test_every_life_with_every_split_into_applied_and_new(open_replica, 3, False)
 
@@ -176,12 +208,23 @@ NAMED: dict[Plant, list[Check]] = {
     plants.parked_values_lost: [
         in_replicas(test_apply.test_a_row_whose_new_parent_is_missing_takes_its_children_along)
     ],
-    plants.epoch_unnoticed: [
-        on_devices(test_clock.test_a_new_life_is_noticed_without_a_cursor_of_the_old_one)
-    ],
     plants.nothing_offered_again: [
         on_devices(test_clock.test_a_new_life_is_noticed_without_a_cursor_of_the_old_one)
     ],
+    plants.copies_unnoticed: [in_world("memory", losing=False), in_world("service", losing=False)],
+    plants.copies_believed: [in_world("memory", losing=False)],
+    plants.lost_answers_fork: [
+        on_files(test_lineage.test_an_answer_lost_to_a_larger_batch_than_the_next)
+    ],
+    plants.copies_send_all: [in_world("memory", losing=False)],
+    plants.copies_keep_versions: [
+        on_files(test_lineage.test_what_copies_have_unsent_in_common_is_sent_once)
+    ],
+    plants.copies_of_any_id: [on_files(test_lineage.test_copies_that_find_out_at_the_same_time)],
+    plants.copies_send_first: [in_world("memory", losing=True)],
+    plants.lost_end_unnoticed: [in_world("memory", losing=True)],
+    plants.newest_unchecked: [in_world("memory", losing=True)],
+    plants.refused_may_come_again: [in_fleet(late_copy)],
     plants.pruning_fixes_the_clock: [
         on_devices(test_clock.test_pruning_does_not_make_a_wrong_clock_final)
     ],

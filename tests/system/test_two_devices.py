@@ -27,7 +27,7 @@ from sharedlog import (
     Unauthorized,
 )
 from sharedlog.events import Received, Sending
-from sharedlog.journal import GROUP_ENTRIES
+from sharedlog.limits import GROUP_ENTRIES
 from sharedlog_service.app import InProcess
 from sharedlog_service.store import Store
 from tests.system.crash_world import (

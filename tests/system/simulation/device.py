@@ -109,7 +109,7 @@ class Device:
             byte_limit=self.habits.byte_limit,
             now=self.clock,
             **self._capture(),
-            new_request_id=lambda: f"{self._chance.getrandbits(64):x}",
+            new_id=lambda: f"{self._chance.getrandbits(64):x}",
         )
         sync.on_event(self._listener)
         return sync.setup()

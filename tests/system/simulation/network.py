@@ -10,7 +10,7 @@ from random import Random
 from typing import Protocol, TypeVar
 
 from sharedlog import ConnectionFailed, Entry, SharedLog, SharedLogError
-from sharedlog.remote import Outgoing, Page, Receipt
+from sharedlog.remote import About, Outgoing, OwnPage, Page, Receipt
 
 from .clocks import HOUR, MINUTE, SECOND
 from .faults import Crash, Faults
@@ -164,8 +164,11 @@ class Link:
         self._meanwhile = meanwhile
         self._ends: dict[str, Entry] = {}
 
-    def register(self, name: str | None, request_id: str) -> str:
-        return self._call("registers", lambda log: log.register(name, request_id))
+    def about(self) -> About:
+        return self._call("asks", lambda log: log.about())
+
+    def register(self, name: str | None, device: str) -> str:
+        return self._call("registers", lambda log: log.register(name, device))
 
     def write(
         self,
@@ -176,10 +179,17 @@ class Link:
         now_ms: int,
         limit: int,
         byte_limit: int,
+        lineage: str | None = None,
     ) -> Receipt:
         def request(log: SharedLog) -> Receipt:
             return log.write(
-                device, entries, after=after, now_ms=now_ms, limit=limit, byte_limit=byte_limit
+                device,
+                entries,
+                after=after,
+                now_ms=now_ms,
+                limit=limit,
+                byte_limit=byte_limit,
+                lineage=lineage,
             )
 
         carried = [(device, entry.ticks) for entry in entries]
@@ -192,9 +202,19 @@ class Link:
             self._check_groups(receipt.page, after)
         return receipt
 
-    def read(self, device: str, *, after: str | None, limit: int, byte_limit: int) -> Page:
+    def read(
+        self,
+        device: str,
+        *,
+        after: str | None,
+        limit: int,
+        byte_limit: int,
+        lineage: str | None = None,
+    ) -> Page:
         def request(log: SharedLog) -> Page:
-            return log.read(device, after=after, limit=limit, byte_limit=byte_limit)
+            return log.read(
+                device, after=after, limit=limit, byte_limit=byte_limit, lineage=lineage
+            )
 
         page = self._call(f"reads after {after}", request)
         self._check_groups(page, after)
@@ -209,6 +229,12 @@ class Link:
             )
 
         return self._call(f"reads everything after {after} until {until}", request)
+
+    def read_own(self, device: str, *, since: int, limit: int, byte_limit: int) -> OwnPage:
+        def request(log: SharedLog) -> OwnPage:
+            return log.read_own(device, since=since, limit=limit, byte_limit=byte_limit)
+
+        return self._call(f"reads its own since {since}", request)
 
     def _check_groups(self, page: Page, after: str | None) -> None:
         """A page must not go on with the transaction that the one before it ended with."""

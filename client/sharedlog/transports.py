@@ -1,0 +1,187 @@
+"""Ways to send GraphQL to a service.
+
+A `Transport` is one method: send this document with these variables. There are two:
+`HttpTransport` (gql over httpx2) and `LocalTransport`, which calls a function in the same
+process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import orjson
+
+from .errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    DeviceRefused,
+    DeviceUnknown,
+    EpochChanged,
+    LineageChanged,
+    ProtocolError,
+    ServiceFailed,
+    SharedLogError,
+    Unauthorized,
+)
+
+
+class Transport(Protocol):
+    """Sends one GraphQL document with variables; returns its `data`, raises RemoteError."""
+
+    def execute(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
+
+
+class LocalTransport:
+    """Calls a function that executes GraphQL in this process: `execute(document, variables)`
+    must return the response, a mapping with `data` and `errors`."""
+
+    def __init__(self, execute: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        self._execute = execute
+
+    def execute(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        # By way of JSON, as over the network, so that nothing is shared by accident.
+        response = self._execute(document, orjson.loads(orjson.dumps(dict(variables))))
+        if response.get("errors"):
+            raise error_from(response["errors"])
+        data: dict[str, Any] = orjson.loads(orjson.dumps(response["data"]))
+        return data
+
+    def close(self) -> None:
+        pass
+
+
+class HttpTransport:
+    """GraphQL over HTTP by gql and httpx2. One connection is kept open between exchanges.
+
+    Args:
+        url: The service's GraphQL address, such as `http://localhost:8000/graphql`.
+        token: The bearer token of this user; None only for a service without access control.
+        timeout_s: For connecting and for each answer.
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = 60.0) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                f"{url!r} is not an http(s) address.",
+                hint="Give the service's GraphQL address, such as http://localhost:8000/graphql.",
+            )
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {_header(token)}"} if token else {}
+        self._timeout_s = timeout_s
+        self._session: Any = None
+        self._client: Any = None
+        self._requests: dict[str, Any] = {}
+
+    def execute(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        from gql import GraphQLRequest
+        from gql.transport import exceptions
+
+        try:
+            request = self._requests.get(document)
+            if request is None:
+                request = self._requests[document] = GraphQLRequest(document).document
+            result = self._open().execute(
+                GraphQLRequest(request, variable_values=dict(variables)), parse_result=False
+            )
+        except exceptions.TransportQueryError as error:
+            raise error_from(error.errors or []) from None
+        except exceptions.TransportServerError as error:
+            raise _http_error(error) from error
+        except exceptions.TransportConnectionFailed as error:
+            self.close()
+            raise ConnectionFailed(
+                f"Cannot reach the service at {self._url}: {error.__cause__ or error}.",
+                hint="Nothing is lost: changes are recorded here and the next sync() sends them.",
+            ) from error
+        except exceptions.TransportError as error:
+            self.close()
+            raise ProtocolError(
+                f"{self._url} did not answer as a sharedlog service: {error}."
+            ) from error
+        return dict(result)
+
+    def _open(self) -> Any:
+        if self._session is None:
+            # Imported late: an application that does not sync does not pay for it.
+            import httpx2
+            from gql import Client
+            from gql.transport.httpx import HTTPXTransport
+
+            class OrjsonTransport(HTTPXTransport):
+                def _prepare_request(self, request: Any, **_: Any) -> dict[str, Any]:
+                    # The document as it was written: gql would print it anew each time.
+                    query = request.document.loc.source.body
+                    variables = request.variable_values
+                    return {"content": orjson.dumps({"query": query, "variables": variables})}
+
+            transport = OrjsonTransport(
+                url=self._url,
+                headers={**self._headers, "Content-Type": "application/json"},
+                timeout=httpx2.Timeout(self._timeout_s),
+                json_deserialize=orjson.loads,
+            )
+            self._client = Client(transport=transport, fetch_schema_from_transport=False)
+            self._session = self._client.connect_sync()
+        return self._session
+
+    def close(self) -> None:
+        if self._client is not None:
+            client, self._client, self._session = self._client, None, None
+            client.close_sync()
+
+
+def _header(token: str) -> str:
+    """A token without white space around it, such as a file's last newline."""
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ConfigurationError(  # and the token itself is not told
+            "The token is not one that `sharedlog token create` made.",
+            hint="A token is a word that begins with slog_.",
+        )
+    return token
+
+
+def _http_error(error: Any) -> SharedLogError:
+    code = error.code
+    if code in (401, 403):
+        return Unauthorized(f"The service refused the request (HTTP {code}).")
+    if code in (404, 405):
+        return ProtocolError(
+            f"There is no sharedlog service at this address (HTTP {code}).",
+            hint="The address of a service ends in /graphql.",
+        )
+    if code == 429 or (code is not None and code >= 500):
+        return ConnectionFailed(f"The service is not able to answer now (HTTP {code}).")
+    return ServiceFailed(str(error), service_code=f"HTTP_{code}")
+
+
+def error_from(errors: Sequence[Any]) -> SharedLogError:
+    """The error of this library for a GraphQL answer's errors: the first one decides."""
+    first = errors[0] if errors else {}
+    if not isinstance(first, Mapping):
+        return ProtocolError(f"The service's error is not understood: {first!r}.")
+    code = (first.get("extensions") or {}).get("code", "UNKNOWN")
+    message = str(first.get("message") or code)
+    if code == "FORBIDDEN":
+        return Unauthorized(message, hint="Leave `user` out: the token says whose log it is.")
+    if code == "UNAUTHENTICATED":
+        return Unauthorized(
+            message,
+            hint="Make a token with `sharedlog token create --user NAME` and pass it as token=….",
+        )
+    if code == "UNAVAILABLE":
+        return ConnectionFailed(message, hint="Nothing is lost: the next sync() sends it.")
+    if code in ("DEVICE_UNKNOWN", "USER_UNKNOWN"):
+        return DeviceUnknown(message)
+    if code == "DEVICE_REVOKED":
+        return DeviceRefused(
+            message, hint="Ask whoever runs the service. Nothing here is lost, nor is it sent."
+        )
+    if code in ("EPOCH_CHANGED", "CURSOR_AHEAD"):
+        return EpochChanged(message)
+    if code == "LINEAGE_CHANGED":
+        return LineageChanged(message)
+    return ServiceFailed(message, service_code=code)

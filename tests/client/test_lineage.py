@@ -1,0 +1,660 @@
+"""Answers that got lost, files that are copies, logs that lost their end: told apart."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from sharedlog import (
+    Change,
+    ConnectionFailed,
+    DeviceRefused,
+    LineageChanged,
+    MemorySharedLog,
+    SyncResult,
+)
+from sharedlog.changes import decode, encode
+from sharedlog.events import Forked, LogShrunk
+from sharedlog.identity import ID_CHARS_MAX, akin, descendant
+from sharedlog.remote import About, Receipt
+from tests.system.copies import (
+    NOON_MS,
+    File,
+    MemoryHome,
+    copy_by_backup,
+    copy_by_files,
+    expected,
+    files,
+)
+
+NewFile = Callable[..., File]
+
+
+class Time:
+    def __init__(self) -> None:
+        self.ms = NOON_MS
+
+    def __call__(self) -> int:
+        self.ms += 1
+        return self.ms
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def home(time: Time) -> MemoryHome:
+    return MemoryHome(time)
+
+
+@pytest.fixture
+def new_file(tmp_path: Path, home: MemoryHome, time: Time) -> Iterator[NewFile]:
+    with files(tmp_path, home, time) as make:
+        yield make
+
+
+def words(home: MemoryHome) -> list[str]:
+    """What was written, in the order of the log."""
+    values = [json.loads(entry.data)["value"] or {} for entry in home.entries()]
+    return [value.get("text", "") for value in values]
+
+
+def settle(home: MemoryHome, *some: File) -> None:
+    """Everybody syncs; then all are equal, nothing is left to do, nothing is there twice."""
+    for file in [*some, *some]:
+        file.sync()
+    assert {file.path.name: file.items() for file in some} == {
+        file.path.name: expected(home.entries()) for file in some
+    }
+    assert [file.sync_object.status().pending for file in some] == [0] * len(some)
+    assert sorted(set(words(home))) == sorted(words(home))
+    for file in some:
+        with file.database.atomic():
+            file.sync_object.versions.fold_local()
+    states = [
+        {
+            pk: (state.born, state.died, {n: state.version_of(n) for n in state.written_fields()})
+            for pk, state in file.sync_object.versions.load("item", list(every_pk(home))).items()
+        }
+        for file in some
+    ]
+    assert all(state == states[0] for state in states)
+
+
+def every_pk(home: MemoryHome) -> set[str]:
+    return {json.dumps(json.loads(entry.data)["pk"]) for entry in home.entries()}
+
+
+def lose_one_answer(file: File) -> SyncResult:
+    """A sync whose first exchange is done and not answered; returns what the next sync did."""
+    lost = iter(["answer"])
+    file.wire.lost = lambda: next(lost, "no")
+    with pytest.raises(ConnectionFailed):
+        file.sync()
+    file.wire.lost = lambda: "no"
+    result: SyncResult = file.sync()
+    return result
+
+
+# -- answers that get lost ----------------------------------------------------------------
+
+
+def test_a_lost_answer_is_no_copy(new_file: NewFile, home: MemoryHome) -> None:
+    file, other = new_file("a"), new_file("b")
+    file.sync()
+    file.put("x", text="one")
+    file.put("y", text="two")
+    result = lose_one_answer(file)
+    assert (result.sent, result.duplicates) == (2, 2)
+    file.put("x", text="three")
+    assert file.sync().duplicates == 0
+    assert file.events == []
+    settle(home, file, other)
+
+
+def test_an_answer_lost_to_a_larger_batch_than_the_next(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path
+) -> None:
+    file = new_file("a")
+    file.sync()
+    for number in range(9):
+        file.put(str(number), text=str(number))
+    lost = iter(["answer"])
+    file.wire.lost = lambda: next(lost, "no")
+    with pytest.raises(ConnectionFailed):
+        file.sync()
+    file.close()
+    again = new_file("a", batch_size=2)
+    again.put("later", text="later")
+    result = again.sync()
+    assert (result.sent, result.duplicates) == (10, 9)
+    assert again.events == []
+    settle(home, again)
+
+
+def test_a_lost_answer_when_what_was_sent_before_is_pruned(
+    new_file: NewFile, home: MemoryHome
+) -> None:
+    file = new_file("a")
+    file.put("x", text="one")
+    file.sync()
+    assert file.sync_object.prune(0) == 1
+    file.put("x", text="two")
+    assert lose_one_answer(file).duplicates == 1
+    assert file.events == []
+    settle(home, file, new_file("b"))
+
+
+class Nonces:
+    """A serializer that never writes the same twice, as encryption may."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def encode(self, change: Change) -> str:
+        self.count += 1
+        return base64.b64encode(f"{self.count} {encode(change)}".encode()).decode()
+
+    def decode(self, data: str) -> Change:
+        return decode(base64.b64decode(data).decode().partition(" ")[2])
+
+
+def test_a_lost_answer_of_what_is_sealed_anew_each_time(
+    new_file: NewFile, home: MemoryHome
+) -> None:
+    file = new_file("a", serializer=Nonces())
+    file.sync()
+    file.put("x", text="one")
+    result = lose_one_answer(file)
+    assert (result.sent, result.refused, file.events) == (1, 0, [])
+    assert len(home.entries()) == 1
+
+
+def test_an_entry_that_is_processed_otherwise_now_is_found_all_the_same(
+    new_file: NewFile, home: MemoryHome
+) -> None:
+    def shouting(change: Change) -> Change:
+        return change._replace(value={**(change.value or {}), "text": "!"})
+
+    file = new_file("a", pre_send=shouting)
+    file.sync()
+    file.put("x", text="one")
+    assert lose_one_answer(file).duplicates == 1
+    assert file.events == []
+
+
+# -- copies -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(new_file: NewFile, tmp_path: Path) -> tuple[File, File]:
+    """A file that was in use, and its copy."""
+    file = new_file("a")
+    file.put("x", text="common")
+    file.sync()
+    copy_by_backup(file.path, tmp_path / "copy.db")
+    return file, new_file("copy")
+
+
+def test_a_copy_goes_on_under_another_id(
+    pair: tuple[File, File], new_file: NewFile, home: MemoryHome
+) -> None:
+    file, copy = pair
+    file.put("x", text="by the first")
+    copy.put("y", text="by the copy")
+    file.sync()
+    former = copy.device
+    copy.sync()
+    assert copy.events == [Forked(former, copy.device)]
+    assert copy.device != former and akin(copy.device, former)
+    status = copy.sync_object.status()
+    assert (status.device, status.former) == (copy.device, (former,))
+    assert file.sync_object.status().former == ()
+    settle(home, file, copy, new_file("b"))
+    assert file.events == []
+    # Once only: from here on they are two devices.
+    file.put("x", text="1")
+    copy.put("x", text="2")
+    settle(home, file, copy)
+    assert len(copy.events) == 1 and file.device == former
+    assert [entry.device for entry in home.entries()] == [
+        former, former, copy.device, former, copy.device
+    ]  # fmt: skip
+
+
+def test_it_is_found_out_before_anything_is_taken(pair: tuple[File, File]) -> None:
+    """Also by who has nothing to send, and before the checkpoint moves."""
+    file, copy = pair
+    before = copy.sync_object.status().checkpoint
+    file.put("x", text="by the first")
+    file.sync()
+    answered: list[str] = []
+    copy.wire.answered = answered.append
+    told: list[str | None] = []
+    copy.sync_object.on_event(
+        lambda event: (
+            told.append(copy.sync_object.status().checkpoint) if isinstance(event, Forked) else None
+        )
+    )
+    former = copy.device
+    copy.sync()
+    assert told == [before]
+    assert former not in answered
+    assert copy.items() == file.items()
+
+
+def test_whoever_writes_second_is_the_copy(pair: tuple[File, File], home: MemoryHome) -> None:
+    file, copy = pair
+    copy.put("y", text="by the copy")
+    copy.sync()
+    file.put("x", text="by the first")
+    file.sync()
+    assert (len(file.forks), copy.forks) == (1, [])
+    settle(home, file, copy)
+
+
+def test_a_copy_that_nobody_writes_to_may_stay_the_same(
+    pair: tuple[File, File], home: MemoryHome
+) -> None:
+    """As a file that was moved: nothing tells it from the first one, and nothing needs to."""
+    copy = pair[1]
+    copy.sync()
+    copy.put("y", text="by the copy")
+    settle(home, copy)
+    assert copy.events == []
+
+
+def test_a_restored_backup(new_file: NewFile, home: MemoryHome, tmp_path: Path) -> None:
+    file, other = new_file("a"), new_file("b")
+    file.put("x", text="one")
+    file.sync()
+    copy_by_backup(file.path, tmp_path / "backup.db")
+    file.put("x", text="two")
+    file.put("y", text="three")
+    file.sync()
+    file.restored(tmp_path / "backup.db")
+    file.put("z", text="after the backup was put back")
+    file.sync()
+    assert len(file.forks) == 1
+    settle(home, file, other)
+    assert file.items()["y"] == ("three", "")
+
+
+def test_a_backup_that_is_put_back_again_and_again(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path
+) -> None:
+    """The ids do not grow with it, nor does what it takes to find out."""
+    file = new_file("a")
+    file.put("x", text="one")
+    file.sync()
+    file.put("x", text="unsent when it was backed up")
+    copy_by_backup(file.path, tmp_path / "backup.db")
+    ids = set()
+    for number in range(5):
+        file.put(str(number), text=str(number))
+        file.sync()
+        ids.add(file.device)
+        file.events.clear()
+        file.restored(tmp_path / "backup.db")
+        file.sync()
+        assert len(file.forks) <= 2
+    assert len(ids) == 5
+    assert max(map(len, ids)) <= len(file.device.partition(".")[0]) + 2 * 9
+    settle(home, file, new_file("b"))
+
+
+def test_what_copies_have_unsent_in_common_is_sent_once(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path
+) -> None:
+    """Whoever is first, and also when a third copy was faster than both."""
+    file = new_file("a")
+    copy_by_backup(file.path, tmp_path / "early.db")
+    early = new_file("early")
+    file.put("x", text="unsent")
+    file.put("y", text="unsent, too")
+    for number in range(3):
+        copy_by_files(file.path, tmp_path / f"copy{number}.db")
+    copies = [new_file(f"copy{number}") for number in range(3)]
+    early.put("z", text="early")
+    early.sync()
+    for number, copy in enumerate(copies):
+        copy.put(f"own{number}", text=f"own {number}")
+        copy.sync()
+    settle(home, file, early, *copies)
+    assert words(home).count("unsent") == 1
+    assert len({each.device for each in (early, *copies)}) == 4
+
+
+def test_copies_that_find_out_at_the_same_time(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path
+) -> None:
+    """Each has read all there is before the other one sends: as machines do that are started
+    together from one image."""
+    file = new_file("a")
+    file.put("x", text="common")
+    file.sync()
+    copy_by_backup(file.path, tmp_path / "image.db")
+    file.put("x", text="by the first")
+    file.sync()
+    image = new_file("image")
+    image.put("y", text="unsent in the image")
+    copy_by_files(image.path, tmp_path / "copy.db")
+    copy, write = new_file("copy"), image.wire.write
+
+    def meanwhile(device: str, entries: Any, **options: Any) -> Any:
+        if device != file.device:
+            image.wire.write = write  # type: ignore[method-assign]
+            copy.sync()
+        return write(device, entries, **options)
+
+    image.wire.write = meanwhile  # type: ignore[method-assign]
+    image.sync()
+    assert len(image.forks) == len(copy.forks) == 1
+    copy.put("z", text="by the copy")
+    image.put("z", text="by the image")
+    settle(home, file, image, copy)
+    assert len({file.device, image.device, copy.device}) == 3
+
+
+@pytest.mark.parametrize("shared_tick", [True, False])
+def test_copies_that_write_at_the_same_tick(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path, shared_tick: bool
+) -> None:
+    now = iter([NOON_MS] * 3 + [NOON_MS + 5, NOON_MS + (5 if shared_tick else 6)] * 99)
+    file = new_file("a", now=lambda: next(now))
+    file.put("x", text="common")
+    file.sync()
+    copy_by_backup(file.path, tmp_path / "copy.db")
+    copy = new_file("copy", now=lambda: next(now))
+    file.put("x", text="mine")
+    copy.put("x", text="yours")
+    settle(home, file, copy, new_file("b"))
+    assert len(copy.forks) == 1
+
+
+def test_a_copy_of_a_copy(pair: tuple[File, File], new_file: NewFile, home: MemoryHome) -> None:
+    file, copy = pair
+    file.put("x", text="1")
+    file.sync()
+    copy.put("x", text="2")
+    copy.sync()
+    copy_by_backup(copy.path, copy.path.with_name("third.db"))
+    third = new_file("third")
+    copy.put("x", text="3")
+    third.put("x", text="4")
+    settle(home, file, copy, third)
+    assert akin(third.device, file.device)
+    assert third.sync_object.status().former == (file.device, copy.device)
+
+
+def test_a_file_that_was_copied_before_it_ever_met_the_log(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path
+) -> None:
+    """As with a program that is delivered with data."""
+    image = new_file("image")
+    for key in "abc":
+        image.put(key, text=f"delivered {key}")
+    for number in range(3):
+        copy_by_files(image.path, tmp_path / f"shop{number}.db")
+    shops = [new_file(f"shop{number}") for number in range(3)]
+    for number, shop in enumerate(shops):
+        shop.put("a", text=f"changed by {number}")
+    settle(home, *shops)
+    assert len(home.entries()) == 3 + 3
+    assert len({shop.device for shop in shops}) == 3
+
+
+def test_a_copy_that_only_sends(pair: tuple[File, File], home: MemoryHome) -> None:
+    file, copy = pair
+    file.put("x", text="by the first")
+    file.sync()
+    copy.put("y", text="by the copy")
+    assert copy.sync_object.send().sent == 1
+    assert "x" in copy.items() and copy.items()["x"] == ("common", "")
+    assert copy.sync_object.reconcile().modified == 1
+    settle(home, file, copy)
+
+
+def test_a_copy_that_only_receives(pair: tuple[File, File], home: MemoryHome) -> None:
+    file, copy = pair
+    file.put("x", text="by the first")
+    file.sync()
+    assert copy.sync_object.receive().received == 1
+    assert len(copy.forks) == 1
+    copy.sync_object.reconcile()
+    assert copy.items() == file.items()
+
+
+def test_another_process_finds_out_first(
+    pair: tuple[File, File], new_file: NewFile, home: MemoryHome
+) -> None:
+    file, copy = pair
+    file.put("x", text="by the first")
+    file.sync()
+    copy.put("y", text="by the copy")
+    beside = new_file("copy")
+    original, read_own = copy.wire, copy.wire.read_own
+
+    def overtaken(*arguments: Any, **options: Any) -> Any:
+        original.read_own = read_own  # type: ignore[method-assign]
+        beside.sync()
+        return read_own(*arguments, **options)
+
+    original.read_own = overtaken  # type: ignore[method-assign]
+    copy.sync()
+    assert (len(copy.forks), len(beside.forks)) == (0, 1)
+    assert copy.device == beside.device
+    settle(home, file, copy)
+
+
+def test_a_sync_that_fails_after_the_fork_is_taken_up(
+    pair: tuple[File, File], home: MemoryHome
+) -> None:
+    file, copy = pair
+    file.put("x", text="by the first")
+    file.sync()
+    copy.put("y", text="by the copy")
+
+    def fail(*arguments: Any) -> str:
+        raise ConnectionFailed("no")
+
+    register = copy.wire.register
+    copy.wire.register = fail  # type: ignore[method-assign]
+    with pytest.raises(ConnectionFailed):
+        copy.sync()
+    assert len(copy.forks) == 1
+    copy.wire.register = register  # type: ignore[method-assign]
+    settle(home, file, copy)
+    assert len(copy.forks) == 1
+
+
+class Unmarked(MemorySharedLog):
+    """A log that renews no lineages: all that is left is that a timestamp is taken."""
+
+    def _check_lineage(self, device: str, lineage: str | None) -> None:
+        pass
+
+
+def test_a_timestamp_that_is_taken_is_a_sign_of_a_copy(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path
+) -> None:
+    home._log = Unmarked(now=lambda: NOON_MS)
+    file = new_file("a", now=lambda: NOON_MS)
+    file.sync()
+    copy_by_backup(file.path, tmp_path / "copy.db")
+    copy = new_file("copy", now=lambda: NOON_MS)
+    file.put("x", text="mine")
+    copy.put("y", text="yours")
+    file.sync()
+    result = copy.sync()
+    assert (len(copy.forks), result.refused) == (1, 0)
+    settle(home, file, copy)
+
+
+# -- logs that lose what they had -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("renew", [True, False])
+def test_what_a_restored_log_lacks_comes_back(
+    new_file: NewFile, home: MemoryHome, renew: bool
+) -> None:
+    one, two = new_file("a"), new_file("b")
+    one.put("x", text="old")
+    settle(home, one, two)
+    home.back_up()
+    one.put("x", text="new")
+    two.put("y", text="new, too")
+    settle(home, one, two)
+    home.restore(renew=renew)
+    assert len(home.entries()) == 1
+    # The log has grown again before anybody who knew its end comes back.
+    third = new_file("c")
+    for key in "pqrs":
+        third.put(key, text=key)
+    third.sync()
+    settle(home, one, two, third)
+    assert len(home.entries()) == 7
+    assert LogShrunk(2) in one.events and LogShrunk(1) in two.events
+    assert [each.forks for each in (one, two, third)] == [[], [], []]
+
+
+def test_a_log_that_lost_nothing_gets_nothing_again(new_file: NewFile, home: MemoryHome) -> None:
+    file = new_file("a")
+    file.put("x", text="one")
+    file.sync()
+    home.back_up()
+    home.restore(renew=True)
+    assert file.sync().sent == 0
+    assert file.events == []
+
+
+def test_a_wiped_log_gets_everything_again(new_file: NewFile, home: MemoryHome) -> None:
+    one, two = new_file("a"), new_file("b")
+    one.put("x", text="one")
+    two.put("y", text="two")
+    settle(home, one, two)
+    ids = one.device, two.device
+    home.wipe()
+    two.put("y", text="meanwhile")
+    settle(home, two, one, new_file("c"))
+    assert (one.device, two.device) == ids
+    assert len(home.entries()) == 3
+
+
+def test_entries_sent_before_a_fork_come_back_too(
+    pair: tuple[File, File], new_file: NewFile, home: MemoryHome
+) -> None:
+    """Although nobody has the id any more under which they were sent."""
+    file, copy = pair
+    file.put("x", text="by the first")
+    file.sync()
+    copy.put("y", text="by the copy")
+    copy.sync()
+    home.wipe()
+    copy.sync()
+    assert sorted(words(home)) == ["by the copy", "common"]
+    settle(home, copy, file, new_file("b"))
+
+
+def test_a_log_that_has_them_still_does_not_get_them_twice(
+    pair: tuple[File, File], new_file: NewFile, home: MemoryHome
+) -> None:
+    file, copy = pair
+    file.put("x", text="by the first")
+    file.sync()
+    copy.put("y", text="by the copy")
+    copy.sync()
+    home.back_up()
+    copy.put("y", text="lost")
+    copy.sync()
+    home.restore(renew=True)
+    settle(home, copy, file, new_file("b"))
+    assert len(home.entries()) == 4
+
+
+def test_pruned_entries_that_the_log_has_are_not_taken_for_a_copys(
+    new_file: NewFile, home: MemoryHome
+) -> None:
+    file = new_file("a")
+    file.put("x", text="pruned")
+    file.sync()
+    file.sync_object.prune(0)
+    file.put("x", text="kept")
+    file.sync()
+    home.back_up()
+    file.put("x", text="lost")
+    file.sync()
+    home.restore(renew=False)
+    settle(home, file, new_file("b"))
+    assert file.forks == []
+
+
+# -- whose file it is -----------------------------------------------------------------------
+
+
+def test_a_file_of_another_user_is_refused(
+    new_file: NewFile, home: MemoryHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = new_file("a")
+    file.put("x", text="mine")
+    file.sync()
+    file.close()
+
+    def theirs(log: MemorySharedLog) -> About:
+        return About("somebody else", log.limits)
+
+    home.wipe()
+    monkeypatch.setattr(MemorySharedLog, "about", theirs)
+    file.open()
+    file.put("x", text="not theirs")
+    with pytest.raises(DeviceRefused, match="belongs to the log of 'memory'") as refused:
+        file.sync()
+    assert "database file of their own" in (refused.value.hint or "")
+    assert home.entries() == []
+    assert file.sync_object.status().pending == 1
+
+
+def test_a_log_that_never_agrees_is_given_up_on(new_file: NewFile, home: MemoryHome) -> None:
+    file = new_file("a")
+    file.put("x", text="one")
+
+    def never(device: str, entries: Any, **options: Any) -> Receipt:
+        raise LineageChanged
+
+    file.wire.write = never  # type: ignore[method-assign]
+    with pytest.raises(LineageChanged):
+        file.sync()
+    assert file.sync_object.status().pending == 1
+
+
+# -- ids ------------------------------------------------------------------------------------
+
+WORDS = st.text("0123456789abcdef", min_size=8, max_size=8)
+IDS = st.text("0123456789abcdef", min_size=1, max_size=24)
+
+
+@given(IDS, IDS, WORDS)
+def test_a_descendant_stands_among_others_where_its_ancestor_does(
+    device: str, other: str, word: str
+) -> None:
+    new = descendant(device, word)
+    assert new > device and akin(new, device)
+    if not other.startswith(device):
+        assert (new < other) == (device < other)
+
+
+@given(st.lists(WORDS, max_size=60))
+def test_an_id_never_gets_too_long(some: list[str]) -> None:
+    device = "3f9a00000000000000000000"
+    for word in some:
+        before, device = device, descendant(device, word)
+        assert device != before or device.endswith(word)
+        assert len(device) <= ID_CHARS_MAX
