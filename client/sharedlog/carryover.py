@@ -17,7 +17,7 @@ from .errors import EntryUnreadable
 from .exchange import Replica
 from .formerly import Fields
 from .journal import CHUNK
-from .reconcile import BIRTH, RowState
+from .reconcile import BIRTH, Listed, RowState
 from .registry import Registry
 from .restating import changes_of, forget, rename_fields
 from .tracked import Tracked
@@ -25,7 +25,7 @@ from .tracked import Tracked
 ASIDE = "sharedlog_aside "
 """Begins the collection of what stands in no table, until the rows of a table have its names."""
 
-VALUES = "(held IS NOT NULL OR buried IS NOT NULL OR cleared IS NOT NULL)"
+VALUES = "(held IS NOT NULL OR buried IS NOT NULL OR cleared IS NOT NULL OR writes IS NOT NULL)"
 """The rows with values beside their tables."""
 
 
@@ -166,14 +166,23 @@ class Carryover:
         """What cannot be upgraded is set aside, as if it had just arrived."""
         key = loads(pk)
 
-        def upgraded(values: Mapping[str, Wire]) -> dict[str, Wire]:
-            change = self._evolution.current(Change(MODIFY, collection, key, values, schema=schema))
+        def upgraded(
+            values: Mapping[str, Wire], rules: Mapping[str, str] | None = None
+        ) -> dict[str, Wire]:
+            older = Change(MODIFY, collection, key, values, rules, schema)
+            change = self._evolution.current(older)
             return {} if change is None else dict(change.value or {})
+
+        def upgraded_writes(name: str, listed: Listed) -> Listed:
+            of, writes = listed
+            some = [(v, upgraded({name: operand}, {name: of})) for v, operand in writes]
+            return Listed(of, [(v, values[name]) for v, values in some if name in values])
 
         buried = {name: value for name, (_, value) in state.buried.items() if name != BIRTH}
         try:
             held, cleared = upgraded(state.held), upgraded(state.cleared)
             buried = upgraded(buried)
+            writes = {name: upgraded_writes(name, found) for name, found in state.writes.items()}
         except EntryUnreadable as error:
             if state.born == BEFORE_TRACKING:
                 return state  # it has no entry that could be set aside
@@ -188,6 +197,6 @@ class Carryover:
             return forget(state)
         if len(held) < len(state.held):  # dropped
             return forget(state)
-        state.held, state.cleared = held, cleared
+        state.held, state.cleared, state.writes = held, cleared, writes
         state.buried |= {name: (state.buried[name][0], value) for name, value in buried.items()}
         return state

@@ -8,7 +8,8 @@ from itertools import count
 from .changes import Entry, Wire, decode
 from .clock import TICKS_PER_MS, Now, system_now
 from .errors import DeviceRefused, EntryUnreadable, EpochChanged
-from .remote import Outgoing, Page, Receipt, Rejection, Told
+from .history import Told
+from .remote import Outgoing, Page, Receipt, Rejection
 
 MAX_LEAD_MS = 5 * 60 * 1000
 """How far ahead of the log's time an entry may be."""

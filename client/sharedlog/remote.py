@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import orjson
 
 from .changes import Entry, Wire
-from .clock import from_created_on
 from .documents import (
     CREATE_DEVICE_ID,
     GET_ALL_ENTRIES,
@@ -35,6 +34,7 @@ from .errors import (
     SharedLogError,
     Unauthorized,
 )
+from .history import Told, told_of
 
 T = TypeVar("T")
 
@@ -79,13 +79,6 @@ class Receipt:
     page: Page | None
 
 
-class Told(NamedTuple):
-    """An entry as the log tells it to people: with the name of its device, if it has one."""
-
-    entry: Entry
-    device_name: str | None
-
-
 class SharedLog(Protocol):
     """One user's append-only log, as seen by one device. Every method may raise RemoteError.
 
@@ -118,13 +111,6 @@ class SharedLog(Protocol):
 
     def close(self) -> None:
         """Release connections. The shared log can be used again afterwards."""
-
-
-class Historian(Protocol):
-    """A shared log that can tell what happened to a row."""
-
-    def history(self, collection: str, pk: Wire, limit: int) -> Sequence[Told]:
-        """The entries of one row, oldest first."""
 
 
 class Transport(Protocol):
@@ -206,7 +192,7 @@ class GraphQLSharedLog:
     def history(self, collection: str, pk: Wire, limit: int) -> list[Told]:
         variables = {"userId": self._user_id(), "collection": collection, "pk": pk, "first": limit}
         answer = self._call(HISTORY, variables)
-        return _reading(_told, answer)
+        return _reading(told_of, answer)
 
     def close(self) -> None:
         self._transport.close()
@@ -250,16 +236,6 @@ def _page(answer: dict[str, Any]) -> Page:
         for device, ticks, offset, data in packed["entries"]
     ]
     return Page(entries, answer["cursor"], answer["hasMore"], answer["epoch"], answer["serverTime"])
-
-
-def _told(answer: dict[str, Any]) -> list[Told]:
-    names = {device["id"]: device["name"] for device in answer["devices"]}
-    told = []
-    for entry in answer["history"]:
-        device, ticks = entry["deviceId"], from_created_on(entry["createdOn"])
-        offset = ticks - from_created_on(entry["group"])
-        told.append(Told(Entry(device, ticks, offset, entry["data"]), names.get(device)))
-    return told
 
 
 def _reading(read: Callable[[dict[str, Any]], T], answer: Any) -> T:

@@ -21,8 +21,9 @@ CLIENT_LAYERS = (
     {"errors", "clock", "documents", "layout"},
     {"changes"},
     {"raw", "transactions", "formerly"},
-    {"orders", "evolution", "state"},
+    {"evolution", "state"},
     {"rules"},
+    {"counter", "custom", "extremes", "members"},
     {"reconcile", "fields"},
     {"restating"},
     {"models"},
@@ -30,7 +31,7 @@ CLIENT_LAYERS = (
     {"declarations"},
     {"registry"},
     {"journal", "naming"},
-    {"inbox", "reset", "rows", "statements", "status"},
+    {"history", "inbox", "reset", "rows", "statements", "status"},
     {"folding", "inserts"},
     {"versions"},
     {"ruled"},
@@ -39,7 +40,7 @@ CLIENT_LAYERS = (
     {"parents", "digest"},
     {"claims", "fates", "parking"},
     {"placement"},
-    {"apply", "adopt", "history", "memory", "pipeline"},
+    {"apply", "adopt", "memory", "pipeline"},
     {"described", "events", "replay"},
     {"exchange", "verify"},
     {"carryover", "checks", "care", "inspection"},
@@ -85,7 +86,19 @@ LAYERS: Mapping[str, Sequence[set[str]]] = {
 DATABASE = {"peewee", "playhouse", "sqlite3", "apsw", "psycopg"}
 NETWORK = {"gql", "graphql", "httpx2", "socket", "http", "urllib", "asyncio", "ssl", "websockets"}
 
-PURE = {"clock", "changes", "orders", "reconcile", "rules", "formerly", "evolution", "restating"}
+PURE = {
+    "clock",
+    "changes",
+    "rules",
+    "counter",
+    "custom",
+    "extremes",
+    "members",
+    "reconcile",
+    "formerly",
+    "evolution",
+    "restating",
+}
 STORE_SIDE = {"tables", "database", "beginnings", "appending", "paging", "browsing", "store"}
 GRAPHQL_SIDE = {"wire", "overview", "documents", "faults", "schema", "app"}
 
