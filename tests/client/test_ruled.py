@@ -14,6 +14,7 @@ import pytest
 from peewee import CharField, DateTimeField, DecimalField, ForeignKeyField, IntegerField, JSONField
 
 from sharedlog import (
+    Change,
     ConfigurationError,
     Conflict,
     Counter,
@@ -23,6 +24,7 @@ from sharedlog import (
     MemorySharedLog,
     Minimum,
     NotASyncModel,
+    Sync,
     SyncModel,
     ValueRefused,
 )
@@ -1109,3 +1111,52 @@ def test_a_renamed_field_is_counted_on(open_device: OpenDevice) -> None:
         row = New.get()
         assert (row.count, row.tags) == (117, ["a", "device-000001", "device-000002"])
         assert one.sync.verify().differences == []
+
+
+def test_what_is_kept_of_a_counter_passes_the_upgraders(open_device: OpenDevice) -> None:
+    """The new program counts in hundredths; the other device still has the old one."""
+
+    class Coin(SyncModel):
+        code = CharField(primary_key=True)
+        worth = IntegerField(default=0)
+
+        class Meta:
+            merge: ClassVar = {"worth": Counter()}
+
+    def in_hundredths(change: Change) -> Change:
+        value = dict(change.value or {})
+        if isinstance(said := value.get("worth"), dict):
+            value["worth"] = {**said, "add": said["add"] * 100, "total": said["total"] * 100}
+        elif "worth" in value:
+            value["worth"] *= 100
+        return change._replace(value=value)
+
+    log = MemorySharedLog()
+    one, two = [open_device([Coin], name, shared_log=log) for name in ("one", "two")]
+    with one:
+        Coin.create(code="x", worth=5)
+        Coin.update(worth=Coin.worth + 1).execute()
+    sync(one, two)
+    with two:
+        Coin.update(worth=Coin.worth + 2).execute()
+    sync(one, two)
+    one.close()
+    one = open_device([Coin], "one", shared_log=log, tracked=False, create=False)
+    with one:
+        one.database.execute_sql("UPDATE coin SET worth = worth * 100")
+        upgraded = Sync(
+            one.database,
+            [Coin],
+            shared_log=log,
+            schema_version=2,
+            upgraders={1: in_hundredths},
+        ).setup()
+        Coin.update(worth=Coin.worth + 1).execute()
+    with two:
+        Coin.update(worth=Coin.worth + 3).execute()
+        two.sync.sync()
+    with one:
+        upgraded.sync()
+        assert Coin.get().worth == 1101
+        assert upgraded.verify().differences == []
+        upgraded.close()
