@@ -5,6 +5,8 @@ from .apply import Applied
 from .changes import Change, Entry
 from .clock import Version
 from .conflicts import Conflict
+from .counter import Counter
+from .custom import Custom
 from .digest import CollectionDigest, Difference, Digest
 from .errors import (
     AutoIncrementKey,
@@ -30,13 +32,14 @@ from .errors import (
     ValueRefused,
 )
 from .events import Event, SyncResult
+from .extremes import Maximum, Minimum
 from .history import HistoryEntry
 from .keys import MigratedKeys, MigratedTable, migrate_keys
+from .members import Members
 from .memory import MemorySharedLog
 from .models import SyncModel, uuid7
 from .parking import Parked
 from .remote import GraphQLSharedLog, SharedLog
-from .rules import Counter, Custom, Maximum, Members, Minimum
 from .status import Failure, Status
 from .sync import Sync
 from .transports import HttpTransport, LocalTransport, Transport

@@ -11,7 +11,8 @@ than what stands there is known only by reading the log: `adopt_changed` takes i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from .journal import OPERATION_CODES, Journal, Record
 from .registry import Registry
 from .rows import as_wires, rows_after
 from .ruled import RuledWrites, restated
+from .statements import record
 from .tracked import Tracked
 from .versions import Versions
 
@@ -59,7 +61,6 @@ class Adoption:
         self._versions = versions
         self._writing = writing
         self._progress = progress
-        self._ruled = RuledWrites(journal, registry)
         self.adopted = Adopted()
 
     def adopt_rows(self) -> None:
@@ -104,8 +105,7 @@ class Adoption:
             state = states.get(pk)
             # A row from before tracking stands, too, but nobody else has it.
             if state is None or not state.stands or state.born == BEFORE_TRACKING:
-                if state is not None and state.writes:
-                    values = restated(tracked, state, values)
+                values = restated(tracked, state, values) if state else values
                 records += self._recorded(tracked, CREATE, pk, values)
                 continue
             unsaid = {
@@ -131,26 +131,17 @@ class Adoption:
                 self.adopted.refused.append((tracked.collection, pk, error.message))
 
     def _recorded(
-        self,
-        tracked: Tracked,
-        operation: str,
-        pk: str,
-        values: dict[str, Wire],
-        *,
-        said: bool = False,
+        self, tracked: Tracked, operation: str, pk: str, values: dict[str, Wire]
     ) -> Iterator[Record]:
         """The record of a row; values that cannot be carried are noted and passed over."""
         try:
-            text, rules = tracked.value_json(values), None
-            # A value that nobody said counts as one from before the rule: plainly.
-            if tracked.rules and (operation == CREATE or said):
-                rules = tracked.rules_json(values, created=operation == CREATE)
+            made = record(tracked, operation, pk, values)
         except ValueRefused as error:
             self.adopted.refused.append((tracked.collection, loads(pk), error.message))
             return
         self.adopted.created += operation == CREATE
         self.adopted.modified += operation == MODIFY
-        yield Record(tracked.collection, pk, OPERATION_CODES[operation], text, rules)
+        yield made
 
     def _append(self, records: list[Record]) -> None:
         if records:
@@ -162,17 +153,20 @@ class Adoption:
         """Record values that are others in the tables than in the log; in the transaction in
         which they were found."""
         records: list[Record] = []
+        ruled = RuledWrites(self._journal, self._registry)
+        known: dict[str, dict[str, Mapping[str, Wire]]] = defaultdict(dict)
         for found in differences:
             tracked = self._registry.collection(found.collection)
             if found.kind == DIFFERS and found.here and tracked is not None:
-                pk, values = dumps(found.pk), dict(found.here)
+                pk, said, there = dumps(found.pk), dict(found.here), found.there or {}
                 if tracked.rules:
-                    values = self._ruled.said(tracked, pk, found.there or {}, values)
-                records += self._recorded(tracked, MODIFY, pk, values, said=True)
+                    said = ruled.said(tracked, pk, there, said)
+                    known[found.collection][pk] = there
+                records += self._recorded(tracked, MODIFY, pk, said)
                 self.adopted.unchanged -= 1
         self._append(records)
-        if any(record.rules for record in records):
-            self._ruled.settle()
+        if known:
+            ruled.settle(known)
 
     # -- rows that are gone --------------------------------------------------------------
 

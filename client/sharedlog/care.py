@@ -10,10 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 
+import peewee
+
 from .adopt import Adopted, Adoption
 from .clock import TICKS_PER_MS, Now
 from .digest import Digest, take_digest
 from .errors import UnsentWork
+from .history import HistoryEntry, history_of
 from .identity import Identity
 from .inbox import Inbox
 from .journal import Journal
@@ -56,6 +59,11 @@ class Care(ABC):
         ended. Reads the client log only; needs no service."""
         self._check_ready()
         return read_status(self.journal)
+
+    def history(self, instance: peewee.Model, limit: int = 100) -> list[HistoryEntry]:
+        """Who wrote what to this row, and when: its first entries in the shared log."""
+        with self._exclusively("history"):
+            return history_of(self.registry, self._replica.shared_log, instance, limit)
 
     def adopt(
         self, progress: Callable[[Adopted], None] | None = None, *, values: bool = False

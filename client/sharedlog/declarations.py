@@ -11,22 +11,19 @@ A model inherits the rules of its bases and may add to them; None takes one back
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import peewee
 
+from .changes import Wire
+from .counter import Counter
+from .custom import Custom
 from .errors import ConfigurationError
-from .orders import by_moment, by_number, by_text
+from .extremes import Maximum, Minimum, by_moment, by_number, by_text
+from .members import Members
 from .raw import NotCanonical
-from .rules import (
-    BUILT_IN,
-    Counter,
-    Custom,
-    Maximum,
-    Members,
-    MergeRule,
-)
+from .rules import MergeRule
 from .tracked import Tracked, TrackedColumn
 
 _WHOLE = (peewee.IntegerField,)
@@ -34,6 +31,11 @@ _NO_COUNT = (peewee.ForeignKeyField, peewee.BitField, peewee.TimestampField, pee
 _NUMBERS = (peewee.IntegerField, peewee.FloatField, peewee.DecimalField, peewee.BooleanField)
 _NO_NUMBERS = (peewee.ForeignKeyField, peewee.BitField, peewee.IPField)
 _TEXTS = (peewee.CharField, peewee.TextField, peewee.DateField, peewee.TimeField, peewee.UUIDField)
+
+BUILT_IN: Mapping[str, Callable[[], MergeRule]] = {
+    rule.name: rule for rule in (Maximum, Minimum, Counter, Members)
+}
+"""What makes the rules of these names."""
 
 RULES = "Maximum(), Minimum(), Counter(), Members() or Custom(name, function)"
 
@@ -52,7 +54,7 @@ def declared_rules(tracked: Tracked) -> dict[str, MergeRule]:
                 f"{column} is a foreign key; of references the latest one counts.",
                 hint=f"Remove {name!r} from `merge`.",
             )
-        rules[name] = _fitted(column, rule)
+        rules[name] = _fitted(tracked, column, rule)
     return rules
 
 
@@ -98,12 +100,12 @@ def _column(tracked: Tracked, name: Any) -> TrackedColumn:
     )
 
 
-def _fitted(column: TrackedColumn, rule: MergeRule) -> MergeRule:
+def _fitted(tracked: Tracked, column: TrackedColumn, rule: MergeRule) -> MergeRule:
     """The rule as this field needs it."""
     if isinstance(rule, Maximum):
         return type(rule)(_order(column, rule))
     if isinstance(rule, Counter):
-        return _counter(column)
+        return _counter(column, tracked.default_wire(column.name))
     if isinstance(rule, Members):
         return _members(column)
     assert isinstance(rule, Custom)
@@ -125,7 +127,7 @@ def _order(column: TrackedColumn, rule: Maximum) -> Any:
     )
 
 
-def _counter(column: TrackedColumn) -> Counter:
+def _counter(column: TrackedColumn, default: Wire) -> Counter:
     field = column.field
     if column.codec.own or not isinstance(field, _WHOLE) or isinstance(field, _NO_COUNT):
         raise ConfigurationError(
@@ -137,7 +139,6 @@ def _counter(column: TrackedColumn) -> Counter:
             f"{column} cannot be counted: it may be NULL.",
             hint=f"Write {column.name} = {type(field).__name__}(default=0).",
         )
-    default = column.field.default
     return Counter(default if type(default) is int else 0)
 
 

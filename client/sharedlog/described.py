@@ -15,6 +15,7 @@ import peewee
 
 from .changes import Wire, dumps, loads
 from .comparing import enforces_foreign_keys
+from .declarations import BUILT_IN
 from .errors import NotSetUp
 from .fields import codec_for
 from .journal import Journal
@@ -63,17 +64,12 @@ def application(journal: Journal) -> Mapping[str, Any]:
 
 def models_of(journal: Journal) -> list[type[SyncModel]]:
     """Models like the application's, from what is noted in the file."""
-    found = journal.run(
-        "SELECT substr(key, ?), value FROM sharedlog_state WHERE substr(key, 1, ?) = ? "
-        "ORDER BY key",
-        (len(PREFIX) + 1, len(PREFIX), PREFIX),
-    ).fetchall()
-    if not found:
+    notes = dict(_notes(journal))
+    if not notes:
         raise NotSetUp(
             "The file does not say which tables are tracked.",
             hint="Run the application once: its setup() notes it.",
         )
-    notes = {collection: loads(text) for collection, text in found}
     # A table that was given up and dropped is in the file no more.
     exists = journal.database.table_exists
     notes = {name: note for name, note in notes.items() if exists(name, note["schema"])}
@@ -85,6 +81,28 @@ def models_of(journal: Journal) -> list[type[SyncModel]]:
 # -- notes -------------------------------------------------------------------------------
 
 
+def own_rules(journal: Journal) -> list[str]:
+    """The merge rules that are the application's own functions."""
+    return sorted(
+        {
+            rule
+            for _, note in _notes(journal)
+            for rule in note.get("rules", {}).values()
+            if rule not in BUILT_IN
+        }
+    )
+
+
+def _notes(journal: Journal) -> list[tuple[str, dict[str, Any]]]:
+    """What is noted of the tables, by collection."""
+    found = journal.run(
+        "SELECT substr(key, ?), value FROM sharedlog_state WHERE substr(key, 1, ?) = ? "
+        "ORDER BY key",
+        (len(PREFIX) + 1, len(PREFIX), PREFIX),
+    ).fetchall()
+    return [(collection, loads(text)) for collection, text in found]
+
+
 def _table(tracked: Tracked) -> dict[str, Any]:
     return {
         "model": tracked.model.__name__,
@@ -92,8 +110,13 @@ def _table(tracked: Tracked) -> dict[str, Any]:
         "key": [column.name for column in tracked.key],
         "fields": {column.name: _field(tracked, column) for column in tracked.every},
         "update_wins": tracked.update_wins,
+        **({"rules": rules} if (rules := _rules(tracked)) else {}),
         **{name: getattr(tracked.model._meta, name, ()) for name in DECLARED},
     }
+
+
+def _rules(tracked: Tracked) -> dict[str, str]:
+    return {name: rule.name for name, rule in tracked.rules.items()}
 
 
 def _field(tracked: Tracked, column: TrackedColumn) -> dict[str, Any]:
@@ -133,6 +156,8 @@ def _model(collection: str, note: Mapping[str, Any]) -> type[SyncModel]:
     """A model without its references."""
     key = note["key"]
     meta: dict[str, Any] = {"table_name": collection, "schema": note["schema"]}
+    rules = note.get("rules", {}).items()
+    meta["merge"] = {name: BUILT_IN[rule]() for name, rule in rules if rule in BUILT_IN}
     meta |= {name: note[name] for name in ("update_wins", *DECLARED) if note[name]}
     if len(key) > 1:
         meta["primary_key"] = peewee.CompositeKey(*key)

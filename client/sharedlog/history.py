@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import peewee
 
-from .changes import Change, Wire, decode
-from .clock import Version, to_created_on
+from .changes import Change, Entry, Wire, decode
+from .clock import Version, from_created_on, to_created_on
 from .errors import ConfigurationError, EntryUnreadable, NotASyncModel
 from .raw import NotCanonical
 from .registry import Registry
-from .remote import Historian
 from .tracked import Tracked, TrackedColumn
+
+
+class Told(NamedTuple):
+    """An entry as the log tells it to people: with the name of its device, if it has one."""
+
+    entry: Entry
+    device_name: str | None
+
+
+class Historian(Protocol):
+    """A shared log that can tell what happened to a row."""
+
+    def history(self, collection: str, pk: Wire, limit: int) -> Sequence[Told]:
+        """The entries of one row, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +85,14 @@ def _wire(column: TrackedColumn, value: Any) -> Wire:
         return column.exact_wire(value)
     except NotCanonical:  # a text for a UUID, say
         return column.wire_of_stored(column.field.db_value(value))
+
+
+def told_of(answer: Mapping[str, Any]) -> list[Told]:
+    """What the service answers to the document HISTORY."""
+    names = {device["id"]: device["name"] for device in answer["devices"]}
+    told = []
+    for entry in answer["history"]:
+        device, ticks = entry["deviceId"], from_created_on(entry["createdOn"])
+        offset = ticks - from_created_on(entry["group"])
+        told.append(Told(Entry(device, ticks, offset, entry["data"]), names.get(device)))
+    return told

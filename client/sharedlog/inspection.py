@@ -15,7 +15,7 @@ import peewee
 
 from .changes import FIRST_SCHEMA, dumps, loads
 from .clock import TICKS_PER_MS, Now, system_now
-from .described import application, models_of
+from .described import application, models_of, own_rules
 from .digest import DIFFERS, Difference, Digest, parked_rows, standing_rows, take_digest
 from .errors import ConfigurationError
 from .evolution import Evolution
@@ -117,6 +117,11 @@ class DeviceFile:
         if noted.get("serializer") or noted.get("upgraders"):
             raise ConfigurationError(
                 "The application seals its entries, or upgrades older ones: only it can read them.",
+                hint="Call sync.verify() in the application.",
+            )
+        if own := own_rules(self.journal):
+            raise ConfigurationError(
+                f"The application merges fields by functions of its own: {', '.join(own)}.",
                 hint="Call sync.verify() in the application.",
             )
         replay = Replay(

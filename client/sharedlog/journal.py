@@ -13,11 +13,11 @@ from typing import NamedTuple, TypeVar
 
 import peewee
 
-from .changes import CREATE, DELETE, FIRST_SCHEMA, MODIFY, assemble, dumps, loads
+from .changes import CREATE, DELETE, FIRST_SCHEMA, MODIFY, assemble
 from .clock import TICKS_PER_MS, Now
+from .counter import restamped_json
 from .groups import ENVELOPE, Group, parts
 from .limits import Limits
-from .rules import Counter, restamped
 from .state import State
 
 UNSENT, SENT, REFUSED, FORMER = 0, 1, 2, 3
@@ -365,17 +365,10 @@ class Journal(State):
     def _restamp_counters(self, since: int, renamed: Mapping[int, int]) -> None:
         """Replace the timestamps that increments name."""
         rows = self.run(
-            "SELECT ticks, value, rules FROM sharedlog_entry "
-            f"WHERE ticks >= ? AND status NOT IN {IN_LOG} AND rules IS NOT NULL",
+            f"{SELECT} WHERE ticks >= ? AND status NOT IN {IN_LOG} AND rules IS NOT NULL",
             (since,),
         ).fetchall()
-        moved = []
-        for ticks, text, named in rows:
-            values, rules = loads(text), loads(named)
-            for name, rule in rules.items():
-                if rule == Counter.name:
-                    values[name] = restamped(values[name], renamed)
-            moved.append((dumps(values), ticks))
+        moved = [(restamped_json(row[5], row[6], renamed), row[0]) for row in rows]
         self.run_many("UPDATE sharedlog_entry SET value = ? WHERE ticks = ?", moved)
 
     def device_id(self) -> str:

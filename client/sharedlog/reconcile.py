@@ -269,6 +269,8 @@ class _Ruled:
             if change.value and name in change.value:
                 operand = rule.operand(change.value[name], created=created)
                 writes = with_write(self._writes(name, rule), version, operand)
+                if created:  # it says anew what stood there before there was a log
+                    writes = [write for write in writes if write[0] != BEFORE_TRACKING]
                 state.writes[name] = Listed(rule.name, rule.keep(writes))
             elif created and name in state.shape:
                 self._writes(name, rule)  # soon nothing will tell that it came with a creation

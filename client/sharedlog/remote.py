@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .changes import Entry, Wire
-from .clock import from_created_on, to_created_on
+from .clock import to_created_on
 from .documents import (
     ABOUT,
     CREATE_DEVICE_ID,
@@ -22,6 +22,7 @@ from .documents import (
     WRITE_ENTRIES,
 )
 from .errors import MissingToken, ProtocolError
+from .history import Told, told_of
 from .limits import Limits
 from .transports import Transport
 
@@ -88,13 +89,6 @@ class Receipt:
     lineage: str = ""
 
 
-class Told(NamedTuple):
-    """An entry as the log tells it to people: with the name of its device, if it has one."""
-
-    entry: Entry
-    device_name: str | None
-
-
 class SharedLog(Protocol):
     """One user's append-only log, as seen by one device. Every method may raise RemoteError.
 
@@ -147,13 +141,6 @@ class SharedLog(Protocol):
 
     def close(self) -> None:
         """Release connections. The shared log can be used again afterwards."""
-
-
-class Historian(Protocol):
-    """A shared log that can tell what happened to a row."""
-
-    def history(self, collection: str, pk: Wire, limit: int) -> Sequence[Told]:
-        """The entries of one row, oldest first."""
 
 
 class GraphQLSharedLog:
@@ -240,7 +227,7 @@ class GraphQLSharedLog:
 
     def history(self, collection: str, pk: Wire, limit: int) -> list[Told]:
         variables = {"userId": self._user_id(), "collection": collection, "pk": pk, "first": limit}
-        return _reading(_told, self._ask(HISTORY, variables))
+        return _reading(told_of, self._ask(HISTORY, variables))
 
     def read_own(self, device: str, *, since: int, limit: int, byte_limit: int) -> OwnPage:
         answer = self._call(
@@ -319,16 +306,6 @@ def _entries(packed: dict[str, Any]) -> list[Entry]:
         tuple.__new__(Entry, (devices[device], ticks, offset, data))  # a fast Entry(…)
         for device, ticks, offset, data in packed["entries"]
     ]
-
-
-def _told(answer: dict[str, Any]) -> list[Told]:
-    names = {device["id"]: device["name"] for device in answer["devices"]}
-    told = []
-    for entry in answer["history"]:
-        device, ticks = entry["deviceId"], from_created_on(entry["createdOn"])
-        offset = ticks - from_created_on(entry["group"])
-        told.append(Told(Entry(device, ticks, offset, entry["data"]), names.get(device)))
-    return told
 
 
 def _reading(read: Callable[[dict[str, Any]], T], answer: Any) -> T:

@@ -60,7 +60,7 @@ class Replay:
         self.database = _copy_of(source.database, registry)
         self.journal = Journal(self.database, lambda: 0)
         self.journal.create_tables()
-        self.versions = Versions(self.journal)
+        self.versions = Versions(self.journal, registry)
         self._applier = Applier(
             self.database,
             registry,

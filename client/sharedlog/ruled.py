@@ -38,7 +38,7 @@ class RuledWrites:
         name, what a change says of it, or `NOTHING_DONE`."""
         if not tracked.rules:
             return {}
-        versions = Versions(self._journal, self._registry)
+        versions = self._versions()
         versions.fold_local()
         pks = [pk for pk in after if pk in before]
         states = versions.load(tracked.collection, pks)
@@ -67,25 +67,29 @@ class RuledWrites:
     def settle(self, known: Known | None = None) -> None:
         """Merge what was just recorded, and let the tables have what comes of it. `known` is
         what stood in the rows before."""
-        Versions(self._journal, self._registry).fold_local(known)
+        self._versions().fold_local(known)
 
     def settle_new(self, tracked: Tracked, records: Sequence[Record]) -> None:
         """The same for creations. Usually there is nothing to do: nothing else is known of the
         row, and its values are as the rules have them."""
-        known = Versions(self._journal, self._registry).load
+        known = self._versions().load
         if known(tracked.collection, [record.pk for record in records]) or not all(
             stands_alone(loads(record.value or "{}"), tracked.rules) for record in records
         ):
             self.settle()
 
+    def _versions(self) -> Versions:
+        return Versions(self._journal, self._registry)
+
 
 def restated(tracked: Tracked, state: RowState, values: Values) -> Values:
     """The values of a creation after which the row has just these values."""
-    values = dict(values)
-    for name, rule in tracked.rules.items():
-        if name in values:
-            values[name] = rule.restated(values[name], _live(state, name, rule))
-    return values
+    said = {
+        name: rule.restated(values[name], _live(state, name, rule))
+        for name, rule in tracked.rules.items()
+        if name in values
+    }
+    return {**values, **said}
 
 
 def _live(state: RowState | None, name: str, rule: MergeRule) -> Writes:

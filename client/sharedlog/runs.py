@@ -11,7 +11,7 @@ from collections.abc import Hashable
 
 from .changes import Wire
 from .clock import Version
-from .rules import ADD, OF, SINCE, TOTAL, Counter, number, run_of, whole
+from .counter import ADD, OF, SINCE, TOTAL, Counter, number, run_of, whole
 
 COUNTER = Counter.name
 

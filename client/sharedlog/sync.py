@@ -38,7 +38,6 @@ from .events import (
 )
 from .evolution import Evolution, Upgrader
 from .exchange import Exchange
-from .history import HistoryEntry, history_of
 from .identity import Identity
 from .inbox import Inbox
 from .journal import Journal
@@ -176,6 +175,10 @@ class Sync(Care):
                 self.inbox.try_again()
                 describe(self.journal, self.registry, self._replica.pipeline)
             self._registration.load_limits()
+            if any(tracked.rules for tracked in self.registry):
+                # Writes to fields with a rule are merged at once, with what is known by then.
+                with suppress(ConfigurationError):  # the tables are yet to be created
+                    self._check_tables()
             self._recorder.install()
             self._ready = True
         return self
@@ -253,11 +256,6 @@ class Sync(Care):
     def discard(self, parked: Parked) -> SyncResult:
         """Delete a parked row, on every device; or forget an entry that cannot be read."""
         return self._decide(lambda: self._parking.discard(parked))
-
-    def history(self, instance: peewee.Model, limit: int = 100) -> list[HistoryEntry]:
-        """Who wrote what to this row, and when: its first entries in the shared log."""
-        with self._exclusively("history"):
-            return history_of(self.registry, self._shared_log, instance, limit)
 
     # -- the parts -----------------------------------------------------------------------
 

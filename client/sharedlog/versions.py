@@ -13,6 +13,7 @@ from typing import Any
 
 from .changes import CREATE, Change, Wire, dumps, loads
 from .clock import BEFORE_TRACKING, Version
+from .counter import Counter, restamped
 from .errors import ValueRefused
 from .folding import Values, fold, note_due
 from .formerly import FormerNames, renamed
@@ -21,7 +22,7 @@ from .reconcile import NO_FIELDS, NO_RULES, Listed, RowState
 from .registry import Registry
 from .restating import ASIDE
 from .rows import UNFIT
-from .rules import Counter, misfit, restamped
+from .rules import misfit
 from .tracked import Tracked
 
 ME = 0

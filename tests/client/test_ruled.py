@@ -7,12 +7,15 @@ import json
 import random
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from peewee import CharField, DateTimeField, DecimalField, ForeignKeyField, IntegerField, JSONField
 
 from sharedlog import (
+    Change,
+    ConfigurationError,
     Conflict,
     Counter,
     Custom,
@@ -21,10 +24,12 @@ from sharedlog import (
     MemorySharedLog,
     Minimum,
     NotASyncModel,
+    Sync,
     SyncModel,
     ValueRefused,
 )
 from sharedlog.events import Event
+from sharedlog.inspection import opened
 from sharedlog.remote import Outgoing
 
 from .conftest import OpenDevice
@@ -121,6 +126,9 @@ def sync(*devices: Device) -> None:
             with device:
                 device.sync.sync()
     assert all(device.stored() == devices[0].stored() for device in devices)
+    for device in devices:  # and all have what the log comes to, read from its beginning
+        with device:
+            assert device.sync.verify().differences == []
 
 
 def row(device: Device, code: str = "x") -> dict[str, Any]:
@@ -626,6 +634,71 @@ def test_adopting_tells_what_cannot_be_merged(open_device: OpenDevice) -> None:
     assert "Product.labels: 5 cannot be merged by the rule 'members'" in reason
 
 
+def test_adopting_values_that_were_changed_behind_the_recorders_back(
+    open_devices: OpenDevices,
+) -> None:
+    one, two = open_devices(2)
+    with one:
+        Product.create(code="x", stock=5, labels=["a", "b"], best=5)
+    sync(one, two)
+    with two:
+        Product.update(stock=Product.stock + 1).execute()
+    with one:
+        one.database.execute_sql(
+            "UPDATE product SET number = 9, labels = '[\"c\",\"b\"]', best = 3, name = 'new'"
+        )
+        assert one.sync.adopt(values=True).modified == 1
+    [(operation, value)] = said(one)[1:]
+    assert operation == "modify"
+    assert value["stock"] == {"add": 4, "total": 4}
+    assert value["labels"] == {"add": ["c"], "remove": ["a"]}
+    assert row(one)["best"] == 5
+    sync(one, two)
+    assert (row(two)["stock"], row(two)["labels"]) == (10, ["b", "c"])
+
+
+def test_a_device_that_begins_anew_counts_on(open_devices: OpenDevices) -> None:
+    one, two = open_devices(2)
+    with one:
+        Product.create(code="x", stock=5, labels=["a", "b"], best=5, price=Decimal(2))
+        Product.update(stock=Product.stock + 1, labels=["b"], best=3).execute()
+        Product.update(price=Decimal(4)).execute()
+    sync(one, two)
+    with one:
+        one.sync.reset()
+        one.sync.sync()
+        assert one.sync.status().device == "device-000003"
+        Product.update(stock=Product.stock + 1, labels=["b", "c"]).execute()
+        assert said(one)[-1][1]["stock"] == {"add": 1, "total": 1}
+    with two:
+        Product.update(stock=Product.stock + 1).execute()
+    sync(one, two)
+    found = row(two)
+    assert (found["stock"], found["labels"], found["best"]) == (8, ["b", "c"], 5)
+    assert found["price"] == Decimal(3)
+
+
+def test_the_command_line_knows_the_rules_of_a_file(open_device: OpenDevice) -> None:
+    log = MemorySharedLog()
+    device = open_device(BOXES, "boxes", shared_log=log)
+    other = open_device(MODELS, "shop", shared_log=MemorySharedLog())
+    with device:
+        Box.create(code="b", stock=5)
+        Box.update(stock=Box.stock + 1, labels=["a"]).execute()
+        Box.update(stock=Box.stock + 1, labels=["b"]).execute()
+        device.sync.sync()
+    paths = [Path(each.database.database) for each in (device, other)]
+    with opened(paths[0]) as file:
+        assert {n: r.name for n, r in file.registry.collection("box").rules.items()} == {  # type: ignore[union-attr]
+            "stock": "counter",
+            "labels": "members",
+        }
+        verified = file.verify(log, 10, lambda _: None)
+        assert (verified.rows, verified.differences) == (1, [])
+    with opened(paths[1]) as file, pytest.raises(ConfigurationError, match="own: average"):
+        file.verify(log, 10, lambda _: None)
+
+
 def send(log: MemorySharedLog, *changes: dict[str, Any], since: int = 1) -> None:
     """Entries of a device in another language, one each second."""
     device = log.register(None, "foreign")
@@ -977,3 +1050,113 @@ def test_history_tells_who_wrote_what_when(open_devices: OpenDevices) -> None:
     assert history[1].change.value == {"stock": {"add": 2, "total": 2}}
     now = datetime.datetime.now(datetime.UTC)
     assert all(datetime.timedelta(0) <= now - h.written_at < datetime.timedelta(1) for h in history)
+
+
+def test_a_renamed_field_is_counted_on(open_device: OpenDevice) -> None:
+    """Under another name of the field and of the table, with entries that are not sent yet."""
+
+    class Old(SyncModel):
+        code = CharField(primary_key=True)
+        stock = IntegerField(default=0)
+        labels = JSONField(default=list)
+
+        class Meta:
+            table_name = "old"
+            merge: ClassVar = {"stock": Counter(), "labels": Members()}
+
+    class New(SyncModel):
+        code = CharField(primary_key=True)
+        count = IntegerField(default=0)
+        tags = JSONField(default=list)
+
+        class Meta:
+            table_name = "new"
+            formerly_table = "old"
+            formerly: ClassVar = {"count": "stock", "tags": "labels"}
+            merge: ClassVar = {"count": Counter(), "tags": Members()}
+
+    log = MemorySharedLog()
+    one, two = [open_device([Old], name, shared_log=log) for name in ("one", "two")]
+    with one:
+        Old.create(code="x", stock=5, labels=["a"])
+        one.sync.sync()
+    with two:
+        two.sync.sync()
+    for device in (one, two):
+        with device:
+            Old.update(
+                stock=Old.stock + 1, labels=["a", str(device.sync.status().device)]
+            ).execute()
+    with one:
+        one.sync.sync()
+    one.close()
+    one.database.connect()
+    for statement in (
+        "ALTER TABLE old RENAME TO new",
+        "ALTER TABLE new RENAME COLUMN stock TO count",
+        "ALTER TABLE new RENAME COLUMN labels TO tags",
+    ):
+        one.database.execute_sql(statement)
+    one.database.close()
+    one = open_device([New], "one", shared_log=log, create=False)
+    with one:
+        New.update(count=New.count + 10).execute()  # before the first sync() of the new program
+        one.sync.sync()
+    with two:
+        two.sync.sync()
+        Old.update(stock=Old.stock + 100).execute()
+        two.sync.sync()
+    with one:
+        one.sync.sync()
+        row = New.get()
+        assert (row.count, row.tags) == (117, ["a", "device-000001", "device-000002"])
+        assert one.sync.verify().differences == []
+
+
+def test_what_is_kept_of_a_counter_passes_the_upgraders(open_device: OpenDevice) -> None:
+    """The new program counts in hundredths; the other device still has the old one."""
+
+    class Coin(SyncModel):
+        code = CharField(primary_key=True)
+        worth = IntegerField(default=0)
+
+        class Meta:
+            merge: ClassVar = {"worth": Counter()}
+
+    def in_hundredths(change: Change) -> Change:
+        value = dict(change.value or {})
+        if isinstance(said := value.get("worth"), dict):
+            value["worth"] = {**said, "add": said["add"] * 100, "total": said["total"] * 100}
+        elif "worth" in value:
+            value["worth"] *= 100
+        return change._replace(value=value)
+
+    log = MemorySharedLog()
+    one, two = [open_device([Coin], name, shared_log=log) for name in ("one", "two")]
+    with one:
+        Coin.create(code="x", worth=5)
+        Coin.update(worth=Coin.worth + 1).execute()
+    sync(one, two)
+    with two:
+        Coin.update(worth=Coin.worth + 2).execute()
+    sync(one, two)
+    one.close()
+    one = open_device([Coin], "one", shared_log=log, tracked=False, create=False)
+    with one:
+        one.database.execute_sql("UPDATE coin SET worth = worth * 100")
+        upgraded = Sync(
+            one.database,
+            [Coin],
+            shared_log=log,
+            schema_version=2,
+            upgraders={1: in_hundredths},
+        ).setup()
+        Coin.update(worth=Coin.worth + 1).execute()
+    with two:
+        Coin.update(worth=Coin.worth + 3).execute()
+        two.sync.sync()
+    with one:
+        upgraded.sync()
+        assert Coin.get().worth == 1101
+        assert upgraded.verify().differences == []
+        upgraded.close()

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from sharedlog import Change, Counter, Custom, Maximum, Members, Minimum, Version
-from sharedlog.orders import by_moment, by_number, by_text
+from sharedlog.counter import restamped
+from sharedlog.extremes import by_moment, by_number, by_text
 from sharedlog.reconcile import RowState, merge
 from sharedlog.rules import (
     Writes,
     misfit,
-    restamped,
     stands_alone,
     with_write,
 )

@@ -21,8 +21,9 @@ CLIENT_LAYERS = (
     {"errors", "clock", "documents", "layout", "limits"},
     {"changes", "groups", "transports"},
     {"raw", "transactions", "formerly"},
-    {"orders", "evolution", "state"},
+    {"evolution", "state"},
     {"rules"},
+    {"counter", "custom", "extremes", "members"},
     {"reconcile", "fields", "runs"},
     {"restating"},
     {"models"},
@@ -31,7 +32,7 @@ CLIENT_LAYERS = (
     {"naming"},
     {"registry"},
     {"journal"},
-    {"inbox", "reset", "rows", "statements", "status"},
+    {"history", "inbox", "reset", "rows", "statements", "status"},
     {"folding", "inserts"},
     {"versions"},
     {"ruled", "reattribution"},
@@ -40,7 +41,7 @@ CLIENT_LAYERS = (
     {"parents", "digest", "registration"},
     {"claims", "fates", "parking"},
     {"placement"},
-    {"apply", "adopt", "history", "memory", "pipeline"},
+    {"apply", "adopt", "memory", "pipeline"},
     {"described", "events", "replay"},
     {"replica"},
     {"lineage"},
@@ -88,7 +89,19 @@ LAYERS: Mapping[str, Sequence[set[str]]] = {
 DATABASE = {"peewee", "playhouse", "sqlite3", "apsw", "psycopg"}
 NETWORK = {"gql", "graphql", "httpx2", "socket", "http", "urllib", "asyncio", "ssl", "websockets"}
 
-PURE = {"clock", "changes", "orders", "reconcile", "rules", "formerly", "evolution", "restating"}
+PURE = {
+    "clock",
+    "changes",
+    "rules",
+    "counter",
+    "custom",
+    "extremes",
+    "members",
+    "reconcile",
+    "formerly",
+    "evolution",
+    "restating",
+}
 STORE_SIDE = {
     "tables",
     "database",
