@@ -15,12 +15,14 @@ import peewee
 
 from .changes import Wire, dumps, loads
 from .comparing import enforces_foreign_keys
-from .errors import NotSetUp
+from .errors import NotSetUp, ValueRefused
 from .fields import codec_for
 from .journal import Journal
 from .models import SyncModel
 from .pipeline import Pipeline
+from .raw import NotCanonical
 from .registry import Registry
+from .rules import BUILT_IN, Counter, Maximum, Members, MergeRule, Minimum
 from .tracked import Converted, Tracked, TrackedColumn
 
 PREFIX = "table "
@@ -31,6 +33,10 @@ APPLICATION = "application"
 
 DECLARED = ("formerly", "formerly_table")
 """What is noted of a model's Meta as it is declared there (see `naming`)."""
+
+_RULES: Mapping[str, type[MergeRule]] = {
+    rule.name: rule for rule in (Maximum, Minimum, Counter, Members)
+}
 
 OWN, OWN_JSON = "own", "own JSON"
 """Kinds of fields whose conversions are the application's own: what is stored travels as it is."""
@@ -43,6 +49,7 @@ def describe(journal: Journal, registry: Registry, pipeline: Pipeline) -> None:
         "foreign_keys": enforces_foreign_keys(journal.database),
         "serializer": pipeline.serializer is not None,
         "processors": bool(pipeline.pre_send or pipeline.post_receive),
+        "own_rules": any(r.name not in BUILT_IN for t in registry for r in t.rules.values()),
         "schema": pipeline.evolution.schema,
         "upgraders": bool(pipeline.evolution.upgraders),
     }
@@ -92,6 +99,7 @@ def _table(tracked: Tracked) -> dict[str, Any]:
         "key": [column.name for column in tracked.key],
         "fields": {column.name: _field(tracked, column) for column in tracked.every},
         "update_wins": tracked.update_wins,
+        "merge": {name: rule.name for name, rule in tracked.rules.items()},
         **{name: getattr(tracked.model._meta, name, ()) for name in DECLARED},
     }
 
@@ -134,6 +142,8 @@ def _model(collection: str, note: Mapping[str, Any]) -> type[SyncModel]:
     key = note["key"]
     meta: dict[str, Any] = {"table_name": collection, "schema": note["schema"]}
     meta |= {name: note[name] for name in ("update_wins", *DECLARED) if note[name]}
+    rules = {name: _RULES.get(rule) for name, rule in note["merge"].items()}
+    meta["merge"] = {name: rule() for name, rule in rules.items() if rule is not None}
     if len(key) > 1:
         meta["primary_key"] = peewee.CompositeKey(*key)
     fields = {
@@ -151,14 +161,17 @@ def _plain_field(note: Mapping[str, Any], **options: Any) -> peewee.Field:
         field: peewee.Field = peewee.JSONField(dumps=dumps, loads=loads, **options)
     else:
         field = (peewee.Field if kind == OWN else getattr(peewee, kind))(**options)
-    field.default = _default(note.get("default"))
+    field.default = _default(field, note.get("default"))
     return field
 
 
-def _default(wire: Wire) -> Any:
-    """A default of which only the wire form is known, and only that is asked for."""
-    if wire is None:
-        return None
+def _default(field: peewee.Field, wire: Wire) -> Any:
+    """The default that travels so: the same, or a value that is asked for nothing else."""
+    try:
+        if wire is None or codec_for(field).to_wire(wire) == wire:
+            return wire
+    except (NotCanonical, ValueRefused):
+        pass
     default = Converted(None)
     default.wire = wire
     return default
@@ -206,7 +219,7 @@ def _reference(parent: Any, note: Mapping[str, Any], **options: Any) -> Any:
         on_update=note["on_update"],
         **options,
     )
-    field.default = _default(note.get("default"))
+    field.default = _default(getattr(parent, note["to"]["field"]), note.get("default"))
     return field
 
 

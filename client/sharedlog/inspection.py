@@ -114,9 +114,10 @@ class DeviceFile:
     ) -> Verified:
         """Compare the file with what the shared log comes to."""
         noted = application(self.journal)
-        if noted.get("serializer") or noted.get("upgraders"):
+        if any(noted.get(code) for code in ("serializer", "upgraders", "own_rules")):
             raise ConfigurationError(
-                "The application seals its entries, or upgrades older ones: only it can read them.",
+                "The application seals its entries, upgrades older ones, or merges by rules of its "
+                "own: only it can tell what they come to.",
                 hint="Call sync.verify() in the application.",
             )
         replay = Replay(

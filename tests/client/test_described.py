@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import peewee
 import pytest
 
-from sharedlog import MemorySharedLog, NotSetUp, SyncModel, ValueRefused
+from sharedlog import (
+    Counter,
+    Maximum,
+    Members,
+    MemorySharedLog,
+    Minimum,
+    NotSetUp,
+    SyncModel,
+    ValueRefused,
+)
 from sharedlog.described import application, describe, models_of
 from sharedlog.digest import take_digest
 from sharedlog.pipeline import Pipeline
@@ -60,6 +69,21 @@ class Tail(SyncModel):
     body = peewee.ForeignKeyField(Body)
 
 
+class Ruled(SyncModel):
+    stock = peewee.IntegerField(default=5)
+    seen = peewee.DateTimeField(null=True)
+    first = peewee.FloatField(default=1.5)
+    labels = peewee.JSONField(default=list)
+
+    class Meta:
+        merge: ClassVar = {
+            "stock": Counter(),
+            "seen": Maximum(),
+            "first": Minimum(),
+            "labels": Members(),
+        }
+
+
 class Left(SyncModel):
     right: Any = peewee.DeferredForeignKey("Right", null=True)
 
@@ -77,7 +101,15 @@ def notes(device: Device) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "models",
-    [shop.MODELS, (Odd,), (Head, Body, Tail), (Tail, Body, Head), (Left, Right), (Body, Tail)],
+    [
+        shop.MODELS,
+        (Odd,),
+        (Head, Body, Tail),
+        (Tail, Body, Head),
+        (Left, Right),
+        (Body, Tail),
+        (Ruled,),
+    ],
     ids=lambda models: models[0].__name__,
 )
 def test_models_made_from_a_file_are_described_the_same(
@@ -143,8 +175,14 @@ def outcome(convert: Callable[[Any], Any], value: Any) -> str:
 
 def test_what_a_file_says_of_the_application(open_device: OpenDevice) -> None:
     device = open_device([Head])
-    said = {"foreign_keys": True, "serializer": False, "processors": False}
-    assert application(device.sync.journal) == {**said, "schema": 1, "upgraders": False}
+    assert application(device.sync.journal) == {
+        "foreign_keys": True,
+        "serializer": False,
+        "processors": False,
+        "own_rules": False,
+        "schema": 1,
+        "upgraders": False,
+    }
 
 
 def test_what_is_noted_follows_the_program(open_device: OpenDevice) -> None:

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import peewee
 import pytest
 
-from sharedlog import Change, Sync
+from sharedlog import Change, Counter, Custom, Sync, SyncModel
 from sharedlog.changes import decode, encode
 from sharedlog.cli import main
 from tests.system.crash_world import Folder, Note, device
@@ -117,6 +117,54 @@ def test_a_file_is_verified_on_the_command_line(
     assert "Cannot reach the service" in capsys.readouterr().err
 
 
+class Stock(SyncModel):
+    name = peewee.CharField(primary_key=True)
+    count = peewee.IntegerField(default=7)
+
+    class Meta:
+        merge: ClassVar = {"count": Counter()}
+
+
+class Flag(SyncModel):
+    name = peewee.CharField(primary_key=True)
+    colours = peewee.TextField(default="")
+
+    class Meta:
+        merge: ClassVar = {"colours": Custom("longest", lambda values: max(values, key=len))}
+
+
+def test_merge_rules_on_the_command_line(
+    tmp_path: Path,
+    options: dict[str, Any],
+    service: ServiceProcess,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of the library are known to it; an application's own ones are not guessed."""
+    monkeypatch.setenv("SHAREDLOG_TOKEN", service.token or "")
+    for name in ("one", "two", "one", "two"):
+        with own_device(tmp_path / f"{name}.db", options, models=[Stock]) as sync:
+            sync.sync()
+            Stock.insert(name="bolt").on_conflict_ignore().execute()
+            Stock.update(count=Stock.count + 1).execute()
+            sync.sync()
+    for name in ("one", "two"):
+        with own_device(tmp_path / f"{name}.db", options, models=[Stock]) as sync:
+            sync.sync()
+            assert Stock.get().count == 11
+    command = ["verify", str(tmp_path / "one.db")]
+    assert main([*command, str(tmp_path / "two.db")]) == 0
+    assert main([*command, "--url", service.url]) == 0
+
+    with own_device(tmp_path / "one.db", options, models=[Flag]) as sync:
+        Flag.create(name="at", colours="red white red")
+        sync.sync()
+        assert sync.verify().equal
+    capsys.readouterr()
+    assert main([*command, "--url", service.url]) == 1
+    assert "merges by rules of its own" in capsys.readouterr().err
+
+
 class Seal:
     def encode(self, change: Change) -> str:
         return encode(change)[::-1]
@@ -147,11 +195,13 @@ def test_what_only_the_application_knows_is_said(
 
 
 @contextmanager
-def own_device(path: Path, options: dict[str, Any], **more: Any) -> Iterator[Sync]:
+def own_device(
+    path: Path, options: dict[str, Any], *, models: Any = (Folder, Note), **more: Any
+) -> Iterator[Sync]:
     """A device whose Sync is given more than a service."""
     database = peewee.SqliteDatabase(str(path), pragmas={"foreign_keys": 1})
-    with database.bind_ctx([Folder, Note]):
-        database.create_tables([Folder, Note])
-        with Sync(database, [Folder, Note], **options, **more) as sync:
+    with database.bind_ctx(models):
+        database.create_tables(models)
+        with Sync(database, models, **options, **more) as sync:
             yield sync
     database.close()
