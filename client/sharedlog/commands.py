@@ -76,8 +76,8 @@ examples:
   sharedlog verify desk.db --url https://example.org/graphql --token slog_...
 
 The token may stand in the environment, as SHAREDLOG_TOKEN. Sync before you
-compare two devices: what is on its way differs. Of an application with merge
-rules, processors or a serializer of its own, only sync.verify() knows them.
+compare two devices: what is on its way differs. Processors, upgraders, merge rules
+and serializers that the application wrote are known to its sync.verify() only.
 
 exit codes: 0 equal, 3 something differs, 1 it could not be checked, 2 used wrongly
 """

@@ -357,33 +357,20 @@ class Sync(Care):
                 hint="Call it after the `with database.atomic()` block.",
             )
 
-    def _writing(self) -> _Writing:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A transaction of our own; after a rollback, cached numbers are forgotten."""
         self._check_outside_transaction("sync")
-        return _Writing(self)
+        try:
+            with self.journal.transaction():
+                yield
+        except BaseException:
+            self.versions.forget_numbers()
+            raise
 
     def _emit(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)
-
-
-class _Writing:
-    """A transaction of our own; after a rollback, cached numbers are forgotten."""
-
-    def __init__(self, sync: Sync) -> None:
-        self._sync = sync
-        self._transaction = sync.journal.transaction()
-
-    def __enter__(self) -> None:
-        self._transaction.__enter__()
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if kind is not None:
-            self._sync.versions.forget_numbers()
-        try:
-            self._transaction.__exit__(kind, error, traceback)
-        except BaseException:  # the commit failed
-            self._sync.versions.forget_numbers()
-            raise
 
 
 def _over_http(url: str | None, token: str | None, user: str | None) -> SharedLog:

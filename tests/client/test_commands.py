@@ -247,7 +247,7 @@ def test_a_file_alone_shows_its_digest(files: Any, run: Run) -> None:
 
 
 def test_parked_rows_are_compared(files: Any, run: Run, log: Line) -> None:
-    _desk, tablet = files
+    _, tablet = files
     by_hand(
         log, '{"operation":"create","collection":"product","pk":["zoe",1],"value":{"price":"1.5"}}'
     )
