@@ -13,18 +13,25 @@ from collections.abc import Sequence
 
 STATES = {
     "checkpoint": "checkpoint moved",
+    "clock_offset": "contact noted",
     "device": "device id kept",
+    "device_name": "device id kept",
     "epoch": "epoch noted",
     "folded_until": "own versions folded",
+    "last_contact": "contact noted",
+    "last_error": "error noted",
     "layout": "tables made",
     "request": "request id kept",
+    "resetting": "reset noted",
 }
 """What is written to the client's `sharedlog_state`, by its key."""
 
 CLIENT = (
     (r"INSERT INTO sharedlog_entry", "entry recorded"),
     (r"DELETE FROM sharedlog_entry WHERE ticks >=", "entry taken back"),
-    (r"DELETE FROM sharedlog_entry", "sent entries pruned"),
+    (r"DELETE FROM sharedlog_entry WHERE ticks <=", "sent entries pruned"),
+    (r"DELETE FROM sharedlog_(entry|row)", "entries and versions forgotten"),
+    (r"DELETE FROM sharedlog_state", "device id forgotten"),
     (r"UPDATE sharedlog_entry SET status = 1", "entries marked sent"),
     (r"UPDATE sharedlog_entry SET status = 2", "entries marked refused"),
     (r"UPDATE sharedlog_entry SET status = 0", "entries marked unsent"),
@@ -126,8 +133,11 @@ POINTS = frozenset(
         "client: checkpoint moved, not committed",
         "client: clock corrected, not committed",
         "client: clock lifted, not committed",
+        "client: contact noted, not committed",
+        "client: device id forgotten, not committed",
         "client: device id kept, committed",
         "client: device id kept, not committed",
+        "client: entries and versions forgotten, not committed",
         "client: entries marked refused, not committed",
         "client: entries marked sent, committed",
         "client: entries marked sent, not committed",
@@ -151,6 +161,8 @@ POINTS = frozenset(
         "client: registration to be sent",
         "client: request id kept, committed",
         "client: request id kept, not committed",
+        "client: reset noted, committed",
+        "client: reset noted, not committed",
         "client: rolled back",
         "client: rolled back, in part",
         "client: row deleted, committed",

@@ -57,13 +57,15 @@ class Scenario:
     options: Mapping[str, Any] = field(default_factory=dict)
     """How a's device is opened."""
     prunes: bool = False
+    resets: bool = False
 
     def prepare(self, folder: Path) -> str:
         token = prepare(folder, met=self.met)
-        if self.restored:
+        if self.restored or self.resets:
             with local_log(folder) as log, device(folder / "a.db", shared_log=log) as a:
-                Note.create(key="n50", title="from before the log was restored")
+                Note.create(key="n50", title="from another life")
                 a.sync()
+        if self.restored:
             store = Store.open(folder / "service.db")
             store.renew_epoch(USER)
             store.close()
@@ -138,6 +140,15 @@ def private() -> list[Operation]:
     return [*stays, *few()]
 
 
+def reset() -> list[Operation]:
+    """A device that begins anew as another one."""
+    return [
+        Operation(STAGE, lambda sync: sync.reset()),
+        *_writes(_save("n1", title="by another device")),
+        SYNCS,
+    ]
+
+
 def without_private(change: Change) -> Change | None:
     return None if change.pk == PRIVATE else change
 
@@ -153,6 +164,7 @@ SCENARIOS = {
     "private": Scenario(private, options={"pre_send": without_private}),
     "ahead": Scenario(few, options={"now": an_hour_ahead}),
     "restored": Scenario(few, restored=True),
+    "reset": Scenario(reset, resets=True),
 }
 
 

@@ -289,10 +289,12 @@ def check_client(
     assert not mine, f"in the log, but never committed by its device: {mine}"
 
 
-def check_equal(clients: Iterable[ClientFile], log: list[LogEntry], *, private: int = 0) -> None:
+def check_equal(
+    clients: Iterable[ClientFile], log: list[LogEntry], *, private: int = 0, former: int = 0
+) -> None:
     """What holds when all have synced: every entry of every device in the log, once, and all
     tables equal to what the log makes. Only `private` entries stay on the device that made
-    them."""
+    them, and `former` ones are of a device that there is no more."""
     public = [(entry.ticks, entry.device, entry.change) for entry in log]
     written = kept = 0
     for client in clients:
@@ -308,5 +310,5 @@ def check_equal(clients: Iterable[ClientFile], log: list[LogEntry], *, private: 
         assert client.tables == expected, f"tables, log: {differing(client.tables, expected)}"
         written += len(client.entries) - len(mine)
         kept += len(mine)
-    assert written == len(log)
+    assert written + former == len(log)
     assert kept == private
