@@ -173,6 +173,31 @@ def test_a_copy_syncs_first_and_adopts_what_it_alone_has(
             assert shown(a)["by ann"] == ["ann says 3", "ann says 2", "ann says 1"]
 
 
+def test_a_copy_of_a_device_becomes_a_device(
+    migrated: Path, tmp_path: Path, service: ServiceProcess
+) -> None:
+    with syncing("microblog", migrated, service) as a:
+        a.sync.adopt()
+        a.sync.sync()
+    shutil.copy(migrated, tmp_path / "copy.db")
+    with (
+        syncing("microblog", migrated, service) as a,
+        syncing("microblog", tmp_path / "copy.db", service) as copy,
+    ):
+        for app, name in ((a, "ann"), (copy, "bob")):
+            app.write(app.User.get(username=name), f"{name} writes")
+            app.User.update(email="changed").where(app.User.username == name).execute()
+        sync_all(a, copy)
+        files = [contents(tmp_path / f"{name}.db", *TABLES) for name in ("a", "copy")]
+        assert files[0] == files[1]
+        assert a.sync.status().device != copy.sync.status().device
+        assert shown(a)["public"][:2] == ["bob writes", "ann writes"]
+        assert [user.email for user in a.User.select().order_by(a.User.username)][:2] == [
+            "changed",
+            "changed",
+        ]
+
+
 def test_identical_copies_agree_on_their_keys(
     grown: Path, tmp_path: Path, service: ServiceProcess
 ) -> None:
