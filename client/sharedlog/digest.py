@@ -163,7 +163,7 @@ def take_digest(
                 parked.hashes,
             )
         return Digest(
-            journal.device_id() or None,
+            journal.state("registered"),
             journal.state("checkpoint"),
             journal.count_unsent(),
             collections,

@@ -149,9 +149,13 @@ def _failure(noted: dict[str, Any]) -> Failure:
 
 
 def _plain(values: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value for name, value in values
-    }
+    return {name: _as_json(value) for name, value in values}
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _time(moment: datetime) -> str:

@@ -12,6 +12,7 @@ import peewee
 
 from sharedlog import MemorySharedLog, Sync
 from sharedlog.clock import Now, system_now
+from sharedlog.identity import random_id
 
 Models = Sequence[type[peewee.Model]]
 
@@ -68,7 +69,12 @@ class Device:
                 with self.database.atomic():
                     self.database.create_tables(with_through_models(models))
             self.sync = Sync(
-                self.bound, models, shared_log=shared_log or MemorySharedLog(), now=now
+                self.bound,
+                models,
+                shared_log=shared_log or MemorySharedLog(),
+                now=now,
+                # So that it is known whose changes win where two are made at one time.
+                new_id=lambda: f"device-{path.stem}-{random_id()}",
             )
         if tracked:
             self.sync.setup()

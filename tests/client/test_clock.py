@@ -22,6 +22,7 @@ from sharedlog.clock import (
     next_ticks,
     to_created_on,
 )
+from sharedlog.identity import random_id
 
 NOON_MS = 1_800_000_000_000
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -43,7 +44,12 @@ class Device:
         with self.database.bind_ctx([Note]):
             self.database.create_tables([Note])
         self.sync_object = Sync(
-            self.database, [Note], shared_log=log, now=lambda: self.now_ms, **options
+            self.database,
+            [Note],
+            shared_log=log,
+            now=lambda: self.now_ms,
+            new_id=lambda: f"device-{path.stem}-{random_id()}",
+            **options,
         ).setup()
 
     def write(self, key: str, title: str) -> None:

@@ -1004,7 +1004,9 @@ def test_each_conflict_is_an_event_and_rules_make_none(open_devices: OpenDevices
     sync(one, two)
     [conflict] = [event for event in events if isinstance(event, Conflict)]
     assert conflict.field == "name"
-    assert {conflict.value, conflict.lost} == {"by device-000001", "by device-000002"}
+    assert {conflict.value, conflict.lost} == {
+        f"by {device.sync.status().device}" for device in (one, two)
+    }
     assert row(one)["name"] == conflict.value
 
 
@@ -1042,10 +1044,11 @@ def test_history_tells_who_wrote_what_when(open_devices: OpenDevices) -> None:
         assert one.sync.history(product, limit=1) == history[:1]
         with pytest.raises(NotASyncModel):
             one.sync.history(NoProduct())
+    ids = [device.sync.status().device for device in (one, two)]
     assert [(h.version.device, h.change.operation) for h in history] == [
-        ("device-000001", "create"),
-        ("device-000002", "modify"),
-        ("device-000001", "delete"),
+        (ids[0], "create"),
+        (ids[1], "modify"),
+        (ids[0], "delete"),
     ]
     assert history[1].change.value == {"stock": {"add": 2, "total": 2}}
     now = datetime.datetime.now(datetime.UTC)

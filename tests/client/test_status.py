@@ -95,7 +95,12 @@ def opened(tmp_path: Path, line: Line, clock: Clock) -> Iterator[OpenSync]:
         database = peewee.SqliteDatabase(str(tmp_path / f"{name}.db"))
         Note.bind(database)
         database.create_tables([Note])
-        options = {"shared_log": line, "now": clock, **options}
+        options = {
+            "shared_log": line,
+            "now": clock,
+            "new_id": lambda: f"device-{name}",
+            **options,
+        }
         syncs.append(Sync(database, [Note], **options).setup())
         return syncs[-1]
 
@@ -133,7 +138,7 @@ def test_contact_tells_when_and_how_far_the_clocks_are_apart(
     status = sync.status()
     assert (status.last_contact, status.clock_offset_ms) == (clock.time, 90_000)
     assert (status.device, status.name, status.checkpoint) == (
-        "device-000001",
+        "device-a",
         "laptop",
         "memory.0",
     )
@@ -308,7 +313,7 @@ def test_as_text_and_as_json(opened: OpenSync, line: Line, clock: Clock) -> None
         sync.sync()
     status = sync.status()
     lines = str(status).splitlines()
-    assert lines[0] == "device        device-000001 (laptop)"
+    assert lines[0] == "device        device-a (laptop)"
     assert "last contact  2026-11-27 12:00:00 UTC" in lines
     assert "last error    CONNECTION_FAILED, 2026-11-27 12:00:00 UTC: The line is cut." in lines
     assert "to send       1 entry" in lines
@@ -321,4 +326,4 @@ def test_as_text_and_as_json(opened: OpenSync, line: Line, clock: Clock) -> None
         "message": "The line is cut.",
         "at": "2026-11-27T12:00:00+00:00",
     }
-    assert (found["pending"], found["device"]) == (1, "device-000001")
+    assert (found["pending"], found["device"]) == (1, "device-a")

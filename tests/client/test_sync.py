@@ -50,6 +50,7 @@ class Device:
         self._bound = self.database.bind_ctx([Note])
         with self.database.bind_ctx([Note]):
             self.database.create_tables([Note])
+        options.setdefault("new_id", lambda: f"device-{path.stem}")
         self.sync = Sync(self.database, [Note], shared_log=log, **options).setup()
 
     def __enter__(self) -> Sync:
