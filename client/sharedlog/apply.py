@@ -338,7 +338,6 @@ def _prepared(work: Work, *, recreated: bool) -> Work:
         for name in names:
             if state.version_of(name) is None:
                 work.written[name] = work.tracked.default_wire(name)
-        work.written |= state.ruled(work.tracked.rules)
     for name in work.written:
         state.cleared.pop(name, None)
     return work

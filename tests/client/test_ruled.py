@@ -613,14 +613,17 @@ def test_adopting_a_row_that_was_counted_already(open_device: OpenDevice) -> Non
     log = MemorySharedLog()
     device = open_device(MODELS, tracked=False, shared_log=log)
     with device:
-        Product.create(code="x", stock=5, labels=["b", "a"])
+        Product.create(code="x", stock=5, labels=["b", "a"], price=Decimal(2))
         device.sync.setup()
+        Product.update(price=Decimal(4)).execute()
+        assert row(device)["price"] == Decimal(3)
         Product.update(stock=Product.stock + 2).execute()
         Product.update(labels=["c", "a"]).execute()
         assert (row(device)["stock"], row(device)["labels"]) == (7, ["a", "c"])
         assert device.sync.adopt().created == 1
     sync(device, open_device(MODELS, shared_log=log))
     assert (row(device)["stock"], row(device)["labels"]) == (7, ["a", "c"])
+    assert row(device)["price"] == Decimal("3.5")  # of 4, and of 3, which was adopted
 
 
 def test_adopting_tells_what_cannot_be_merged(open_device: OpenDevice) -> None:

@@ -230,6 +230,28 @@ def test_a_dead_row_is_remembered_as_if_nobody_had_deleted_it(
         assert kept == expected(undeleted)[2]
 
 
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_what_comes_late_is_added_to_what_a_deletion_buried(last: int) -> None:
+    history = [
+        Deed((1, "a"), "create", {"number": 10, "set": None}),
+        Deed((3, "b"), "modify", added=1, began=(3, "b"), joined=("u",)),
+        Deed((5, "a"), "delete"),
+    ]
+    changes = list(changes_of(history).items())
+    replica = Replica(bury=True)
+    for change in (*changes[:last], *changes[last + 1 :], changes[last]):
+        replica.merge([change])
+    kept = {**replica.state.values_kept(), **replica.state.ruled(RULES, kept=True)}
+    assert kept == {"number": 11, "set": ["u"]}
+
+
+def test_an_empty_set_is_remembered_as_one() -> None:
+    replica = Replica(bury=True)
+    history = [Deed((2, "b"), "delete"), Deed((1, "a"), "create", {"set": None})]
+    replica.merge(changes_of(history).items())
+    assert {**replica.state.values_kept(), **replica.state.ruled(RULES, kept=True)} == {"set": []}
+
+
 @settings(max_examples=150, deadline=None)
 @given(deeds(), st.randoms())
 def test_merging_again_what_is_merged_changes_nothing(history: list[Deed], random: Any) -> None:
