@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tests.dictmodel import Row, Stamp, Write, row_of
+from tests.fieldmodel import Functions, operands, value_of
 
 Key = tuple[str, str]
 """A row: its table, and its pk as JSON text."""
@@ -55,6 +56,7 @@ class Table:
         unique: Sets of columns that are unique together.
         required: Columns that take no NULL.
         takes: Whether a column can hold a value (that is not null).
+        rules: The merge rules of columns that have one; `functions` are the application's own.
     """
 
     key: tuple[str, ...]
@@ -63,6 +65,8 @@ class Table:
     unique: tuple[tuple[str, ...], ...] = ()
     required: frozenset[str] = frozenset()
     takes: Callable[[str, Any], bool] = anything
+    rules: Mapping[str, str] = field(default_factory=dict)
+    functions: Functions = field(default_factory=dict)
 
     def effect(self, foreign_key: ForeignKey) -> str:
         if foreign_key.on_delete in ("", "RESTRICT", "NO ACTION"):
@@ -152,9 +156,18 @@ def _candidate(
     born = max((write.stamp for write in since if write.operation == "create"), default=None)
     if born is None:
         return None
-    written = row_of(since).values
+    written = {**row_of(since).values, **_ruled(table, since, after)}
     columns = {name: written.get(name, default) for name, default in table.columns.items()}
     return Candidate(born, {**columns, **_parts(table, key)})
+
+
+def _ruled(table: Table, since: Sequence[Write], died: Stamp | None) -> Values:
+    """The columns that have a merge rule, as far as anybody wrote them."""
+    return {
+        name: value_of(rule, said, died, table.columns[name], table.functions)
+        for name, rule in table.rules.items()
+        if (said := operands(since, name))
+    }
 
 
 def _parts(table: Table, key: Key) -> Values:

@@ -53,7 +53,9 @@ class Members(MergeRule):
         new = members_of(after)
         added = [new[text] for text in new if text not in old]
         removed = [old[text] for text in old if text not in new]
-        return {ADD: added, REMOVE: removed} if added or removed else NOTHING_DONE
+        if not added and not removed and dumps(before) == dumps(after):
+            return NOTHING_DONE
+        return {ADD: added, REMOVE: removed}  # also where the column shows the same otherwise
 
     def keep(self, writes: Writes) -> Writes:
         """Of each write the members that no later one adds or removes; and the latest write,

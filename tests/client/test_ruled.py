@@ -262,6 +262,17 @@ def test_a_list_that_was_changed_in_place(open_devices: OpenDevices) -> None:
     assert row(device)["labels"] == ["a", "b"]
 
 
+@pytest.mark.parametrize(("before", "after"), [([], None), (["a", "b"], ["b", "a", "b"])])
+def test_a_set_that_is_written_in_another_way_shows_as_it_did(
+    open_devices: OpenDevices, before: Any, after: Any
+) -> None:
+    [device] = open_devices(1)
+    with device:
+        Product.create(code="x", labels=before)
+        Product.update(labels=after).execute()
+        assert row(device)["labels"] == before
+
+
 def test_what_does_nothing_to_a_field_is_not_recorded(open_devices: OpenDevices) -> None:
     [device] = open_devices(1)
     with device:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -73,16 +74,32 @@ def check_tables(device: Device, wanted: Expected) -> None:
 
 def check_states(device: Device, states: Mapping[Key, Any], wanted: Expected) -> None:
     """Versions, tombstones and held values are what the log comes to."""
-    for key, row in wanted.rows.items():
+    for key, whole in wanted.rows.items():
         state = states.get(key)
         if state is None:
             raise Bad(f"{device.name} knows nothing of {key}")
-        found = (state["alive"], state["died"], state["versions"])
+        row = _without_rules(device, key, whole)
+        versions = {n: v for n, v in state["versions"].items() if n not in _ruled(device, key)}
+        found = (state["alive"], state["died"], versions)
         if found != (row.alive, row.died, dict(row.versions)):
             raise Bad(f"{device.name}: {key} is {found}, should be {row}")
         check_held(device, key, state, row, wanted.standing.get(key))
     if extra := set(states) - set(wanted.rows):
         raise Bad(f"{device.name} knows rows that nobody wrote: {extra}")
+
+
+def _ruled(device: Device, key: Key) -> Collection[str]:
+    """The columns with a merge rule."""
+    table = device.application.tables.get(key[0])
+    return table.rules.keys() if table else ()
+
+
+def _without_rules(device: Device, key: Key, row: Row) -> Row:
+    """The row without its fields that have a merge rule: of these more is kept than the latest
+    write, and it shows in the tables."""
+    ruled = _ruled(device, key)
+    versions = {name: version for name, version in row.versions.items() if name not in ruled}
+    return replace(row, versions=versions, values={n: row.values[n] for n in versions})
 
 
 def check_held(
@@ -117,15 +134,16 @@ def check_agreement(device: Device, log: Sequence[Logged], oracle: Oracle) -> No
     known = [entry for entry in log if entry.seq <= device.checkpoint or entry.device == device.id]
     sent = {entry.ticks for entry in known if entry.device == device.id}
     unsent = device.run(
-        "SELECT ticks, operation, collection, pk, value FROM sharedlog_entry ORDER BY ticks"
+        "SELECT ticks, operation, collection, pk, value, rules FROM sharedlog_entry ORDER BY ticks"
     )
-    for ticks, operation, collection, pk, value in unsent:
+    for ticks, operation, collection, pk, value, rules in unsent:
         if ticks not in sent:
             change = {
                 "operation": OPERATIONS[operation],
                 "collection": collection,
                 "pk": orjson.loads(pk),
                 "value": None if operation == DELETE else orjson.loads(value),
+                "rules": rules and orjson.loads(rules),
             }
             known.append(Logged(0, device.id, ticks, 0, orjson.dumps(change).decode()))
     check_tables(device, oracle.expected(device.application.tables, known))

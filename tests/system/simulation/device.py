@@ -32,6 +32,15 @@ LEDGER = (
         VALUES (new.ticks, new.operation, new.collection, new.pk,
             iif(new.operation = 2, NULL, new.value));
     END""",
+    """CREATE TRIGGER IF NOT EXISTS ledger_dated_anew AFTER UPDATE OF ticks ON sharedlog_entry BEGIN
+        UPDATE ledger SET ticks = new.ticks
+        WHERE number = (SELECT max(number) FROM ledger WHERE ticks = old.ticks);
+    END""",
+    """CREATE TRIGGER IF NOT EXISTS ledger_counted_anew AFTER UPDATE OF value ON sharedlog_entry
+    WHEN old.operation <> 2 BEGIN
+        UPDATE ledger SET value = new.value
+        WHERE number = (SELECT max(number) FROM ledger WHERE ticks = old.ticks);
+    END""",
     """CREATE TRIGGER IF NOT EXISTS ledger_taken_back AFTER DELETE ON sharedlog_entry
     WHEN old.status = 0 BEGIN
         DELETE FROM ledger WHERE number = (SELECT max(number) FROM ledger WHERE ticks = old.ticks);

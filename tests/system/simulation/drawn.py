@@ -4,18 +4,18 @@ constraints and fields."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 import peewee
 
-from sharedlog import SyncModel
+from sharedlog import Counter, Custom, Maximum, Members, Minimum, SyncModel
 
 from . import kinds
-from .kinds import CHAR, INTEGER, TEXT, UUID, Kind
-from .shapes import Column, Shape
+from .kinds import CHAR, COUNT, INTEGER, LIST, TEXT, UUID, Kind
+from .shapes import Column, Shape, longest
 
 NAMES = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 
@@ -111,6 +111,8 @@ class Drawing:
 
     def _value(self, name: str) -> Column:
         chance = self._chance
+        if chance.random() < 0.2:
+            return self._ruled(name)
         kind = chance.choice(kinds.ALL)
         if chance.random() < 0.25:
             kind = chance.choice((TEXT, INTEGER))
@@ -118,9 +120,21 @@ class Drawing:
         unique = kind in kinds.SINGLY and chance.random() < 0.5
         return Column(name, kind, null=chance.random() < 0.6, unique=unique)
 
+    def _ruled(self, name: str) -> Column:
+        """A column with a merge rule."""
+        chance = self._chance
+        rule = chance.choice(("counter", "counter", "members", "maximum", "minimum", "longest"))
+        if rule == "counter":
+            return Column(name, COUNT, default=chance.choice((0, 5)), rule=rule)
+        if rule == "members":
+            return Column(name, LIST, null=True, rule=rule)
+        kind = TEXT if rule == "longest" else chance.choice((COUNT, TEXT))
+        return Column(name, kind, null=True, rule=rule)
+
     def _unique(self, shape: Shape) -> tuple[tuple[str, ...], ...]:
         """Sets of columns, of which one may be a part of the key."""
-        names = [c.name for c in shape.others if c.parent or c.kind in kinds.UNIQUE]
+        free = [column for column in shape.others if column.rule is None]
+        names = [c.name for c in free if c.parent or c.kind in kinds.UNIQUE]
         if len(shape.key) > 1:
             names.append(shape.key[0])
         if len(names) < 2 or self._chance.random() < 0.5:
@@ -188,6 +202,15 @@ def _rest(models: Drawn, column: Column, ddl: str) -> str:
 # -- model classes --------------------------------------------------------------------------
 
 
+RULES: Mapping[str, Callable[[], Any]] = {
+    "counter": Counter,
+    "members": Members,
+    "maximum": Maximum,
+    "minimum": Minimum,
+    "longest": lambda: Custom("longest", longest),
+}
+
+
 def define(shapes: Mapping[str, Shape]) -> Drawn:
     """The model classes, bound to nothing."""
     models: dict[str, Any] = {}
@@ -205,6 +228,9 @@ def _meta(shape: Shape) -> type:
         "table_name": shape.name,
         "indexes": tuple((names, True) for names in shape.unique),
     }
+    rules = {column.name: RULES[column.rule]() for column in shape.others if column.rule}
+    if rules:
+        inside["merge"] = rules
     if len(shape.key) > 1:
         inside["primary_key"] = peewee.CompositeKey(*shape.key)
     return type("Meta", (), inside)
@@ -262,7 +288,8 @@ def strangers(shapes: Mapping[str, Shape], chance: Random) -> Sequence[str]:
             _entry("delete", shape, keys[0], None),
             _entry("create", shape, ["?"], {}),
         ]
-        misfit = [c.name for c in shape.others if not c.kind.takes(c.name, ["?"])]
+        plain = [column for column in shape.others if column.rule is None]
+        misfit = [column.name for column in plain if not column.kind.takes(column.name, ["?"])]
         if misfit:
             data.append(_entry("modify", shape, keys[1], {chance.choice(misfit): ["?"]}))
     planet = Shape("planet", ("id",), ())
@@ -281,7 +308,8 @@ def _some_key(shapes: Mapping[str, Shape], shape: Shape, chance: Random) -> Any:
 
 
 def _some_values(shape: Shape, chance: Random) -> dict[str, Any]:
-    columns = [c for c in shape.others if c.kind in (TEXT, CHAR, INTEGER, UUID)]
+    plain = (TEXT, CHAR, INTEGER, UUID)
+    columns = [c for c in shape.others if c.kind in plain and c.rule is None]
     some = chance.sample(columns, min(len(columns), 2))
     return {column.name: chance.choice((None, _some_wire(column, chance))) for column in some}
 

@@ -11,7 +11,7 @@ import peewee
 
 from .drawn import Drawn
 from .faults import Faults
-from .kinds import BIG, INTEGER, UUID, Kind
+from .kinds import BIG, COUNT, INTEGER, UUID, Kind
 from .shapes import Column, Shape
 from .workload import Workload
 
@@ -137,12 +137,12 @@ class DrawnUser(Workload):
     def replace(self, table: Table) -> str | None:
         values = table.new_or_again()
         for column in table.shape.columns:
-            # SQLite (3.40 and 3.54) lets a REPLACE refer to nothing, where something else than the
-            # key is unique and others refer to the table.
-            if column.parent and values[column.name] not in (
-                None,
-                *table.other(column.parent).pks(),
-            ):
+            # SQLite (3.40 and 3.54) lets a REPLACE refer to nothing, and to what it displaces,
+            # where something else than the key is unique and others refer to the table.
+            mine = (values[table.shape.key[0]],)
+            known = table.other(column.parent).pks() if column.parent else ()
+            sound = mine if column.parent == table.shape.name else known
+            if column.parent and values[column.name] not in (None, *sound):
                 return "nothing"
         table.model.replace(**values).execute()
         return None
@@ -224,7 +224,9 @@ class DrawnUser(Workload):
             table.model.update({one.name: table.value(one)}).where(condition).execute()
 
     def count_up(self, table: Table) -> None:
-        numbers = [c for c in table.shape.others if c.kind in (INTEGER, BIG) and c.parent is None]
+        numbers = [
+            c for c in table.shape.others if c.kind in (INTEGER, BIG, COUNT) and c.parent is None
+        ]
         if numbers:
             field = table.model._meta.fields[self._chance.choice(numbers).name]
             table.model.update({field: field + 1}).where(field.between(-100, 100)).execute()

@@ -84,6 +84,14 @@ TIME = Kind(peewee.TimeField, (datetime.time(0, 0), datetime.time(23, 59, 59, 5)
 TIMESTAMP = Kind(peewee.TimestampField, (0, 1, 1_600_000_000), options={"default": None})
 JSON_ = Kind(peewee.JSONField, JSON, json.loads, anything)
 
+COUNT = Kind(peewee.IntegerField, (0, 1, -1, 7, 100))
+LIST = Kind(
+    peewee.JSONField,
+    ([], ["a"], ["b", "a"], [1, None, "a"], [{"k": [0]}, "b"]),
+    json.loads,
+    anything,
+)
+
 SINGLY = (TEXT, CHAR, INTEGER, DATE, FLOAT, UUID)
 """Kinds of values that may be unique by themselves; they clash often."""
 

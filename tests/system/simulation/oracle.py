@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.dictmodel import Row, Write, row_of
 from tests.tablemodel import Key, Standing, Table, as_json, standing
@@ -25,12 +25,26 @@ class Expected:
     unreadable: int
 
 
+class Reading(NamedTuple):
+    """What an entry says: of which row, what, and by which rules it is to be merged."""
+
+    key: Key
+    write: Write
+    rules: Mapping[str, str]
+
+
+def _declared(table: Table | None, rules: Mapping[str, str]) -> bool:
+    """Whether a program with this table knows these rules."""
+    known = {} if table is None else table.rules
+    return all(known.get(name) == rule for name, rule in rules.items())
+
+
 class Oracle:
     """Works out what sets of entries come to, in whatever order. Remembers what it knows of entries
     and rows, because the next set is often the same with some more."""
 
     def __init__(self) -> None:
-        self._read: dict[tuple[str, int, str], tuple[Key, Write] | None] = {}
+        self._read: dict[tuple[str, int, str], Reading | None] = {}
         self._merged: dict[Key, tuple[list[Write], Row]] = {}
 
     def expected(self, tables: Mapping[str, Table], log: Iterable[Logged]) -> Expected:
@@ -39,22 +53,23 @@ class Oracle:
         unreadable = 0
         for entry in log:
             read = self._reading(entry)
-            if read is None:
+            if read is None or not _declared(tables.get(read.key[0]), read.rules):
                 unreadable += 1
             else:
-                writes.setdefault(read[0], []).append(read[1])
+                writes.setdefault(read.key, []).append(read.write)
         rows = {key: self._row(key, some) for key, some in writes.items()}
         found = standing(tables, writes, rows) if switches.PLACEMENT else _older(tables, writes)
         return Expected(found.rows, found.parked, found.kept, rows, unreadable)
 
-    def _reading(self, entry: Logged) -> tuple[Key, Write] | None:
+    def _reading(self, entry: Logged) -> Reading | None:
         identity = (entry.device, entry.ticks, entry.data)
         if identity not in self._read:
             change, read = _change(entry.data), None
             if change is not None:
                 key = (change["collection"], as_json(change["pk"]))
                 stamp = (entry.ticks, entry.device)
-                read = key, Write(stamp, change["operation"], change["value"])
+                write = Write(stamp, change["operation"], change["value"])
+                read = Reading(key, write, change.get("rules") or {})
             self._read[identity] = read
         return self._read[identity]
 

@@ -16,6 +16,15 @@ from .faults import Faults
 from .kinds import Kind
 
 
+def longest(values: Sequence[Any]) -> Any:
+    """A rule that an application may think of: the longest of all texts that were written."""
+    return max((v for v in values if v is not None), key=lambda v: (len(v), v), default=None)
+
+
+FUNCTIONS: Mapping[str, Callable[[list[Any]], Any]] = {"longest": longest}
+"""The rules of applications themselves."""
+
+
 @dataclass(frozen=True)
 class Column:
     """A column. One that refers to a table has the kind of that table's key."""
@@ -29,6 +38,7 @@ class Column:
     on_update: str | None = None
     deferrable: str | None = None
     unique: bool = False
+    rule: str | None = None
 
     @property
     def is_required(self) -> bool:
@@ -83,6 +93,8 @@ class Shape:
             (*singly, *self.unique),
             frozenset(column.name for column in self.others if not column.null),
             lambda name, value: self.by_name[name].kind.takes(name, value),
+            {column.name: column.rule for column in self.others if column.rule is not None},
+            FUNCTIONS,
         )
 
 
