@@ -270,14 +270,6 @@ class Journal(State):
         )
         return [LocalEntry(*row) for row in cursor.fetchall()]
 
-    def written_after(self, ticks: int, limit: int) -> list[LocalEntry]:
-        """The next local entries that are in the shared log as this device's, or on their way."""
-        cursor = self.run(
-            f"{SELECT} WHERE ticks > ? AND status IN ({UNSENT}, {SENT}) ORDER BY ticks LIMIT ?",
-            (ticks, limit),
-        )
-        return [LocalEntry(*row) for row in cursor.fetchall()]
-
     def has_unfolded(self, count: int) -> bool:
         """Whether more than so many local entries are not folded yet."""
         cursor = self.run(

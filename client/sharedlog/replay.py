@@ -17,7 +17,7 @@ from .apply import Applier
 from .changes import Change, Entry
 from .comparing import enforces_foreign_keys
 from .errors import EpochChanged
-from .journal import CHUNK, Journal
+from .journal import CHUNK, FORMER, REFUSED, SELECT, Journal, LocalEntry
 from .pipeline import Pipeline
 from .registry import Registry
 from .remote import SharedLog
@@ -74,8 +74,9 @@ class Replay:
 
     def read_until(self, checkpoint: str | None, progress: Callable[[], None]) -> None:
         """Read on up to where the device is. Takes its time, and no lock of its database."""
-        if checkpoint is None and self.checkpoint is not None:
-            raise EpochChanged("The device started over while it was being checked.")
+        began_anew = checkpoint is None and self.checkpoint is not None
+        if began_anew or self._source.device_id() != self._device:
+            raise EpochChanged("The device began anew while it was being checked: check it again.")
         while checkpoint is not None and self.checkpoint != checkpoint:
             page = self._shared_log.read_all(
                 self._device, after=self.checkpoint, until=checkpoint, **self._limits
@@ -91,10 +92,30 @@ class Replay:
     def follow(self) -> None:
         """Apply what the device wrote and still has in its client log, sent or not; what is in
         the shared log already changes nothing. Not what was refused: nobody else has that."""
-        while written := self._source.written_after(self._followed, CHUNK):
-            entries = [Entry(self._device, e.ticks, e.offset, e.data()) for e in written]
-            self._apply(entries, self._decode_logged)
+        while written := self._written():
+            self._apply(written, self._decode_logged)
             self._followed = written[-1].ticks
+
+    def _written(self) -> list[Entry]:
+        """The next of these entries, each under the id that it is sent under."""
+        run = self._source.run
+        cursor = run(
+            f"{SELECT} WHERE ticks > ? AND status <> {REFUSED} ORDER BY ticks LIMIT {CHUNK}",
+            (self._followed,),
+        )
+        entries = [LocalEntry(*row) for row in cursor.fetchall()]
+        if not entries:
+            return []
+        cursor = run(
+            "SELECT ticks, reason FROM sharedlog_entry "
+            f"WHERE reason IS NOT NULL AND status = {FORMER} AND ticks BETWEEN ? AND ?",
+            (entries[0].ticks, entries[-1].ticks),
+        )
+        former: dict[int, str] = dict(cursor.fetchall())
+        return [
+            Entry(former.get(entry.ticks, self._device), entry.ticks, entry.offset, entry.data())
+            for entry in entries
+        ]
 
     def _apply(self, entries: list[Entry], decode: Decode) -> None:
         self._decode = decode

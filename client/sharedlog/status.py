@@ -31,7 +31,7 @@ class Status:
     """Where a device stands. Times are this device's own clock.
 
     Attributes:
-        device: The id that the service gave it; None before it ever met the service.
+        device: The id under which the service knows it; None before it ever met the service.
         name: What people see in the list of devices.
         pending: Entries that are not sent yet.
         refused: Entries that the service refused: nobody else has these changes.
@@ -149,9 +149,13 @@ def _failure(noted: dict[str, Any]) -> Failure:
 
 
 def _plain(values: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value for name, value in values
-    }
+    found = dict(values)
+    for name, value in values:
+        if isinstance(value, datetime):
+            found[name] = value.isoformat()
+        elif isinstance(value, tuple):
+            found[name] = list(value)
+    return found
 
 
 def _time(moment: datetime) -> str:

@@ -163,8 +163,8 @@ def test_equal_files(files: Any, run: Run) -> None:
     assert (code, text.splitlines()) == (
         0,
         [
-            "desk.db: 31 rows, up to memory.31, 0 to send",
-            "tablet.db: 31 rows, up to memory.31, 0 to send",
+            "desk.db: 31 rows, up to memory~31.31, 0 to send",
+            "tablet.db: 31 rows, up to memory~31.31, 0 to send",
             "Equal.",
         ],
     )
@@ -316,7 +316,7 @@ def test_everything_that_waits_is_listed_with_its_reason(files: Any, run: Run, l
             '  product ["zoe",1]',
             '      PARENT_MISSING: supplier "zoe" is not in supplier',
             "1 unreadable entry:",
-            "  device-000003 at 2",
+            "  by hand at 2",
             f"      {found[0].reason}",
             "1 refused change:",
             '  create supplier "unwanted"',

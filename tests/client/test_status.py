@@ -132,11 +132,8 @@ def test_contact_tells_when_and_how_far_the_clocks_are_apart(
     sync.sync()
     status = sync.status()
     assert (status.last_contact, status.clock_offset_ms) == (clock.time, 90_000)
-    assert (status.device, status.name, status.checkpoint) == (
-        "device-000001",
-        "laptop",
-        "memory.0",
-    )
+    assert (status.device, status.name) == (sync.journal.device_id(), "laptop")
+    assert status.checkpoint == "memory.0"
 
     Note.create(title="a")
     clock.time = NOON + timedelta(hours=1)
@@ -308,7 +305,7 @@ def test_as_text_and_as_json(opened: OpenSync, line: Line, clock: Clock) -> None
         sync.sync()
     status = sync.status()
     lines = str(status).splitlines()
-    assert lines[0] == "device        device-000001 (laptop)"
+    assert lines[0] == f"device        {status.device} (laptop)"
     assert "last contact  2026-11-27 12:00:00 UTC" in lines
     assert "last error    CONNECTION_FAILED, 2026-11-27 12:00:00 UTC: The line is cut." in lines
     assert "to send       1 entry" in lines
@@ -321,4 +318,4 @@ def test_as_text_and_as_json(opened: OpenSync, line: Line, clock: Clock) -> None
         "message": "The line is cut.",
         "at": "2026-11-27T12:00:00+00:00",
     }
-    assert (found["pending"], found["device"]) == (1, "device-000001")
+    assert (found["pending"], found["device"]) == (1, status.device)

@@ -99,6 +99,34 @@ def test_a_device_that_never_met_the_service_is_verified_too(open_device: OpenDe
         assert found(device.sync.verify()) == [("owner", "eve", "extra")]
 
 
+def test_what_was_sent_under_a_former_id_is_no_difference(open_device: OpenDevice) -> None:
+    device = open_device(MODELS)
+    with device:
+        Owner.create(name="ann")
+        device.sync.send()
+        with device.sync._writing():
+            device.sync.identity.fork()
+        Owner.create(name="bob")
+    assert device.sync.verify() == Verified(rows=2)
+
+
+def test_a_device_that_begins_anew_meanwhile_is_not_judged(open_device: OpenDevice) -> None:
+    log = Busy()
+    device = open_device(MODELS, name="a", shared_log=log)
+    with device:
+        Owner.create(name="ann")
+        device.sync.sync()
+    again = open_device(MODELS, name="a", shared_log=log, create=False)
+
+    def meanwhile() -> Iterator[None]:
+        again.sync.reset()
+        yield
+
+    log.meanwhile = meanwhile()
+    with pytest.raises(EpochChanged, match="check it again"):
+        device.sync.verify()
+
+
 def test_raw_sql_behind_the_recorders_back_is_found(device: Device) -> None:
     run: Callable[[str], object] = device.database.execute_sql
     run("UPDATE item SET weight = 3.5, label = 'x' WHERE owner_id = 'bob' AND place = 150")
