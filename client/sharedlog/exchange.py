@@ -8,6 +8,7 @@ second time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from .apply import Applied
 from .errors import DeviceUnknown, EpochChanged, LineageChanged, RemoteError, ServiceFailed
@@ -105,7 +106,8 @@ class Exchange:
                 raise surprise  # a log that refuses its own beginning is broken
             self._start_over()
         elif lineage == self._identity.lineage:  # else another process has found out already
-            self._lineage.trace()
+            with suppress(DeviceUnknown):  # the next request will tell
+                self._lineage.trace()
             self._count_found()
 
     def _count_found(self) -> None:

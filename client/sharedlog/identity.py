@@ -8,6 +8,7 @@ the same, and the second one finds there what the first one sent.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 
@@ -94,8 +95,7 @@ class Identity:
                 self._entries.hand_over(entries, of=device, to=self.device)
         if senders:
             self._journal.run(
-                f"UPDATE sharedlog_entry SET status = {UNSENT}, reason = NULL "
-                f"WHERE status = {FORMER}"
+                f"UPDATE sharedlog_entry SET status = {UNSENT} WHERE status = {FORMER}"
             )
             self._journal.set_state(checkpoint=None, all_sent_until="0")
         self._journal.set_state(behind="yes")
@@ -109,8 +109,11 @@ class Identity:
             f"UPDATE sharedlog_entry SET status = {FORMER}, reason = ? WHERE status = {SENT}",
             (former,),
         )
-        unshared = self._by_chunks("status IN (?, ?)", UNSENT, REFUSED)
-        self._entries.begin_anew(unshared, of=former, to=device)
+        # What was sent once is known to others.
+        for entries in self._by_chunks("status = ? AND reason IS NOT NULL", UNSENT):
+            self._entries.hand_over(entries, of=former, to=device)
+        new = self._by_chunks("(status = ? AND reason IS NULL OR status = ?)", UNSENT, REFUSED)
+        self._entries.begin_anew(new, of=former, to=device)
         former_ids = dumps([*self.former(), former])
         journal.set_state(device=device, former=former_ids, lineage=None, behind="yes")
         journal.set_state(sent_until=None, pruned_until=None)
@@ -135,6 +138,10 @@ class Identity:
         if unsent is None:
             return self._new_id()
         return blake2b(f"{former} {unsent}".encode(), digest_size=WORD_CHARS // 2).hexdigest()
+
+
+def random_id() -> str:
+    return secrets.token_hex(12)
 
 
 def akin(device: str, other: str) -> bool:

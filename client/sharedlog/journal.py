@@ -21,7 +21,8 @@ from .limits import Limits
 from .state import State
 
 UNSENT, SENT, REFUSED, FORMER = 0, 1, 2, 3
-"""What became of an entry. FORMER: sent under an id that this device gave up, its `reason`."""
+"""What became of an entry. FORMER: sent under an id that this device gave up, its `reason`.
+UNSENT with a reason: it was sent, under that id, and has to be sent again."""
 
 IN_LOG = f"({SENT}, {FORMER})"
 OPERATION_NAMES = (CREATE, MODIFY, DELETE)
@@ -232,7 +233,8 @@ class Journal(State):
         """Mark exactly these entries, inside the open transaction."""
         ticks = list(ticks)
         self.run_many(
-            f"UPDATE sharedlog_entry SET status = {SENT} WHERE ticks = ?", ((t,) for t in ticks)
+            f"UPDATE sharedlog_entry SET status = {SENT}, reason = NULL WHERE ticks = ?",
+            ((t,) for t in ticks),
         )
         if ticks:  # remembered also when the entries are pruned
             self.set_state(sent_until=str(max(*ticks, int(self.state("sent_until") or 0))))
@@ -259,7 +261,10 @@ class Journal(State):
 
     def unsend_everything(self) -> None:
         """Make every sent entry that is still here unsent again."""
-        self.run(f"UPDATE sharedlog_entry SET status = {UNSENT} WHERE status = {SENT}")
+        self.run(
+            f"UPDATE sharedlog_entry SET status = {UNSENT}, reason = ? WHERE status = {SENT}",
+            (self.device_id(),),
+        )
         self.set_state(all_sent_until="0", sent_until=None)
 
     def unfolded(self, limit: int) -> list[LocalEntry]:

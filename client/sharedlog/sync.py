@@ -8,7 +8,6 @@ it repeats the exchange, which changes nothing the second time.
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -38,7 +37,7 @@ from .events import (
 )
 from .evolution import Evolution, Upgrader
 from .exchange import Exchange
-from .identity import Identity
+from .identity import Identity, random_id
 from .inbox import Inbox
 from .journal import Journal
 from .parking import Parked, Parking
@@ -56,10 +55,6 @@ BATCH_SIZE = 1_000
 
 BYTE_LIMIT = 1_000_000
 """Bytes of entries in one exchange, each way; one group may exceed it."""
-
-
-def _random_id() -> str:
-    return secrets.token_hex(12)
 
 
 class Sync(Care):
@@ -107,7 +102,7 @@ class Sync(Care):
         schema_version: int = FIRST_SCHEMA,
         upgraders: Mapping[int, Upgrader] | None = None,
         now: Now = system_now,
-        new_id: Callable[[], str] = _random_id,
+        new_id: Callable[[], str] = random_id,
     ) -> None:
         self.database = resolved(database)
         check_bounds(batch_size=batch_size, byte_limit=byte_limit)
