@@ -144,7 +144,7 @@ def test_a_digest_needs_no_service_and_writes_nothing(open_device: OpenDevice) -
     before = device.database.connection().total_changes
     digest = device.sync.digest(rows=True)
     assert device.database.connection().total_changes == before
-    assert (digest.device, digest.checkpoint) == (device.sync.journal.device_id(), None)
+    assert digest.checkpoint is None
     assert digest.pending == 1
     assert list(digest.collections["supplier"].hashes or ()) == ['"acme"']
 
