@@ -127,6 +127,14 @@ def check_quiet(device: Device, wanted: Expected) -> None:
         raise Bad(f"{device.name}: refused entries {refused}")
 
 
+def check_verified(device: Device) -> None:
+    """The device itself finds that it has what the log comes to."""
+    verified = device.sync_object.verify()
+    if not verified.equal:
+        found = "; ".join(map(str, verified.differences[:4]))
+        raise Bad(f"{device.name} finds {verified.count} differences: {found}")
+
+
 def check_agreement(device: Device, log: Sequence[Logged], oracle: Oracle) -> None:
     """In the middle of everything: a device that has just synced is what its entries come to:
     the log up to its checkpoint, and what it wrote itself and has not sent yet."""

@@ -24,6 +24,7 @@ from .checks import (
     check_log,
     check_quiet,
     check_tables,
+    check_verified,
 )
 from .clocks import DAY, HOUR, MINUTE, SECOND, Clock, WorldTime, any_offset, any_step
 from .device import STATEMENTS, Device, any_habits
@@ -315,6 +316,7 @@ class World:
             check_ledger(device, log)
             check_tables(device, wanted)
             check_quiet(device, wanted)
+            check_verified(device)
         for key in sorted(wanted.standing):
             self.trace.add(self.now, "finally", key, wanted.standing[key])
         return log
