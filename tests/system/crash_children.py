@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharedlog_service.serving import AnnouncingServer, listen, server_config
-from sharedlog_service.settings import Settings
+from sharedlog_service.settings import Clock, Settings
 from tests.system.crash_steps import Steps, count_service
 
 Acknowledge = Callable[[bytes], None]
@@ -71,9 +71,9 @@ class ServiceChild:
 class ServiceChildren:
     """One child after the other that serves the same file, which has its user already."""
 
-    def __init__(self, db: Path) -> None:
+    def __init__(self, db: Path, now: Clock) -> None:
         # Made once: the schema takes longer than everything else.
-        self._config = server_config(Settings(db=db))
+        self._config = server_config(Settings(db=db, now=now))
 
     @contextmanager
     def started(self, die_at: int | None = None, *, tell: bool = False) -> Iterator[ServiceChild]:

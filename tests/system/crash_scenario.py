@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import peewee
 
 from sharedlog import Change, GraphQLSharedLog, LocalTransport, Sync
-from sharedlog.clock import system_now
 from sharedlog_service.app import InProcess
 from sharedlog_service.auth import issue_token
 from sharedlog_service.schema import ServiceSchema, build_schema
@@ -30,6 +29,15 @@ PRIVATE = "private"
 """The key of a row that stays at home."""
 
 WRITE, STAGE, SYNC, OPEN = b"w", b"r", b"s", b"o"
+
+
+def still() -> int:
+    """Time stands still here, so that an operation has the same steps each time."""
+    return 1_800_000_000_000
+
+
+def still_device(path: Path, **options: Any) -> AbstractContextManager[Sync]:
+    return device(path, **{"now": still, **options})
 
 
 @dataclass(frozen=True)
@@ -62,11 +70,11 @@ class Scenario:
     def prepare(self, folder: Path) -> str:
         token = prepare(folder, met=self.met)
         if self.restored or self.resets:
-            with local_log(folder) as log, device(folder / "a.db", shared_log=log) as a:
+            with local_log(folder) as log, still_device(folder / "a.db", shared_log=log) as a:
                 Note.create(key="n50", title="from another life")
                 a.sync()
         if self.restored:
-            store = Store.open(folder / "service.db")
+            store = Store.open(folder / "service.db", now=still)
             store.renew_epoch(USER)
             store.close()
         return token
@@ -123,7 +131,7 @@ def stages() -> list[Operation]:
         Operation(STAGE, lambda sync: sync.send()),
         *_writes(lambda _: Note.create(key="n61", title="last")),
         SYNCS,
-        Operation(STAGE, lambda sync: sync.prune(keep_ms=0)),
+        Operation(STAGE, lambda sync: sync.prune(keep_ms=-1000)),
         *_writes(_save("n61", title="after pruning")),
         SYNCS,
     ]
@@ -154,7 +162,7 @@ def without_private(change: Change) -> Change | None:
 
 
 def an_hour_ahead() -> int:
-    return system_now() + 3_600_000
+    return still() + 3_600_000
 
 
 SCENARIOS = {
@@ -248,22 +256,22 @@ def prepare(folder: Path, *, met: bool = True) -> str:
     """Make the files that every run starts from: a and b have met (or a is new), and b went on.
     Returns a token."""
     folder.mkdir(parents=True)
-    store = Store.open(folder / "service.db")
+    store = Store.open(folder / "service.db", now=still)
     token = issue_token(store, USER, "test")
     store.close()
     with local_log(folder) as log:
-        with device(folder / "b.db", shared_log=log) as b:
+        with still_device(folder / "b.db", shared_log=log) as b:
             for i in (1, 2, 3, 4):
                 Folder.create(key=f"f{i}", name=f"folder {i}")
             for i in (1, 2, 3, 4, 5, 6):
                 Note.create(key=f"n{i}", title=f"note {i}", folder=f"f{(i + 1) // 2}")
             b.sync()
         if met:
-            with device(folder / "a.db", shared_log=log) as a:
+            with still_device(folder / "a.db", shared_log=log) as a:
                 a.sync()
         else:
             with_rows_from_before(folder / "a.db", 3)
-        with device(folder / "b.db", shared_log=log) as b:
+        with still_device(folder / "b.db", shared_log=log) as b:
             Note.update(title="from b", stars=10).where(Note.key == "n1").execute()
             Note.delete_by_id("n2")
             Note.update(stars=3).where(Note.key == "n3").execute()
@@ -300,7 +308,7 @@ def schema() -> ServiceSchema:
 def local_log(folder: Path, steps: Steps | None = None) -> Iterator[GraphQLSharedLog]:
     """The service's whole schema and store on its file, in this process."""
     stop_counting = count_service(steps) if steps else lambda: None
-    store = Store.open(folder / "service.db")
+    store = Store.open(folder / "service.db", now=still)
     local = LocalTransport(InProcess(store, USER, schema=schema()).execute)
     try:
         yield GraphQLSharedLog(CountedTransport(local, steps) if steps else local, USER)
@@ -319,7 +327,7 @@ def perform(
     options = {"batch_size": BATCH, "factory": counted_connection(steps), **scenario.options}
     with (
         local_log(folder, steps) as log,
-        device(folder / "a.db", shared_log=log, **options) as a,
+        still_device(folder / "a.db", shared_log=log, **options) as a,
     ):
         if operation.kind != OPEN:
             steps.arm(die_at)
@@ -334,7 +342,7 @@ def work_on(
 ) -> None:
     """Write and sync without end, over HTTP."""
     number = 0
-    with device(folder / "a.db", url=url, token=token, batch_size=BATCH) as a:
+    with still_device(folder / "a.db", url=url, token=token, batch_size=BATCH) as a:
         while True:
             number += 1
             with a.database.atomic():
@@ -354,7 +362,7 @@ def sync_all(folder: Path, scenario: Scenario, steps: Steps | None = None) -> No
     with local_log(folder, steps) as log:
         for name in ("a", "b", "a"):
             options = {**counted, **(scenario.options if name == "a" else {})}
-            with device(folder / f"{name}.db", shared_log=log, **options) as one:
+            with still_device(folder / f"{name}.db", shared_log=log, **options) as one:
                 if not scenario.met:
                     one.adopt()
                 one.sync()

@@ -54,6 +54,8 @@ from tests.system.crash_scenario import (
     local_log,
     perform,
     schema,
+    still,
+    still_device,
     stubborn,
     sync_all,
     work_on,
@@ -65,7 +67,6 @@ from tests.system.crash_world import (
     Note,
     check_client,
     check_equal,
-    device,
     read_client,
     read_log,
 )
@@ -163,11 +164,11 @@ class Sweep:
         """Kill the service alone at each point, while a real client speaks to it."""
         scenario, prepared = SCENARIOS["writes"], self.folder / "prepared"
         token = scenario.prepare(prepared)
-        with local_log(prepared) as log, device(prepared / "a.db", shared_log=log) as a:
+        with local_log(prepared) as log, still_device(prepared / "a.db", shared_log=log) as a:
             operations = scenario.operations()
             while operations[0].kind == WRITE:
                 operations.pop(0).run(a)
-        services = ServiceChildren(self.folder / "here" / "service.db")
+        services = ServiceChildren(self.folder / "here" / "service.db", still)
         points = self._served(services, token)
         for _, at in self._mine([points]):
             with self._noting(f"service, step {at}: {points[at - 1]}"):
@@ -183,7 +184,7 @@ class Sweep:
         here = self._fresh()
         with (
             services.started(die_at=at, tell=at is None) as service,
-            device(here / "a.db", url=service.url, token=token, batch_size=BATCH) as a,
+            still_device(here / "a.db", url=service.url, token=token, batch_size=BATCH) as a,
         ):
             try:
                 a.sync()
@@ -226,7 +227,7 @@ class Sweep:
         scenario, chance = SCENARIOS["writes"], random.Random(seed)
         token = scenario.prepare(self.folder / "prepared")
         here = self._fresh()
-        with ServiceChildren(here / "service.db").started() as service:
+        with ServiceChildren(here / "service.db", still).started() as service:
             for life in range(rounds):
                 with self._noting(f"moments, seed {seed}, life {life}"):
                     end = in_child(
@@ -274,7 +275,7 @@ class Sweep:
         counted = counted_connection(steps)
         with (
             local_log(here, steps) as log,
-            device(here / "a.db", shared_log=log, batch_size=BATCH, factory=counted) as a,
+            still_device(here / "a.db", shared_log=log, batch_size=BATCH, factory=counted) as a,
         ):
             steps.arm(fail_at=fail_at)
             for operation in operations:

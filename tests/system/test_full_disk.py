@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import peewee
 import pytest
 
-from sharedlog import ConnectionFailed
+from sharedlog import Change, ConnectionFailed, MemorySharedLog
+from sharedlog.changes import encode
+from sharedlog.remote import Outgoing
+from tests.system.crash_steps import Steps, counted_connection
 from tests.system.crash_world import (
     Note,
+    Tag,
     check_client,
     check_equal,
     device,
@@ -27,7 +32,8 @@ from tests.system.service_process import ServiceProcess
 
 UNLIMITED = resource.RLIM_INFINITY
 
-pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux's prlimit")
+
+needs_prlimit = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux's prlimit")
 
 
 @contextmanager
@@ -41,6 +47,10 @@ def full_disk(pid: int, *files: Path) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
+NOTHING_READ: dict[str, Any] = {"after": None, "now_ms": 0, "limit": 1, "byte_limit": 1}
+
+
+@needs_prlimit
 def test_a_service_without_room_says_so_and_goes_on_when_there_is_some(
     service: ServiceProcess, tmp_path: Path
 ) -> None:
@@ -62,6 +72,7 @@ def test_a_service_without_room_says_so_and_goes_on_when_there_is_some(
     check_equal([read_client(tmp_path / "a.db")], read_log(service.db))
 
 
+@needs_prlimit
 def test_a_device_without_room_writes_whole_or_not_at_all(
     service: ServiceProcess, tmp_path: Path
 ) -> None:
@@ -90,3 +101,26 @@ def test_a_device_without_room_writes_whole_or_not_at_all(
     with device(tmp_path / "b.db", url=service.url, token=service.token) as b:
         b.sync()
     check_equal((read_client(tmp_path / f"{name}.db") for name in "ab"), read_log(service.db))
+
+
+def test_no_statement_of_a_sync_that_fails_leaves_a_transaction_open(tmp_path: Path) -> None:
+    """What the application wrote next would be in it, and never be committed."""
+    log, steps = MemorySharedLog(), Steps()
+    other, counted = log.register("other", "other"), counted_connection(steps)
+    with device(tmp_path / "a.db", shared_log=log, factory=counted) as a:
+        number = 0
+        while number == 0 or len(steps.fallible) >= number:
+            number += 1
+            Tag.create(key=f"a{number}", text="from here")
+            change = Change("create", "tag", f"b{number}", {"text": "from elsewhere"})
+            log.write(other, [Outgoing(number, 0, encode(change))], **NOTHING_READ)
+            steps.arm(fail_at=number)
+            with suppress(peewee.OperationalError):
+                a.sync()
+            assert not a.database.connection().in_transaction, steps.names[-3:]
+            failed = steps.fallible
+            steps.arm()
+            a.sync()
+            steps.fallible = failed
+        assert number > 30
+        assert Tag.select().count() == 2 * number
