@@ -12,17 +12,19 @@ import re
 from collections.abc import Sequence
 
 STATES = {
+    "behind": "doubt noted",
     "checkpoint": "checkpoint moved",
     "clock_offset": "contact noted",
     "device": "device id kept",
     "device_name": "device id kept",
-    "epoch": "epoch noted",
     "folded_until": "own versions folded",
     "last_contact": "contact noted",
     "last_error": "error noted",
     "layout": "tables made",
-    "request": "request id kept",
+    "limits": "limits noted",
+    "lineage": "lineage noted",
     "resetting": "reset noted",
+    "sent_until": "entries marked sent",
 }
 """What is written to the client's `sharedlog_state`, by its key."""
 
@@ -71,6 +73,7 @@ SERVICE = (
 )
 
 EXCHANGES = {
+    "About": "enquiry",
     "CreateDeviceId": "registration",
     "WriteEntries": "push",
     "GetUnsyncedEntries": "pull",
@@ -141,12 +144,10 @@ POINTS = frozenset(
         "client: entries marked refused, not committed",
         "client: entries marked sent, committed",
         "client: entries marked sent, not committed",
-        "client: entries marked unsent, not committed",
         "client: entries restamped, not committed",
         "client: entry recorded, committed",
         "client: entry recorded, not committed",
         "client: entry taken back, not committed",
-        "client: epoch noted, not committed",
         "client: inbox emptied, committed",
         "client: inbox emptied, not committed",
         "client: number given, not committed",
@@ -159,8 +160,6 @@ POINTS = frozenset(
         "client: push to be sent",
         "client: registration answered",
         "client: registration to be sent",
-        "client: request id kept, committed",
-        "client: request id kept, not committed",
         "client: reset noted, committed",
         "client: reset noted, not committed",
         "client: rolled back",
