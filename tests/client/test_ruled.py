@@ -1102,9 +1102,7 @@ def test_a_renamed_field_is_counted_on(open_device: OpenDevice) -> None:
         two.sync.sync()
     for device in (one, two):
         with device:
-            Old.update(
-                stock=Old.stock + 1, labels=["a", str(device.database.database)]
-            ).execute()
+            Old.update(stock=Old.stock + 1, labels=["a", str(device.database.database)]).execute()
     paths = sorted(str(device.database.database) for device in (one, two))
     with one:
         one.sync.sync()
