@@ -98,15 +98,21 @@ class Exchange:
         """The log is not what it was when this device last heard of it, or the device is not."""
         self._result.exchanges += 1
         if isinstance(surprise, DeviceUnknown):
-            with self._replica.writing():
-                self._identity.unregister()
+            self._unregister()
         elif isinstance(surprise, EpochChanged):
             if after is None:
                 raise surprise  # a log that refuses its own beginning is broken
             self._start_over()
         elif lineage == self._identity.lineage:  # else another process has found out already
-            self._lineage.trace()
+            try:
+                self._lineage.trace()
+            except DeviceUnknown:  # it has been wiped since
+                self._unregister()
             self._count_found()
+
+    def _unregister(self) -> None:
+        with self._replica.writing():
+            self._identity.unregister()
 
     def _count_found(self) -> None:
         """What was in the log although nobody had told counts as sent, and as known there."""

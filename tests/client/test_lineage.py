@@ -549,6 +549,26 @@ def test_a_wiped_log_gets_everything_again(new_file: NewFile, home: MemoryHome) 
     assert len(home.entries()) == 3
 
 
+def test_a_log_that_is_wiped_while_a_copy_finds_out(
+    pair: tuple[File, File], home: MemoryHome
+) -> None:
+    file, copy = pair
+    file.put("x", text="by the first")
+    file.sync()
+    copy.put("y", text="by the copy")
+    wire, read_own = copy.wire, copy.wire.read_own
+
+    def wiped(*arguments: Any, **options: Any) -> Any:
+        wire.read_own = read_own  # type: ignore[method-assign]
+        home.wipe()
+        return read_own(*arguments, **options)
+
+    wire.read_own = wiped  # type: ignore[method-assign]
+    copy.sync()
+    settle(home, copy, file)
+    assert sorted(words(home)) == ["by the copy", "by the first", "common"]
+
+
 def test_entries_sent_before_a_fork_come_back_too(
     pair: tuple[File, File], new_file: NewFile, home: MemoryHome
 ) -> None:
