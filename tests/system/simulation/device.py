@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from sharedlog import ConnectionFailed, ServiceFailed, Sync
 from sharedlog.events import Listener
@@ -68,6 +72,16 @@ def any_habits(chance: Random, *, may_prune: bool) -> Habits:
     )
 
 
+class Committed(NamedTuple):
+    """A change that a device made; `pk` and `value` are JSON text."""
+
+    ticks: int
+    operation: int
+    collection: str
+    pk: str
+    value: str | None
+
+
 class Device:
     """A device. All methods may raise Crash; `restart()` brings it up again."""
 
@@ -99,6 +113,9 @@ class Device:
         self._set_up()
         for statement in LEDGER:
             self.database.execute_sql(statement)
+        self.inherited = len(self.ledger())
+        """How many changes are of the device that this one is a copy of."""
+        self.was_put_back = False
 
     def _open(self) -> None:
         self.fuse = Fuse()
@@ -125,6 +142,22 @@ class Device:
 
     def _capture(self) -> dict[str, Any]:
         return {"capture": self.habits.capture} if switches.TRIGGERS else {}
+
+    def copy_to(self, path: str) -> None:
+        """Copy the database as it is now."""
+        with closing(sqlite3.connect(path)) as copy:
+            self.database.connection().backup(copy)
+
+    def put_back(self, path: str, application: Application) -> None:
+        """Replace the database by a copy that was made when it ran this edition."""
+        abandon(self.database)
+        for suffix in ("-wal", "-shm"):
+            Path(self._path + suffix).unlink(missing_ok=True)
+        shutil.copyfile(path, self._path)
+        self.application, self._models = application, application.define()
+        self.was_put_back = True
+        self._open()
+        self._set_up()
 
     def restart(self) -> None:
         """After a crash, or just so: nothing survives but the file."""
@@ -212,10 +245,10 @@ class Device:
     def id(self) -> str:
         return self.sync_object.journal.device_id()
 
-    def ledger(self) -> list[tuple[int, str, str, str | None]]:
-        """Every change that was committed here: operation, collection, pk, value; in order."""
-        sql = "SELECT operation, collection, pk, value FROM ledger ORDER BY number"
-        return [tuple(row) for row in self.run(sql)]
+    def ledger(self) -> list[Committed]:
+        """Every change that was committed here, in order."""
+        sql = "SELECT ticks, operation, collection, pk, value FROM ledger ORDER BY number"
+        return [Committed(*row) for row in self.run(sql)]
 
     def tables(self) -> dict[Key, dict[str, Any]]:
         """Every row of every table, as on the wire."""

@@ -20,12 +20,15 @@ RATES: Mapping[str, float] = {
     "service clock jumps": 0.02,
     "log begins a new life": 0.006,
     "service restored from a backup": 0.02,
+    "service wiped": 0.005,
     "foreign entry": 0.01,
     # In a device, for each thing it does.
     "device dies at a statement": 0.1,
     "device dies": 0.01,
     "clock jumps": 0.03,
     "clock freezes": 0.02,
+    "device copied": 0.004,
+    "device put back": 0.01,
     # At each start of a device.
     "clock begins anew": 0.1,
     # In the application, for each transaction.

@@ -20,9 +20,10 @@ class MemoryService:
 
     def __init__(self, clock: Clock, chance: Random) -> None:
         self._chance = chance
+        self._clock = clock
         self._lives = 0
         self._log = MemorySharedLog(now=clock, epoch="life-0")
-        self._backup: list[Entry] | None = None
+        self._backup: tuple[str, list[Entry]] | None = None
 
     def answer(self, request: Callable[[SharedLog], T], *, dies: bool = False) -> T:
         if dies and self._chance.random() < 0.5:
@@ -43,12 +44,23 @@ class MemoryService:
         self._log.begin_new_life(f"life-{self._lives}")
 
     def back_up(self) -> None:
-        self._backup = list(self._log.entries)
+        self._backup = f"life-{self._lives}", list(self._log.entries)
 
-    def restore(self) -> None:
+    def restore(self, *, renew: bool) -> None:
         assert self._backup is not None
+        epoch, entries = self._backup
+        if renew:
+            self._lives += 1
+            epoch = f"life-{self._lives}"
+        self._log.begin_new_life(epoch, entries)
+
+    def wipe(self) -> None:
         self._lives += 1
-        self._log.begin_new_life(f"life-{self._lives}", self._backup)
+        self._backup = None
+        log = MemorySharedLog(now=self._clock, epoch=f"life-{self._lives}")
+        # It counts where a service draws at random: what it gives out must not come again.
+        log._writes = self._log._writes
+        self._log = log
 
     @property
     def has_backup(self) -> bool:

@@ -142,7 +142,9 @@ class Network:
         if self._faults.strike("log begins a new life"):
             self._service.begin_new_life()
         if self._service.has_backup and self._faults.strike("service restored from a backup"):
-            self._service.restore()
+            self._service.restore(renew=self._chance.random() < 0.5)
+        if self._service.has_backup and self._faults.strike("service wiped"):
+            self._service.wipe()
 
     def _failed(self, link: Link, what: str, why: str) -> ConnectionFailed:
         self._trace.add(self._world.now, link.name, what, "failed:", why)

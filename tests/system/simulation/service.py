@@ -124,12 +124,21 @@ class Service:
         shutil.copyfile(self._path, self._backup)
         self.start()
 
-    def restore(self) -> None:
-        """Go back to the backup. What was acknowledged since is only on the devices now."""
+    def restore(self, *, renew: bool) -> None:
+        """Go back to the backup. What was acknowledged since is only on the devices now; `renew` as
+        an operator does who tells that it was."""
         self.stop()
         shutil.copyfile(self._backup, self._path)
         self.start()
-        self.begin_new_life()
+        if renew:
+            self.begin_new_life()
+
+    def wipe(self) -> None:
+        """Lose everything, backups too."""
+        self.stop()
+        for path in (self._path, self._backup):
+            path.unlink(missing_ok=True)
+        self.start()
 
     @property
     def has_backup(self) -> bool:

@@ -10,5 +10,5 @@ EDITIONS = True
 TRIGGERS = False
 """`Sync(capture="triggers")`."""
 
-FORKS = False
+FORKS = True
 """Copied and restored database files of devices."""

@@ -17,10 +17,11 @@ from sharedlog.clock import TICKS_PER_MS
 from sharedlog.events import Event, Reconciled, Restamped
 from sharedlog.remote import Outgoing
 
+from . import switches
 from .checks import (
     check_acknowledged,
     check_agreement,
-    check_ledger,
+    check_ledgers,
     check_log,
     check_quiet,
     check_tables,
@@ -34,6 +35,7 @@ from .network import Link, Network, Stuck
 from .oracle import Oracle
 from .plan import Plan, plan
 from .service import Logged, Service
+from .shapes import Application
 from .trace import Trace
 
 CHANGES_A_DAY = 24
@@ -41,6 +43,9 @@ CHANGES_A_DAY = 24
 
 ROUNDS_MAX = 3
 """After the healing: everyone sends, everyone receives what the later ones sent, all is quiet."""
+
+DEVICES_MAX = 7
+"""With all copies."""
 
 ENCORE = 8
 """How often each user does something after all has healed."""
@@ -94,14 +99,15 @@ class World:
         self._foreign: list[Outgoing] = []
         self._offer_foreign()
         self._resting = False
-        self.devices = [self._device(n, folder) for n in range(plan.devices)]
+        self._folder = folder
+        self._backups: dict[str, tuple[str, Application]] = {}
+        self.devices = [self._device(n, edition) for n, edition in enumerate(plan.editions)]
 
-    def _device(self, number: int, folder: Path) -> Device:
+    def _device(self, number: int, application: Application) -> Device:
         name = f"device{number}"
-        application = self.plan.editions[number]
         chance = self._source(name)
         return Device(
-            str(folder / f"{name}.db"),
+            self._file(name),
             link=Link(name, self.network, lambda: self._meanwhile(name)),
             clock=Clock(self._time, any_offset(chance), any_step(chance)),
             habits=any_habits(chance, may_prune=not self.plan.restores),
@@ -110,6 +116,9 @@ class World:
             chance=chance,
             listener=self._notice,
         )
+
+    def _file(self, name: str) -> str:
+        return str(self._folder / f"{name}.db")
 
     def _notice(self, event: Event) -> None:
         """Count what the run gets to see, so that it is known what it tests."""
@@ -180,18 +189,23 @@ class World:
 
     def _schedule(self) -> None:
         for device in self.devices:
-            self._now_and_then(CHANGES_A_DAY / 1.5, partial(self._do, device, device.work))
-            self._now_and_then(self._chance.choice((2, 6, 12)), partial(self._sync, device))
-            if device.habits.prunes:
-                self._now_and_then(1, partial(self._do, device, device.prune))
+            self._begin(device)
         if self.plan.restores:
             self._now_and_then(3, self._back_up)
-        for device in self.devices:
-            if device.application is not self.application:
-                delay = round(self._chance.uniform(0, 1.5) * (self._end_ms - self.now))
-                self.later(delay, partial(self._upgrade, device))
         self._now_and_then(1, self._foreign_entry)
         self._now_and_then(2, self._noon)
+
+    def _begin(self, device: Device) -> None:
+        """From here on, the device is used."""
+        self._now_and_then(CHANGES_A_DAY / 1.5, partial(self._do, device, device.work))
+        self._now_and_then(self._chance.choice((2, 6, 12)), partial(self._sync, device))
+        if device.habits.prunes:
+            self._now_and_then(1, partial(self._do, device, device.prune))
+        if switches.FORKS and not self.plan.restores:
+            self._now_and_then(0.7, partial(self._back_up_device, device))
+        if device.application is not self.application:
+            delay = round(self._chance.uniform(0, 1.5) * (self._end_ms - self.now))
+            self.later(delay, partial(self._upgrade, device))
 
     def _run_queue(self) -> None:
         while self._queue:
@@ -207,6 +221,8 @@ class World:
     def _do(self, device: Device, action: Callable[[], str]) -> bool:
         """Let a device do something, and perhaps die of it. Returns whether it lived."""
         self._disturb_clock(device)
+        if switches.FORKS and not self._resting:
+            self._disturb_file(device)
         if self.faults.threaten("device dies at a statement"):
             device.fuse.light(self._chance, STATEMENTS)
         said = "failed"
@@ -262,9 +278,27 @@ class World:
             bound = self._chance.choice((30 * SECOND, 30 * SECOND, WRONG_MAX_MS))
             self._service_clock.set(self._chance.randint(-bound, bound))
 
+    def _disturb_file(self, device: Device) -> None:
+        """Copy the file, and both go on, or put an older copy in its place."""
+        if len(self.devices) < DEVICES_MAX and self.faults.strike("device copied"):
+            number = len(self.devices)
+            device.copy_to(self._file(f"device{number}"))
+            self.devices.append(self._device(number, device.application))
+            self._begin(self.devices[-1])
+            self.trace.add(self.now, device.name, "copied as", self.devices[-1].name)
+        if device.name in self._backups and self.faults.strike("device put back"):
+            device.put_back(*self._backups[device.name])
+            self.trace.add(self.now, device.name, "put back")
+
+    def _back_up_device(self, device: Device) -> None:
+        path = self._file(f"{device.name}.backup")
+        Path(path).unlink(missing_ok=True)
+        device.copy_to(path)
+        self._backups[device.name] = path, device.application
+
     def _noon(self) -> None:
         """All devices whose clocks are right write the same row at the same time."""
-        for device in self.devices:
+        for device in list(self.devices):
             self._do(device, device.work_at_noon)
 
     def _back_up(self) -> None:
@@ -311,9 +345,9 @@ class World:
         log = self.service.entries()
         check_log(log)
         check_acknowledged(log, self.network.acknowledged)
+        check_ledgers(self.devices, log)
         for device in self.devices:
             wanted = self._oracle.expected(device.application.tables, log)
-            check_ledger(device, log)
             check_tables(device, wanted)
             check_quiet(device, wanted)
             check_verified(device)
