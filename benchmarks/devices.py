@@ -11,6 +11,7 @@ from typing import Any
 import peewee
 
 from sharedlog import MemorySharedLog, SharedLog, Sync, SyncModel
+from sharedlog.recorder import Capture
 
 from .records import CREATE_TABLE, record_model
 
@@ -56,11 +57,12 @@ class Untracked:
 class Device(Untracked):
     """The same with its records tracked, and a way to a shared log."""
 
-    def __init__(self, path: Path, shared_log: SharedLog | None = None) -> None:
+    def __init__(
+        self, path: Path, shared_log: SharedLog | None = None, capture: Capture = "signals"
+    ) -> None:
         super().__init__(path)
-        self.sync = Sync(
-            self.database, [self.model], shared_log=shared_log or MemorySharedLog()
-        ).setup()
+        log = shared_log or MemorySharedLog()
+        self.sync = Sync(self.database, [self.model], shared_log=log, capture=capture).setup()
 
     def _base(self) -> Any:
         return SyncModel

@@ -1,6 +1,7 @@
 """Applying others' changes: entries merged by row, and what comes of it brought into the tables.
 
-Nothing here is recorded: the statements go to the driver and do not pass `Database.execute`.
+Nothing here is recorded: the statements go to the driver and do not pass `Database.execute`, and
+triggers are told not to (`Journal.unrecorded`).
 `rows` are what is carried over, `parents` and `placement` know how it gets into the tables.
 """
 
@@ -102,26 +103,28 @@ class Applier:
         applied: Applied,
     ) -> Applied:
         works: dict[str, list[Work]] = {}
-        for name in [*changes, *(n for n in waiting if n not in changes)]:
-            tracked = self._registry.collection(name)
-            rows = changes.get(name, {})
-            if tracked is None:
-                self._hold(name, rows)
-            else:
-                some = self._merge(tracked, rows, local_since, applied, name in waiting)
-                if name in waiting:
-                    some += self._waiting(tracked, rows)
-                if some:
-                    works[name] = some
-        if works:
-            self._place(works, applied)
+        with self._journal.unrecorded():
+            for name in [*changes, *(n for n in waiting if n not in changes)]:
+                tracked = self._registry.collection(name)
+                rows = changes.get(name, {})
+                if tracked is None:
+                    self._hold(name, rows)
+                else:
+                    some = self._merge(tracked, rows, local_since, applied, name in waiting)
+                    if name in waiting:
+                        some += self._waiting(tracked, rows)
+                    if some:
+                        works[name] = some
+            if works:
+                self._place(works, applied)
         return applied
 
     def release_held(self, learned: Iterable[tuple[Tracked, Set[str]]]) -> None:
         """Bring values that were kept for fields the application did not know into their
         columns: of these tables, the fields that are known now."""
         works = {t.collection: self._with_held(t, names) for t, names in learned}
-        self._place({name: some for name, some in works.items() if some}, Applied())
+        with self._journal.unrecorded():
+            self._place({name: some for name, some in works.items() if some}, Applied())
 
     def _with_held(self, tracked: Tracked, names: Set[str]) -> list[Work]:
         works = []

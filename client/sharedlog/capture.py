@@ -19,6 +19,7 @@ Three ways, and the first two are only faster forms of the third:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import peewee
@@ -27,8 +28,9 @@ from .changes import CREATE, DELETE, MODIFY
 from .comparing import Cascades, Comparison, Found
 from .errors import ConfigurationError
 from .inserts import Rows, check_key, in_hand, inserted, prepared
-from .journal import Journal, Record
+from .journal import Journal, Record, RefusedEntry
 from .raw import NotCanonical
+from .recorder import claim, release
 from .registry import Registry
 from .rivals import offered_keys, rivals_of
 from .rows import as_wires, read_rows, select_rows
@@ -45,10 +47,11 @@ from .statements import (
     updated,
 )
 from .tracked import Tracked, TrackedColumn
+from .triggers import present
 from .versions import Known
 
 
-class Recorder:
+class StatementRecorder:
     """Records what is written through one database object while it is installed."""
 
     def __init__(self, database: peewee.Database, registry: Registry, journal: Journal) -> None:
@@ -61,23 +64,39 @@ class Recorder:
         self._execute: Callable[..., Any] = database.execute
         self._defaults: dict[str, frozenset[str]] = {}
 
-    def install(self) -> None:
+    def install(self) -> Sequence[str]:
         """Start recording: from here on `database.execute` is this recorder's."""
-        if getattr(self._database, "_sharedlog_recorder", None) is not None:
-            raise ConfigurationError(
-                "This database object is being recorded already.",
-                hint="Keep one Sync for a database, or close() the other one first.",
-            )
+        claim(self._database, self)
         self._execute = self._database.execute
-        self._database._sharedlog_recorder = self  # type: ignore[attr-defined]
         self._database.execute = self.execute  # type: ignore[method-assign]
         self._journal.watch_transactions()
+        return ()
 
     def uninstall(self) -> None:
-        if getattr(self._database, "_sharedlog_recorder", None) is self:
-            self._database._sharedlog_recorder = None
-            self._database.execute = self._execute
+        if release(self._database, self):
+            self._database.execute = self._execute  # type: ignore[method-assign]
             self._journal.unwatch_transactions()
+
+    def check(self) -> Sequence[str]:
+        if any(present(self._journal.run, self._registry).values()):
+            raise ConfigurationError(
+                "Another program records the same tables by triggers: what this one writes would "
+                "be recorded twice.",
+                hint='Give the Sync of each program the same capture="triggers" or "signals".',
+            )
+        return ()
+
+    def waiting(self) -> int:
+        return 0
+
+    def harvest(self, limit: int | None = None) -> Sequence[RefusedEntry]:
+        return ()
+
+    def unrecorded(self) -> AbstractContextManager[None]:
+        return nullcontext()  # what is applied does not pass `Database.execute`
+
+    def migrating(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def execute(self, query: Any, **options: Any) -> Any:
         """What `Database.execute` does, and the entries for it."""

@@ -54,6 +54,10 @@ class Care(ABC):
     def _writing(self) -> AbstractContextManager[None]:
         """A write transaction of our own."""
 
+    @abstractmethod
+    def _looking(self) -> AbstractContextManager[None]:
+        """A transaction in which the client log has all that was done to the tables."""
+
     def status(self) -> Status:
         """Where this device stands: what is pending, parked, refused, and how the last exchange
         ended. Reads the client log only; needs no service."""
@@ -123,7 +127,7 @@ class Care(ABC):
             RemoteError: the service cannot be reached or refuses.
             EpochChanged: the service was restored: call `sync()` first.
         """
-        with self._exclusively("verify"), self._verification(self.journal.reading, progress) as v:
+        with self._exclusively("verify"), self._verification(self._looking, progress) as v:
             return v.run(limit)
 
     @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 import peewee
 
 from .errors import AutoIncrementKey, ConfigurationError
+from .journal import Journal
 from .registry import Registry
 from .tracked import Tracked
 
@@ -53,6 +54,14 @@ def check_keys(database: peewee.Database, registry: Registry) -> None:
                     hint="Give the rows new keys first, with the application stopped: "
                     f"sharedlog migrate-keys FILE --tables {tracked.collection}",
                 )
+
+
+def check_outside_transaction(journal: Journal, method: str) -> None:
+    if journal.in_transaction():
+        raise ConfigurationError(
+            f"{method}() was called inside a transaction.",
+            hint="Call it after the `with database.atomic()` block.",
+        )
 
 
 def check_tables(database: peewee.Database, registry: Registry) -> None:

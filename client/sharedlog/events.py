@@ -84,7 +84,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The service refused an entry; it is kept in the client log with the reason."""
+    """The service refused an entry, or (`VALUE_REFUSED`) what another program wrote cannot be
+    carried; it is kept in the client log with the reason."""
 
     ticks: int
     code: str
@@ -139,6 +140,14 @@ class LogShrunk:
     entries: int
 
 
+@dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """Triggers were missing, or not as we made them, and are put back. What changed in these
+    tables meanwhile may be in no log: `adopt()` finds the rows that came and went."""
+
+    collections: Sequence[str]
+
+
 Event: TypeAlias = (
     Started
     | Finished
@@ -157,6 +166,7 @@ Event: TypeAlias = (
     | RowParked
     | RowReturned
     | RowKept
+    | Unrecorded
 )
 Listener: TypeAlias = Callable[[Event], None]
 

@@ -314,7 +314,7 @@ def _json(field: Any) -> Codec:
     def from_stored(stored: Any) -> Wire:
         try:
             value = json.loads(stored)
-            if value is not None and _compact(value) == stored:
+            if value is not None and _compact(value) == stored and dumps(value):
                 return to_wire(value)
         except (TypeError, ValueError, RecursionError, ValueRefused):
             pass

@@ -46,3 +46,16 @@ takes all of them. They only ever grow: a released step is never edited."""
 
 LAYOUT = 1
 """The version of these tables, kept in `sharedlog_state`: how many steps a database has taken."""
+
+TRACE_TABLES = (
+    """CREATE TABLE IF NOT EXISTS sharedlog_capture (
+        one INTEGER PRIMARY KEY CHECK (one = 1), off INTEGER NOT NULL)""",
+    "INSERT OR IGNORE INTO sharedlog_capture VALUES (1, 0)",
+    """CREATE TABLE IF NOT EXISTS sharedlog_trace (
+        number INTEGER PRIMARY KEY, shape INTEGER, operation INTEGER, at REAL, changed TEXT)""",
+    """CREATE TABLE IF NOT EXISTS sharedlog_trace_shape (
+        number INTEGER PRIMARY KEY, names TEXT UNIQUE)""",
+    "CREATE TABLE IF NOT EXISTS sharedlog_rival (shape INTEGER)",
+)
+"""Only where triggers record. Traces and rivals get columns v0, v1, … for the values of the
+widest table; they have no type, so that each value stays what it is."""

@@ -17,7 +17,7 @@ class State(Transactions):
 
     def __init__(self, database: peewee.Database, schema: int = FIRST_SCHEMA) -> None:
         super().__init__(database)
-        self._schema = schema
+        self.schema = schema
 
     def create_tables(self, steps: Sequence[Sequence[str]] = STEPS) -> None:
         """Bring the tables to this version's layout. Idempotent; all or nothing."""
@@ -38,14 +38,14 @@ class State(Transactions):
 
     def _check_schema(self) -> None:
         used = int(self.state("schema") or FIRST_SCHEMA)
-        if used > self._schema:
+        if used > self.schema:
             raise DatabaseTooNew(
                 f"This database was used by a newer version of this program: schema version "
-                f"{used}, where this one has {self._schema}.",
+                f"{used}, where this one has {self.schema}.",
                 hint="Run the newer program; nothing was changed.",
             )
-        if used < self._schema:
-            self.set_state(schema=str(self._schema))
+        if used < self.schema:
+            self.set_state(schema=str(self.schema))
 
     def state(self, key: str) -> str | None:
         row = self.run("SELECT value FROM sharedlog_state WHERE key = ?", (key,)).fetchone()

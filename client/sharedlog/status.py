@@ -33,7 +33,7 @@ class Status:
     Attributes:
         device: The id that the service gave it; None before it ever met the service.
         name: What people see in the list of devices.
-        pending: Entries that are not sent yet.
+        pending: Changes that are not sent yet.
         refused: Entries that the service refused: nobody else has these changes.
         waiting: Received entries that wait for `reconcile()`.
         unreadable: Received entries that are set aside, because they are no changes.
@@ -98,7 +98,7 @@ def read_status(journal: Journal) -> Status:
         return Status(
             device=journal.state("registered"),
             name=journal.state("device_name"),
-            pending=journal.count_unsent(),
+            pending=journal.count_unsent() + _noted(journal),
             refused=_count(
                 journal,
                 f"entry WHERE reason IS NOT NULL AND status = {REFUSED} AND reason <> '{DROPPED}'",
@@ -134,6 +134,13 @@ def note_failure(journal: Journal, now_ms: int, error: Exception) -> None:
 def forget_failure(journal: Journal) -> None:
     """A run succeeded; inside the open transaction."""
     journal.set_state(last_error=None)
+
+
+def _noted(journal: Journal) -> int:
+    """Changes that triggers noted, and that are not in the client log yet."""
+    if not journal.database.table_exists("sharedlog_trace"):
+        return 0
+    return _count(journal, "trace WHERE shape IS NOT NULL")
 
 
 def _count(journal: Journal, what: str) -> int:

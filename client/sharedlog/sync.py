@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
 import peewee
 
 from .apply import Applier
-from .capture import Recorder
 from .care import Care
 from .carryover import Carryover
 from .changes import FIRST_SCHEMA
-from .checks import check_bounds, check_keys, check_tables, resolved
+from .checks import check_bounds, check_keys, check_outside_transaction, check_tables, resolved
 from .clock import Now, system_now
 from .described import describe
 from .errors import ConfigurationError, MissingToken, NotSetUp
@@ -42,11 +41,13 @@ from .inbox import Inbox
 from .journal import Journal
 from .parking import Parked, Parking
 from .pipeline import Pipeline, Processor, Serializer
+from .recorder import Capture
+from .recording import Recording
 from .registration import Registration
 from .registry import Registry
 from .remote import GraphQLSharedLog, SharedLog
 from .replica import Replica
-from .status import forget_failure, note_failure
+from .status import Status, forget_failure, note_failure
 from .transports import HttpTransport
 from .versions import Versions
 
@@ -73,6 +74,8 @@ class Sync(Care):
         user: Whose log; by default whom the token belongs to.
         shared_log: Another way to reach a log, in place of `url` and `token`.
         device_name: What people see in the list of devices.
+        capture: How local changes are noticed: "signals" records what is written through
+            `database`, "triggers" whatever is written to its file.
         batch_size, byte_limit: Bounds of one exchange, each way.
         serializer: How changes become text; JSON by default.
         pre_send, post_receive: Processors for changes on their way out and in.
@@ -94,6 +97,7 @@ class Sync(Care):
         user: str | None = None,
         shared_log: SharedLog | None = None,
         device_name: str | None = None,
+        capture: Capture = "signals",
         batch_size: int = BATCH_SIZE,
         byte_limit: int = BYTE_LIMIT,
         serializer: Serializer | None = None,
@@ -114,6 +118,9 @@ class Sync(Care):
         self.journal = Journal(self.database, now, schema_version)
         self.inbox = Inbox(self.journal)
         self.versions = Versions(self.journal, self.registry)
+        self._recording = Recording(
+            capture, self.database, self.registry, self.journal, self.versions, now, self._emit
+        )
         self._parking = Parking(self.registry, self.journal, self.versions, self.inbox)
         pipeline = Pipeline(serializer, pre_send, post_receive, evolution)
         self._applier = Applier(
@@ -145,7 +152,6 @@ class Sync(Care):
             self._emit,
         )
         self._carryover = Carryover(self._replica, self.registry)
-        self._recorder = Recorder(self.database, self.registry, self.journal)
         self._listeners: list[Listener] = []
         self._lock = threading.RLock()
         self._working = False
@@ -161,7 +167,7 @@ class Sync(Care):
         are its own business.
         """
         if not self._ready:
-            self._check_outside_transaction("setup")
+            check_outside_transaction(self.journal, "setup")
             check_keys(self.database, self.registry)
             self.journal.create_tables()
             with self.journal.transaction():
@@ -170,17 +176,17 @@ class Sync(Care):
                 self.inbox.try_again()
                 describe(self.journal, self.registry, self._replica.pipeline)
             self._registration.load_limits()
+            self._recording.start()
             if any(tracked.rules for tracked in self.registry):
                 # Writes to fields with a rule are merged at once, with what is known by then.
                 with suppress(ConfigurationError):  # the tables are yet to be created
                     self._check_tables()
-            self._recorder.install()
             self._ready = True
         return self
 
     def close(self) -> None:
-        """Stop recording and release the connection to the service."""
-        self._recorder.uninstall()
+        """Stop recording (triggers go on), and release the connection to the service."""
+        self._recording.stop()
         self._shared_log.close()
         self._ready = self._tables_checked = False
 
@@ -194,6 +200,15 @@ class Sync(Care):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @contextmanager
+    def migrating(self) -> Iterator[None]:
+        """Alter tracked tables inside, before or after `setup()`: triggers, which would be in the
+        way or get lost, are off meanwhile. They do not record what is written inside."""
+        check_outside_transaction(self.journal, "migrating")
+        with self._lock, self._recording.recorder.migrating():
+            self._tables_checked = False
+            yield
 
     def on_event(self, listener: Listener) -> Listener:
         """Call `listener` with each event of `events`; usable as a decorator.
@@ -236,6 +251,11 @@ class Sync(Care):
         with self._run("reconcile") as result:
             self._reconcile_received(result)
         return result
+
+    def status(self) -> Status:
+        self._check_ready()
+        self._recording.harvest_if_free()
+        return super().status()
 
     def parked(self) -> list[Parked]:
         """Rows that cannot stand in their tables and entries that cannot be read, with the
@@ -324,7 +344,7 @@ class Sync(Care):
         thread's sync() would wait for one that waits for him.
         """
         self._check_ready()
-        self._check_outside_transaction(method)
+        check_outside_transaction(self.journal, method)
         with self._lock:
             if self._working:
                 raise ConfigurationError(
@@ -338,30 +358,20 @@ class Sync(Care):
                 self._working = False
 
     def _check_tables(self) -> None:
-        """Once: all tables are there, and what is known beside them fits them."""
+        """Changes are recorded, and what was noted of them is in the client log. Once: all tables
+        are there, and what is known beside them fits them."""
+        self._recording.catch_up()
         if not self._tables_checked:
             check_tables(self.database, self.registry)
             with self._writing():
                 self._carryover.finish()
             self._tables_checked = True
 
-    def _check_outside_transaction(self, method: str) -> None:
-        if self.journal.in_transaction():
-            raise ConfigurationError(
-                f"{method}() was called inside a transaction.",
-                hint="Call it after the `with database.atomic()` block.",
-            )
+    def _writing(self) -> AbstractContextManager[None]:
+        return self._recording.writing()
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """A transaction of our own; after a rollback, cached numbers are forgotten."""
-        self._check_outside_transaction("sync")
-        try:
-            with self.journal.transaction():
-                yield
-        except BaseException:
-            self.versions.forget_numbers()
-            raise
+    def _looking(self) -> AbstractContextManager[None]:
+        return self._recording.looking()
 
     def _emit(self, event: Event) -> None:
         for listener in self._listeners:

@@ -7,7 +7,7 @@ a raw BEGIN, or not at all. What is written for it must stand or fall with what 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -22,6 +22,8 @@ class Transactions:
         self._local = threading.local()
         self._begin: Any = database.begin
         self._execute_sql: Any = database.execute_sql
+        self.unrecorded: Callable[[], AbstractContextManager[None]] = nullcontext
+        """What is written to tracked tables inside, in the open transaction, is not recorded."""
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         return self.database.execute_sql(sql, parameters)

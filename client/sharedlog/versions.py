@@ -126,8 +126,9 @@ class Versions:
                 except UNFIT as error:
                     raise ValueRefused(f"{tracked.by_name[name]}: {error}") from None
                 rows[name].append([parameter, *tracked.key_parameters(loads(pk)), parameter])
-        for name, some in rows.items():
-            self._journal.run_many(tracked.correct_sql(name), some)
+        with self._journal.unrecorded():
+            for name, some in rows.items():
+                self._journal.run_many(tracked.correct_sql(name), some)
 
     def rename_local(self, renamed: dict[int, int], keys: Iterable[tuple[str, str]]) -> None:
         """Replace timestamps of this device in the states of these (collection, pk)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ PRAGMAS: Mapping[str, Any] = {"foreign_keys": 1, "synchronous": 0, "journal_mode
 SHARED: Mapping[str, Any] = {"foreign_keys": 1, "synchronous": 0, "journal_mode": "wal"}
 """For files that several connections write at once."""
 
-RECORDERS = ("statements",)
+RECORDERS = ("signals", "triggers")
 """The ways of recording. What is expected of one is expected of each."""
 
 
@@ -48,7 +49,7 @@ class Device:
         models: Models,
         *,
         tracked: bool = True,
-        recorder: str = "statements",
+        recorder: Any = "signals",
         shared_log: Any = None,
         now: Now = system_now,
         proxy: bool = False,
@@ -58,6 +59,7 @@ class Device:
     ) -> None:
         assert recorder in RECORDERS
         self.models = models
+        self.recorder = recorder
         self.database = peewee.SqliteDatabase(str(path), pragmas=dict(pragmas), **options)
         self.bound: Any = self.database
         if proxy:
@@ -72,6 +74,7 @@ class Device:
                 self.bound,
                 models,
                 shared_log=shared_log or MemorySharedLog(),
+                capture=recorder,
                 now=now,
                 # So that it is known whose changes win where two are made at one time.
                 new_id=lambda: f"device-{path.stem}-{random_id()}",
@@ -104,9 +107,28 @@ class Device:
         return {table: stored_rows(self.database, table) for table in tables(self.models)}
 
     def log(self) -> list[Logged]:
-        """The client log, in order; empty where nothing is tracked."""
+        """The client log, in order; empty where nothing is tracked.
+
+        With what triggers noted, as it will be in it; they are left where they are.
+        """
         if not self.database.table_exists("sharedlog_entry"):
             return []
+        recorder = self.sync._recording.recorder
+        if self.recorder == "signals" or not recorder.waiting():
+            return self._read_log()
+        if self.sync.journal.in_transaction():
+            with suppress(LookupError), self.sync.journal.savepoint():
+                recorder.harvest()
+                log = self._read_log()
+                raise LookupError
+            return log
+        with self.database.atomic("IMMEDIATE") as transaction:
+            recorder.harvest()
+            log = self._read_log()
+            transaction.rollback()
+        return log
+
+    def _read_log(self) -> list[Logged]:
         cursor = self.database.execute_sql(
             "SELECT ticks, offset_ticks, collection, pk, operation, value "
             "FROM sharedlog_entry ORDER BY ticks"

@@ -29,10 +29,10 @@ Write = Callable[[Model, Any], Any]
 class Pair:
     """Two devices with one log."""
 
-    def __init__(self, open_device: OpenDevice, *models: Model) -> None:
+    def __init__(self, open_device: OpenDevice, recorder: str, *models: Model) -> None:
         log = MemorySharedLog()
-        self.one = open_device(models, shared_log=log)
-        self.other = open_device(models, shared_log=log)
+        self.one = open_device(models, recorder=recorder, shared_log=log)
+        self.other = open_device(models, recorder=recorder, shared_log=log)
 
     def sync(self) -> None:
         for device in (self.one, self.other):
@@ -154,9 +154,9 @@ class suppressed:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_values_arrive_to_the_bit(kind: Kind, open_device: OpenDevice) -> None:
+def test_values_arrive_to_the_bit(kind: Kind, open_device: OpenDevice, recorder: str) -> None:
     model = model_of(kind)
-    pair = Pair(open_device, model)
+    pair = Pair(open_device, recorder, model)
     with pair.one:
         for value in [None, *kind.values]:
             for write in WRITES:
@@ -176,10 +176,10 @@ def _same(value: Any, other: Any) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_values_of_other_types_arrive_as_what_became_of_them(
-    kind: Kind, open_device: OpenDevice
+    kind: Kind, open_device: OpenDevice, recorder: str
 ) -> None:
     model = model_of(kind)
-    pair = Pair(open_device, model)
+    pair = Pair(open_device, recorder, model)
     with pair.one:
         for value in kind.odd:
             for write in WRITES:
@@ -188,9 +188,11 @@ def test_values_of_other_types_arrive_as_what_became_of_them(
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_what_expressions_store_arrives_to_the_bit(kind: Kind, open_device: OpenDevice) -> None:
+def test_what_expressions_store_arrives_to_the_bit(
+    kind: Kind, open_device: OpenDevice, recorder: str
+) -> None:
     model: Any = model_of(kind)
-    pair = Pair(open_device, model)
+    pair = Pair(open_device, recorder, model)
     with pair.one:
         for text in STORED:
             with suppressed():  # lone surrogates in JSON, for example
@@ -237,7 +239,7 @@ def test_what_only_the_table_sees_arrives_or_is_refused(
 ) -> None:
     """`bulk_update` turns JSON into an expression before anybody sees it."""
     model = model_of(kind)
-    pair = Pair(open_device, model)
+    pair = Pair(open_device, "signals", model)
     with pair.one:
         for value in kind.refused:
             may_fail(bulk_update, model, value)
@@ -245,10 +247,10 @@ def test_what_only_the_table_sees_arrives_or_is_refused(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.more is not None], ids=str)
-def test_any_value_arrives_to_the_bit(kind: Kind, open_device: OpenDevice) -> None:
+def test_any_value_arrives_to_the_bit(kind: Kind, open_device: OpenDevice, recorder: str) -> None:
     assert kind.more is not None
     model: Any = model_of(kind)
-    pair = Pair(open_device, model)
+    pair = Pair(open_device, recorder, model)
 
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(kind.more, min_size=1, max_size=5))
@@ -293,7 +295,9 @@ def keys_of(kind: Kind) -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", KEYS, ids=str)
-def test_every_kind_can_be_a_key_and_be_referred_to(kind: Kind, open_device: OpenDevice) -> None:
+def test_every_kind_can_be_a_key_and_be_referred_to(
+    kind: Kind, open_device: OpenDevice, recorder: str
+) -> None:
     class Parent(SyncModel):
         code: Any = kind.field(primary_key=True)
         note = peewee.TextField(default="")
@@ -308,7 +312,7 @@ def test_every_kind_can_be_a_key_and_be_referred_to(kind: Kind, open_device: Ope
         class Meta:
             primary_key = peewee.CompositeKey("parent", "number")
 
-    pair = Pair(open_device, Parent, Child, Part)
+    pair = Pair(open_device, recorder, Parent, Child, Part)
     with pair.one:
         for number, value in enumerate(keys_of(kind)):
             with suppressed(), pair.one.database.atomic():
@@ -334,14 +338,16 @@ def test_every_kind_can_be_a_key_and_be_referred_to(kind: Kind, open_device: Ope
 
 
 @pytest.mark.parametrize("kind", KEYS, ids=str)
-def test_every_kind_can_be_referred_to_beside_the_key(kind: Kind, open_device: OpenDevice) -> None:
+def test_every_kind_can_be_referred_to_beside_the_key(
+    kind: Kind, open_device: OpenDevice, recorder: str
+) -> None:
     class Parent(SyncModel):
         code: Any = kind.field(unique=True)
 
     class Child(SyncModel):
         parent: Any = peewee.ForeignKeyField(Parent, field=Parent.code)
 
-    pair = Pair(open_device, Parent, Child)
+    pair = Pair(open_device, recorder, Parent, Child)
     with pair.one:
         for value in kind.values:
             with suppressed():  # 0.0 and -0.0 are the same
@@ -377,7 +383,7 @@ def test_one_row_has_one_key_in_the_log_however_it_is_written(open_device: OpenD
 # -- more of what may go wrong -----------------------------------------------------------
 
 
-def test_zero_false_and_nothing_are_told_apart(open_device: OpenDevice) -> None:
+def test_zero_false_and_nothing_are_told_apart(open_device: OpenDevice, recorder: str) -> None:
     class Thing(SyncModel):
         text = peewee.TextField(null=True)
         number = peewee.IntegerField(null=True)
@@ -385,7 +391,7 @@ def test_zero_false_and_nothing_are_told_apart(open_device: OpenDevice) -> None:
         blob = peewee.BlobField(null=True)
         data: Any = peewee.JSONField(null=True)
 
-    pair = Pair(open_device, Thing)
+    pair = Pair(open_device, recorder, Thing)
     with pair.one:
         Thing.create(text="", number=0, flag=False, blob=b"", data={})
         Thing.create(text=None, number=None, flag=None, blob=None, data=None)
@@ -396,7 +402,9 @@ def test_zero_false_and_nothing_are_told_apart(open_device: OpenDevice) -> None:
     assert said[1] == said[2] == dict.fromkeys(said[0])
 
 
-def test_integers_beside_floats_are_read_back_exactly(open_device: OpenDevice) -> None:
+def test_integers_beside_floats_are_read_back_exactly(
+    open_device: OpenDevice, recorder: str
+) -> None:
     """SQLite 3.40 returns the integers of bare columns as floats in such a table."""
 
     class Thing(SyncModel):
@@ -404,7 +412,7 @@ def test_integers_beside_floats_are_read_back_exactly(open_device: OpenDevice) -
         number = peewee.BigIntegerField()
         small = peewee.IntegerField()
 
-    pair = Pair(open_device, Thing)
+    pair = Pair(open_device, recorder, Thing)
     with pair.one:
         Thing.insert(ratio=peewee.Value(1) + 0.5, number=2**53 + 1, small=7).execute()
         Thing.update(number=Thing.number + 2**61).where(Thing.small == 7).execute()
@@ -418,12 +426,12 @@ def test_integers_beside_floats_are_read_back_exactly(open_device: OpenDevice) -
 
 
 def test_timestamps_are_instants_in_every_time_zone(
-    open_device: OpenDevice, monkeypatch: pytest.MonkeyPatch
+    open_device: OpenDevice, recorder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Thing(SyncModel):
         at: Any = peewee.TimestampField()
 
-    pair = Pair(open_device, Thing)
+    pair = Pair(open_device, recorder, Thing)
     try:
         with pair.one:
             monkeypatch.setenv("TZ", "UTC")
@@ -454,14 +462,16 @@ def test_text_that_is_no_unicode_is_not_recorded_and_not_written(open_device: Op
         assert Thing.get().text is None
 
 
-def test_a_static_default_fills_what_a_recreated_row_lacks(open_device: OpenDevice) -> None:
+def test_a_static_default_fills_what_a_recreated_row_lacks(
+    open_device: OpenDevice, recorder: str
+) -> None:
     class Thing(SyncModel):
         price: Any = peewee.DecimalField(default=5)
         half: Any = peewee.DecimalField(default=0.5)
         flag: Any = peewee.BooleanField(default=1)
         kept = peewee.TextField(default="kept")
 
-    pair = Pair(open_device, Thing)
+    pair = Pair(open_device, recorder, Thing)
     with pair.one:
         Thing.create(id=uuid.UUID(int=1))
     pair.check()
@@ -483,12 +493,12 @@ def test_the_tests_know_every_field_of_peewee() -> None:
     assert fields - known - other == set()
 
 
-def test_bare_fields_hold_anything(open_device: OpenDevice) -> None:
+def test_bare_fields_hold_anything(open_device: OpenDevice, recorder: str) -> None:
     class Thing(SyncModel):
         value: Any = peewee.BareField(null=True)
         number: Any = peewee.BareField(adapt=int, null=True)
 
-    pair = Pair(open_device, Thing)
+    pair = Pair(open_device, recorder, Thing)
     with pair.one:
         for value in ("", "x", 5, 1.5, -0.0, b"\0", None, 2**63 - 1):
             Thing.create(value=value)

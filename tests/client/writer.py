@@ -24,8 +24,10 @@ def frozen() -> int:
     return FROZEN_MS
 
 
-def open_shared(path: Path, *, create: bool) -> Device:
-    return Device(path, [Entry], create=create, now=frozen, pragmas=SHARED, timeout=60)
+def open_shared(path: Path, recorder: str, *, create: bool) -> Device:
+    return Device(
+        path, [Entry], recorder=recorder, create=create, now=frozen, pragmas=SHARED, timeout=60
+    )
 
 
 def write_turns(database: peewee.Database, writer: str, turns: int) -> None:
@@ -41,8 +43,8 @@ def write_turns(database: peewee.Database, writer: str, turns: int) -> None:
         Entry.update(change=Entry.turn).where(Entry.writer == writer, Entry.turn == turn).execute()
 
 
-def write_in_a_process(path: Path, writer: str, turns: int) -> None:
-    device = open_shared(path, create=False)
+def write_in_a_process(path: Path, recorder: str, writer: str, turns: int) -> None:
+    device = open_shared(path, recorder, create=False)
     with device:
         write_turns(device.database, writer, turns)
     device.close()

@@ -7,7 +7,7 @@ deleted parent is parked.)"""
 EDITIONS = True
 """Devices that run an older edition of the application for a while, and then upgrade."""
 
-TRIGGERS = False
+TRIGGERS = True
 """`Sync(capture="triggers")`."""
 
 FORKS = False
