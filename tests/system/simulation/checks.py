@@ -79,7 +79,8 @@ def _committed(change: Committed) -> Change:
 
 
 def _plain(value: Any) -> str:
-    """Values as JSON, without what a counter says of who counted: a copy counts under its own id."""
+    """Values as JSON, without what a counter says of who counted: a copy counts under an id of its
+    own."""
     for field in (value or {}).values():
         if isinstance(field, dict) and "total" in field:
             field.pop("since", None)
