@@ -27,12 +27,11 @@ from sharedlog.reattribution import Reattribution
 from sharedlog.reconcile import RowState
 from sharedlog.versions import Versions
 from sharedlog_service import paging, places, store
-from sharedlog_service.appending import Appended, Batch
+from sharedlog_service.appending import Appended
 from sharedlog_service.beginnings import Beginnings
 from sharedlog_service.database import connection, rows
 from sharedlog_service.devices import DeviceState
 from sharedlog_service.entries import key
-from sharedlog_service.errors import Code
 from sharedlog_service.paging import Stretch
 from sharedlog_service.places import LogState
 from sharedlog_service.store import Store
@@ -424,11 +423,6 @@ def copies_of_any_id(patch: Patch) -> None:
     patch.setattr(Identity, "_word", lambda self, former, unsent: self._new_id())
 
 
-@plant("a copy sends before it has read", out_of_reach=True)
-def copies_send_first(patch: Patch) -> None:
-    patch.setattr(Identity, "behind", False)
-
-
 @plant("the end of a log that was put back and has grown again goes unnoticed", out_of_reach=True)
 def lost_end_unnoticed(patch: Patch) -> None:
     patch.setattr(places, "check_of", lambda *entry: "")
@@ -463,11 +457,3 @@ def acknowledged_too_early(patch: Patch) -> None:
         return receipt
 
     wrap(patch, Store, "write", around)
-
-
-@plant("an entry that comes again is refused")
-def duplicate_refused(patch: Patch) -> None:
-    def meet_again(self: Any, index: int, created_on: int, data: str) -> None:
-        self._reject(index, (created_on,), (Code.DEVICE_CLONED, "again"))
-
-    patch.setattr(Batch, "_meet_again", meet_again)

@@ -221,7 +221,6 @@ NAMED: dict[Plant, list[Check]] = {
         on_files(test_lineage.test_what_copies_have_unsent_in_common_is_sent_once)
     ],
     plants.copies_of_any_id: [on_files(test_lineage.test_copies_that_find_out_at_the_same_time)],
-    plants.copies_send_first: [in_world("memory", losing=True)],
     plants.lost_end_unnoticed: [in_world("memory", losing=True)],
     plants.newest_unchecked: [in_world("memory", losing=True)],
     plants.refused_may_come_again: [in_fleet(late_copy)],

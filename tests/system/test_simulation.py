@@ -21,8 +21,8 @@ from .simulation.oracle import Expected, expected
 from .simulation.service import Logged
 from .simulation.world import Failed, run_world
 
-DEVICE_DAYS = 1_000
-FAULTS = 2_500
+DEVICE_DAYS = 250
+FAULTS = 1_000
 SECONDS_MAX = 300
 """Only a bound for machines that are busy with other things: about 45 s on two idle cores."""
 
