@@ -134,6 +134,43 @@ RENAMED = (
 """An application of which one field gets other names, and nothing else changes."""
 
 
+class First(Titled):
+    class Meta:
+        table_name = "first"
+
+
+class Second(Headed):
+    class Meta:
+        table_name = "second"
+        formerly_table = "first"
+
+
+class Third(Headlined):
+    class Meta:
+        table_name = "third"
+        formerly_table = ("second", "first")
+
+
+WANDERING = (
+    Program([First]),
+    Program(
+        [Second],
+        [
+            "ALTER TABLE first RENAME TO second",
+            "ALTER TABLE second RENAME COLUMN title TO heading",
+        ],
+    ),
+    Program(
+        [Third],
+        [
+            "ALTER TABLE second RENAME TO third",
+            "ALTER TABLE third RENAME COLUMN heading TO headline",
+        ],
+    ),
+)
+"""The same, and its table gets another name, too, each time."""
+
+
 class Tally(SyncModel):
     key = CharField(primary_key=True)
     title = TextField(default="")

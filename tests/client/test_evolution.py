@@ -15,6 +15,7 @@ import pytest
 from sharedlog import (
     Change,
     ConfigurationError,
+    Counter,
     DatabaseTooNew,
     Entry,
     MemorySharedLog,
@@ -28,6 +29,7 @@ from tests.client.programs import (
     PROGRAMS,
     RENAMED,
     RULED,
+    WANDERING,
     Clock,
     Folder,
     Memo,
@@ -93,7 +95,7 @@ def as_written(entry: Entry, key: str) -> Iterator[Write]:
     change = json.loads(entry.data)
     if change["pk"] == key:
         value = change["value"]
-        if value is not None and change["collection"] == "paper":
+        if value is not None and change["collection"] not in ("memo", "note"):
             new = {"title": "headline", "heading": "headline"}
             value = {new.get(name, name): wire for name, wire in value.items()}
         elif value is not None:
@@ -122,6 +124,11 @@ WHAT = ("name", "name", "price", "price", "colour", "delete", "sync", "sync", "s
 SEEDS = range(40)
 
 
+of_each_application = pytest.mark.parametrize(
+    "programs", [PROGRAMS, RENAMED, WANDERING], ids=["notes", "papers", "wandering"]
+)
+
+
 def lived(folder: Path, programs: Sequence[Program], seed: int) -> World:
     """A world in which three phones did what they liked, and then all were upgraded."""
     chance = random.Random(seed)
@@ -136,7 +143,7 @@ def lived(folder: Path, programs: Sequence[Program], seed: int) -> World:
     return world
 
 
-@pytest.mark.parametrize("programs", [PROGRAMS, RENAMED], ids=["notes", "papers"])
+@of_each_application
 @pytest.mark.parametrize("seed", SEEDS)
 def test_devices_that_upgrade_whenever_they_like_end_equal(
     tmp_path: Path, programs: Sequence[Program], seed: int
@@ -237,7 +244,7 @@ def test_a_device_that_is_not_upgraded_keeps_the_new_names_until_it_is(world: Wo
     assert old.notes() == new.notes()
 
 
-@pytest.mark.parametrize("programs", [PROGRAMS, RENAMED], ids=["notes", "papers"])
+@of_each_application
 @pytest.mark.parametrize("last", ["old", "new"])
 def test_of_the_old_name_and_the_new_one_the_later_write_wins(
     world: World, last: str, programs: Sequence[Program]
@@ -254,6 +261,41 @@ def test_of_the_old_name_and_the_new_one_the_later_write_wins(
     world.upgrade()
     world.settle()
     assert [headings(phone) for phone in world.phones] == [{"a": last}] * 3
+
+
+@of_each_application
+def test_two_upgrades_without_a_sync_in_between_lose_nothing(
+    world: World, programs: Sequence[Program]
+) -> None:
+    old, newer, newest = (world.phone(version, programs) for version in (1, 2, 3))
+    for key in "abcd":
+        old.put(key, title="first", price=1)
+    world.settle()
+    newer.put("a", heading="newer", price=2, colour="red")
+    newer.put("n", heading="new", colour="blue")
+    newer.delete("b")
+    newer.sync()
+    newest.put("c", **{name_of(newest): "newest"})
+    newest.sync()
+    old.sync()
+    old.put("d", title="unsent")
+    for version in (2, 3):
+        old.upgrade(version)
+        with old.running() as sync:  # only set up
+            assert {row.collection for row in sync.parked() if row.collection} <= {
+                "tag",
+                old.program.note._meta.table_name,
+            }
+    old.put("e", **{name_of(old): "latest"})
+    world.upgrade()
+    world.settle()
+    assert headings(old) == {"a": "newer", "n": "new", "c": "newest", "d": "unsent", "e": "latest"}
+    assert {key: note["colour"] for key, note in old.notes().items()} == {
+        **dict.fromkeys("cde", "white"),
+        "a": "red",
+        "n": "blue",
+    }
+    assert old.notes() == newer.notes() == newest.notes()
 
 
 def test_what_the_program_writes_between_the_upgrade_and_the_sync_is_the_latest(
@@ -659,6 +701,50 @@ def test_a_table_that_was_given_up_for_a_while_loses_nothing(world: World) -> No
     with world.running("a", Person, Tag) as sync:
         sync.sync()
         assert {(p.key, p.name) for p in Person.select()} == {("p", "changed"), ("q", "q")}
+
+
+class Counted(SyncModel):
+    key = peewee.CharField(primary_key=True)
+    number = peewee.IntegerField(default=0)
+
+    class Meta:
+        table_name = "counted"
+        merge = {"number": Counter()}  # noqa: RUF012
+
+
+class Recounted(SyncModel):
+    key = peewee.CharField(primary_key=True)
+    total = peewee.IntegerField(default=0)
+
+    class Meta:
+        table_name = "counted"
+        formerly = {"total": "number"}  # noqa: RUF012
+        merge = {"total": Counter()}  # noqa: RUF012
+
+
+def test_a_counter_that_gets_another_name_goes_on(world: World) -> None:
+    def add(name: str, model: Any, field: Any, number: int) -> None:
+        with world.running(name, model) as sync:
+            model.update({field: field + number}).execute()
+            sync.sync()
+
+    with world.running("a", Counted) as sync:
+        Counted.create(key="c")
+        sync.sync()
+    for name in "bab":
+        with world.running(name, Counted) as sync:
+            sync.sync()
+        add(name, Counted, Counted.number, 10)
+    world.database("a").execute_sql("ALTER TABLE counted RENAME COLUMN number TO total")
+    add("a", Recounted, Recounted.total, 1)
+    add("b", Counted, Counted.number, 100)
+    with world.running("a", Recounted) as sync:
+        sync.sync()
+        assert Recounted.get().total == 131
+    world.database("b").execute_sql("ALTER TABLE counted RENAME COLUMN number TO total")
+    with world.running("b", Recounted) as sync:
+        sync.sync()
+        assert Recounted.get().total == 131
 
 
 class CascadingMemo(SyncModel):

@@ -96,6 +96,18 @@ def test_what_stands_in_the_table_keeps_its_name_and_what_was_held_is_set_aside(
     assert aside == RowState(fields={"heading": later}, held={"heading": "new"})
 
 
+def test_what_a_creation_said_is_set_aside_as_a_creation() -> None:
+    """Where a field has a rule, a creation may mean something else than a modification."""
+    born = Version(2, "b")
+    state = RowState(born, frozenset(("heading",)), fields={"title": Version(1, "a")})
+    state.held = {"heading": "new"}
+    aside = rename_fields(state, {"title": ("heading",)})
+    assert aside is not None
+    assert [
+        (version, change.operation, change.value) for version, change in changes_of("t", "k", aside)
+    ] == [(born, "create", {"heading": "new"})]
+
+
 def test_of_a_row_that_stands_only_what_is_held_is_forgotten() -> None:
     born, later = Version(1, "a"), Version(2, "b")
     state = RowState(born, frozenset(("x", "new")), None, {"y": later, "newer": later})
