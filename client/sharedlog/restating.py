@@ -87,6 +87,8 @@ def upgrade(
 
     def upgraded(values: Mapping[str, Wire], rules: Mapping[str, str] | None = None) -> Values:
         nonlocal dropped
+        if not values:
+            return values
         change = evolution.current(Change(MODIFY, collection, key, values, rules, schema))
         dropped = dropped or change is None
         return values if change is None else change.value or {}
