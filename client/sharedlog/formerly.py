@@ -44,6 +44,10 @@ class FormerNames:
     def table(self, name: str) -> str:
         return self.tables.get(name, name)
 
+    def field(self, collection: str, name: str) -> str:
+        """The field's name of today; of one that was split, the first of its parts."""
+        return self.fields.get(self.table(collection), {}).get(name, (name,))[0]
+
     def of_table(self, name: str) -> list[str]:
         """The former names of a collection."""
         return [former for former, current in self.tables.items() if current == name]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from .changes import Wire, dumps, loads
 from .clock import Version
+from .formerly import FormerNames
 from .journal import Journal, LocalEntry
 from .reconcile import Listed, RowState
 from .rules import with_write
@@ -26,6 +27,7 @@ class Reattribution:
     def __init__(self, journal: Journal, versions: Versions) -> None:
         self._journal = journal
         self._versions = versions
+        self._names = versions.names
 
     def hand_over(self, entries: Sequence[LocalEntry], *, of: str, to: str) -> None:
         """What one device made is another one's from here on, and means what it meant."""
@@ -38,7 +40,8 @@ class Reattribution:
         def restate(
             entry: LocalEntry, name: str, value: Wire
         ) -> tuple[Wire, tuple[Version, Wire] | None]:
-            return runs.restated((entry.collection, entry.pk, name), entry.ticks, value)
+            collection = self._names.table(entry.collection)
+            return runs.restated((collection, entry.pk, name), entry.ticks, value)
 
         for entries in batches:
             self._replace(entries, of, to, restate)
@@ -47,11 +50,10 @@ class Reattribution:
         rows: dict[str, dict[str, _Row]] = defaultdict(lambda: defaultdict(lambda: _Row(of, to)))
         changed = []
         for entry in entries:
-            row = rows[entry.collection][entry.pk]
+            row = rows[self._names.table(entry.collection)][entry.pk]
             row.operands[entry.ticks] = {}
-            if entry.rules is not None and row.take_increments(entry, restate):
-                values = {**loads(entry.value or "{}"), **row.operands[entry.ticks]}
-                changed.append((dumps(values), entry.ticks))
+            if entry.rules is not None and (said := row.take(entry, restate, self._names)):
+                changed.append((dumps({**loads(entry.value or "{}"), **said}), entry.ticks))
         self._journal.run_many("UPDATE sharedlog_entry SET value = ? WHERE ticks = ?", changed)
         for collection, some in rows.items():
             states = self._versions.load(collection, list(some))
@@ -69,17 +71,20 @@ class _Row:
         """By the timestamps of the entries: what they say of counters."""
         self._left: list[Before] = []
 
-    def take_increments(self, entry: LocalEntry, restate: Restate) -> bool:
-        """Note what the entry says of counters; return whether that is anything else now."""
+    def take(self, entry: LocalEntry, restate: Restate, names: FormerNames) -> dict[str, Wire]:
+        """Note what the entry says of counters; return what it says now, where that is anything
+        else, under the names that it was recorded with."""
         values, rules = loads(entry.value or "{}"), loads(entry.rules or "{}")
+        said: dict[str, Wire] = {}
         for name, rule in rules.items():
             if rule == COUNTER and is_increment(values.get(name)):
-                value, before = restate(entry, name, values[name])
+                today = names.field(entry.collection, name)
+                value, before = restate(entry, today, values[name])
                 if value != values[name]:
-                    self.operands[entry.ticks][name] = value
+                    said[name] = self.operands[entry.ticks][today] = value
                 if before is not None:
-                    self._left.append((name, *before))
-        return bool(self.operands[entry.ticks])
+                    self._left.append((today, *before))
+        return said
 
     def rewrite(self, state: RowState) -> None:
         state.born = state.born and self._version(state.born)

@@ -57,7 +57,7 @@ class Versions:
     def __init__(self, journal: Journal, registry: Registry | None = None) -> None:
         self._journal = journal
         self._tracked = registry.collection if registry else lambda name: None
-        self._names = registry.names if registry else FormerNames()
+        self.names = registry.names if registry else FormerNames()
         self._run = journal.run
         self._devices: dict[str, int] = {}
         self._shapes: dict[frozenset[str], int] = {}
@@ -80,7 +80,7 @@ class Versions:
         for entry in entries:
             by_collection[entry.collection].append(entry)
         for recorded, some in by_collection.items():
-            collection = self._names.table(recorded)
+            collection = self.names.table(recorded)
             self._fold(collection, some, (known or {}).get(collection, {}))
         if entries:
             self._journal.set_state(folded_until=str(entries[-1].ticks))
@@ -91,7 +91,7 @@ class Versions:
     ) -> None:
         me, tracked = self._journal.device_id(), self._tracked(collection)
         rules = tracked.rules if tracked else NO_RULES
-        former = self._names.fields.get(collection)
+        former = self.names.fields.get(collection)
         due: dict[str, dict[str, Wire]] = defaultdict(dict)
         states = self.load(collection, list({entry.pk for entry in entries}))
         for entry in entries:
@@ -135,7 +135,7 @@ class Versions:
         me = self._journal.device_id()
         by_collection: dict[str, set[str]] = defaultdict(set)
         for recorded, pk in keys:
-            by_collection[self._names.table(recorded)].add(pk)
+            by_collection[self.names.table(recorded)].add(pk)
 
         def new(version: Version) -> Version:
             if version.device != me:
@@ -288,10 +288,10 @@ class Versions:
     ) -> dict[str, Listed]:
         """Listed writes. Those that were listed for another rule than the model has now say
         nothing; of a table that is not known (any more) they stay as they are."""
-        tracked, former = self._tracked(collection), self._names.fields.get(collection, {})
+        tracked = self._tracked(collection)
         found = {}
         for name, (of, writes) in stored.items():
-            rule = tracked.rules.get(former.get(name, (name,))[0]) if tracked else None
+            rule = tracked.rules.get(self.names.field(collection, name)) if tracked else None
             if tracked is None or (rule is not None and rule.name == of):
                 some = [(_version(t, devices[d]), operand) for t, d, operand in writes]
                 found[name] = Listed(of, some)

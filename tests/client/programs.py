@@ -256,7 +256,7 @@ class Phone:
     ) -> None:
         self.path = path
         self.version = version
-        self._programs = programs
+        self.programs = programs
         self._log = log
         self._clock = clock
         self._database = peewee.SqliteDatabase(str(path), pragmas=dict(PRAGMAS))
@@ -265,12 +265,12 @@ class Phone:
 
     @property
     def program(self) -> Program:
-        return self._programs[self.version - 1]
+        return self.programs[self.version - 1]
 
     def upgrade(self, version: int) -> None:
         """Migrate the application's tables; the program itself starts with `running()`."""
         with self._database.atomic():
-            for program in self._programs[self.version : version]:
+            for program in self.programs[self.version : version]:
                 for statement in program.migration:
                     self._database.execute_sql(statement)
         self.version = version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,12 @@ class World:
         path = self._folder / f"{len(self.phones)}.db"
         self.phones.append(Phone(path, self.log, self.clock, version, programs))
         return self.phones[-1]
+
+    def copy(self, phone: Phone) -> Phone:
+        """Another phone with a copy of this one's file."""
+        phone.close()
+        shutil.copy(phone.path, self._folder / f"{len(self.phones)}.db")
+        return self.phone(phone.version, phone.programs)
 
     def settle(self) -> None:
         for phone in (*self.phones, *self.phones):
@@ -745,6 +752,32 @@ def test_a_counter_that_gets_another_name_goes_on(world: World) -> None:
     with world.running("b", Recounted) as sync:
         sync.sync()
         assert Recounted.get().total == 131
+
+
+def test_a_copied_file_that_was_upgraded_goes_on_as_another_device(world: World) -> None:
+    """Its entries become another device's, also those that have the old names."""
+    phone = world.phone(programs=RULED)
+    phone.put("a", title="x")
+    phone.add("count", "a", 1)
+    phone.sync()
+    phone.add("count", "a", 2)
+    copied = world.copy(phone)
+    phone.sync()
+    phone.put("a", title="original")
+    copied.add("count", "a", 4)
+    copied.put("b", title="copy")
+    copied.upgrade(3)
+    copied.add("pieces", "a", 8)
+    copied.put("b", heading="copy, upgraded")
+    world.settle()
+    world.upgrade()
+    world.settle()
+    expected = {"a": ("original", 15), "b": ("copy, upgraded", 0)}
+    for one in world.phones:
+        assert {k: (n["heading"], n["pieces"]) for k, n in one.notes().items()} == expected
+        with one.running() as sync:
+            assert sync.verify().equal
+    assert len({entry.device for entry in world.log.entries}) == 2
 
 
 class CascadingMemo(SyncModel):
