@@ -47,6 +47,20 @@ class Evolution:
                     "of a change of version 2 into those of version 3.",
                 )
 
+    @property
+    def has_past(self) -> bool:
+        """Whether there may be changes that mean something else today."""
+        return bool(self.names) or self.schema > FIRST_SCHEMA
+
+    def local(self, change: Change) -> tuple[Change, bool]:
+        """What this device recorded once, as a program of today writes it; and whether that can
+        be said of its values. If not, at least its names are those of today."""
+        try:
+            current = self.current(change)
+        except EntryUnreadable:
+            current = None
+        return (self.names.current(change), False) if current is None else (current, True)
+
     def current(self, change: Change) -> Change | None:
         """The change as a program of today writes it; None if an upgrader drops it.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .changes import CREATE, DELETE, MODIFY, Wire, dumps, loads
+from .changes import CREATE, DELETE, MODIFY, Change, Wire, dumps, loads
 from .clock import TICKS_PER_MS, Now, system_now
 from .errors import ValueRefused
 from .groups import ENVELOPE
@@ -124,6 +124,7 @@ class Harvest:
         self._journal = journal
         self._traces = traces
         self._ruled = RuledWrites(journal, registry)
+        self._evolution = registry.evolution
         self._entries = Entries(journal, now)
         self._group = Group(journal.limits)
         self._displaced: dict[str, tuple[int, Trace]] = {}
@@ -221,6 +222,8 @@ class Harvest:
         """A change of fields with a rule is told by what this device wrote before, and what comes
         of it goes into the table. So the table is first as it was after this change, whatever
         happened since, and what was before is merged. Returns what cannot be merged, and why."""
+        if shape.schema != self._evolution.schema:  # then the table has been migrated since
+            shape, before, wires = self._upgraded(shape, operation, pk, before, wires)
         tracked, today = shape.tracked, shape.today
         ruled = {name: wire for name, wire in wires.items() if today[name] in tracked.rules}
         self._entries.flush()
@@ -237,6 +240,27 @@ class Harvest:
         if rest or operation == CREATE:
             self._put(trace, shape, operation, pk, tracked.value_json(rest))
         return dict.fromkeys(ruled, reason)
+
+    def _upgraded(
+        self,
+        shape: Shape,
+        operation: str,
+        pk: str,
+        before: Mapping[str, Wire],
+        wires: Mapping[str, Wire],
+    ) -> tuple[Shape, Mapping[str, Wire], Mapping[str, Wire]]:
+        """The same as a program of today would have noted it, if that can be said."""
+        key, schema = loads(pk), shape.schema
+        before = {n: before[n] for n in wires if n in before and operation == MODIFY}
+        was, readable = self._evolution.local(
+            Change(MODIFY, shape.collection, key, before, schema=schema)
+        )
+        change, is_readable = self._evolution.local(
+            Change(operation, shape.collection, key, wires, schema=schema)
+        )
+        if not (readable and is_readable):
+            return shape, before, wires
+        return shape.of_today(self._evolution.schema), was.value or {}, change.value or {}
 
     def _say(
         self,

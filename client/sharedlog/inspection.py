@@ -18,7 +18,6 @@ from .clock import TICKS_PER_MS, Now, system_now
 from .described import application, models_of, own_rules
 from .digest import DIFFERS, Difference, Digest, parked_rows, standing_rows, take_digest
 from .errors import ConfigurationError
-from .evolution import Evolution
 from .inbox import Inbox
 from .journal import DROPPED, OPERATION_NAMES, REFUSED, SENT, Journal
 from .layout import LAYOUT
@@ -74,7 +73,8 @@ class DeviceFile:
     @cached_property
     def registry(self) -> Registry:
         """The tracked models, as the file tells of them."""
-        return Registry(self.database, models_of(self.journal))
+        schema = application(self.journal).get("schema", FIRST_SCHEMA)
+        return Registry(self.database, models_of(self.journal), schema)
 
     def status(self) -> Status:
         return read_status(self.journal)
@@ -128,7 +128,7 @@ class DeviceFile:
             self.journal,
             self.registry,
             shared_log,
-            Pipeline(evolution=Evolution(self.registry.names, noted.get("schema", FIRST_SCHEMA))),
+            Pipeline(evolution=self.registry.evolution),
             batch_size=BATCH_SIZE,
             byte_limit=BYTE_LIMIT,
         )

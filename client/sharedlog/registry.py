@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import peewee
 
+from .changes import FIRST_SCHEMA
 from .declarations import declared_rules
 from .errors import AutoIncrementKey, ConfigurationError, NotASyncModel
+from .evolution import Evolution, Upgrader
 from .limits import Limits
 from .models import SyncModel
 from .naming import former_names
@@ -38,7 +40,13 @@ class Rule(NamedTuple):
 class Registry:
     """All tracked models of one `Sync`, by model, by table, by collection."""
 
-    def __init__(self, database: peewee.Database, models: Iterable[type[peewee.Model]]) -> None:
+    def __init__(
+        self,
+        database: peewee.Database,
+        models: Iterable[type[peewee.Model]],
+        schema_version: int = FIRST_SCHEMA,
+        upgraders: Mapping[int, Upgrader] | None = None,
+    ) -> None:
         self._by_collection: dict[str, Tracked] = {}
         for model in _with_through_models(_checked(models)):
             tracked = Tracked(database, model, _key_of(model))
@@ -58,6 +66,7 @@ class Registry:
         self.in_order = [self._by_model[model] for model in order if model in self._by_model]
         self.names = former_names(self._by_model)
         """What older programs call the tables and their fields."""
+        self.evolution = Evolution(self.names, schema_version, upgraders or {})
         self.rules = self._find_rules()
         """By collection of the parent: what the database does to children on its own."""
         self._find_buried()

@@ -34,7 +34,7 @@ from .events import (
     SyncResult,
     told,
 )
-from .evolution import Evolution, Upgrader
+from .evolution import Upgrader
 from .exchange import Exchange
 from .identity import Identity, random_id
 from .inbox import Inbox
@@ -110,11 +110,10 @@ class Sync(Care):
     ) -> None:
         self.database = resolved(database)
         check_bounds(batch_size=batch_size, byte_limit=byte_limit)
-        self.registry = Registry(self.database, models)
+        self.registry = Registry(self.database, models, schema_version, upgraders)
         self._shared_log = shared_log or _over_http(url, token, user)
         self._batch_size = batch_size
         self._now = now
-        evolution = Evolution(self.registry.names, schema_version, upgraders or {})
         self.journal = Journal(self.database, now, schema_version)
         self.inbox = Inbox(self.journal)
         self.versions = Versions(self.journal, self.registry)
@@ -122,7 +121,7 @@ class Sync(Care):
             capture, self.database, self.registry, self.journal, self.versions, now, self._emit
         )
         self._parking = Parking(self.registry, self.journal, self.versions, self.inbox)
-        pipeline = Pipeline(serializer, pre_send, post_receive, evolution)
+        pipeline = Pipeline(serializer, pre_send, post_receive, self.registry.evolution)
         self._applier = Applier(
             self.database, self.registry, self.journal, self.versions, pipeline.decode
         )

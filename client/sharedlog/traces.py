@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, NamedTuple
 
 import peewee
@@ -54,6 +55,13 @@ class Shape:
         self._width = len(key)
         self._fields = [(name, self._converter(name)) for name in fields]
         self._ruled = [(name, self._converter(name)) for name in ruled]
+
+    def of_today(self, schema: int) -> Shape:
+        """The same for values that were turned into those of this schema version."""
+        shape = copy(self)
+        shape.collection, shape.schema = self.tracked.collection, schema
+        shape.today = {name: name for name in self.tracked.by_name}
+        return shape
 
     def _converter(self, name: str) -> Callable[[Any], Wire]:
         column = self.tracked.by_name.get(self.today[name])

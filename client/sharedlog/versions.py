@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .changes import CREATE, Change, Wire, dumps, loads
+from .changes import CREATE, MODIFY, Change, Wire, dumps, loads
 from .clock import BEFORE_TRACKING, Version
 from .counter import Counter, restamped
 from .errors import ValueRefused
+from .evolution import Evolution
 from .folding import Values, fold, note_due
-from .formerly import FormerNames, renamed
 from .journal import OPERATION_NAMES, Journal, LocalEntry, chunks
 from .reconcile import NO_FIELDS, NO_RULES, Listed, RowState
 from .registry import Registry
@@ -57,7 +57,8 @@ class Versions:
     def __init__(self, journal: Journal, registry: Registry | None = None) -> None:
         self._journal = journal
         self._tracked = registry.collection if registry else lambda name: None
-        self.names = registry.names if registry else FormerNames()
+        self._evolution = registry.evolution if registry else Evolution()
+        self.names = self._evolution.names
         self._run = journal.run
         self._devices: dict[str, int] = {}
         self._shapes: dict[frozenset[str], int] = {}
@@ -91,7 +92,7 @@ class Versions:
     ) -> None:
         me, tracked = self._journal.device_id(), self._tracked(collection)
         rules = tracked.rules if tracked else NO_RULES
-        former = self.names.fields.get(collection)
+        past = self._evolution.has_past
         due: dict[str, dict[str, Wire]] = defaultdict(dict)
         states = self.load(collection, list({entry.pk for entry in entries}))
         for entry in entries:
@@ -102,12 +103,15 @@ class Versions:
                 state = states[entry.pk] = RowState(BEFORE_TRACKING if existed else None)
             value = loads(entry.value) if entry.value is not None else None
             named = loads(entry.rules) if entry.rules else None
-            if value and former:
-                named = named and renamed(named, former, among=value)
-                value = renamed(value, former)
+            readable = True
+            if value and past:
+                what, key = CREATE if operation == CREATE else MODIFY, loads(entry.pk)
+                said = Change(what, entry.collection, key, value, named, entry.schema)
+                said, readable = self._evolution.local(said)
+                value, named = said.value, said.rules
             change = Change(operation, collection, None, value, named)
             version = Version(entry.ticks, me)
-            if rules and misfit(change, rules) is None:
+            if rules and readable and misfit(change, rules) is None:
                 written = fold(state, version, change, tracked, known.get(entry.pk), rules)
                 note_due(due[entry.pk], state, change, written, rules)
             else:

@@ -253,7 +253,9 @@ class Phone:
         clock: Clock,
         version: int = 1,
         programs: Sequence[Program] = PROGRAMS,
+        capture: str = "signals",
     ) -> None:
+        self._capture = capture
         self.path = path
         self.version = version
         self.programs = programs
@@ -269,19 +271,22 @@ class Phone:
 
     def upgrade(self, version: int) -> None:
         """Migrate the application's tables; the program itself starts with `running()`."""
-        with self._database.atomic():
-            for program in self.programs[self.version : version]:
-                for statement in program.migration:
+        while self.version < version:
+            self.version += 1
+            models = self.program.models
+            with self._database.bind_ctx(models), self._sync().migrating():
+                for statement in self.program.migration:
                     self._database.execute_sql(statement)
-        self.version = version
+
+    def _sync(self, **options: Any) -> Sync:
+        fixed = {"shared_log": self._log, "now": self._clock, "capture": self._capture}
+        options = {**fixed, **self.program.options, **options}
+        return Sync(self._database, self.program.models, **options)
 
     @contextmanager
     def running(self, **options: Any) -> Iterator[Sync]:
-        program = self.program
-        with self._database.bind_ctx(program.models):
-            options = {"shared_log": self._log, "now": self._clock, **program.options, **options}
-            with Sync(self._database, program.models, **options) as sync:
-                yield sync
+        with self._database.bind_ctx(self.program.models), self._sync(**options) as sync:
+            yield sync
 
     def sync(self) -> None:
         with self.running() as sync:

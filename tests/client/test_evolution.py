@@ -36,6 +36,9 @@ from tests.client.programs import (
     Memo,
     Phone,
     Program,
+    Tally,
+    TopStock,
+    best_to_top,
     price_to_cents,
 )
 from tests.dictmodel import Row, Write, row_of
@@ -51,9 +54,14 @@ class World:
         self._folder = folder
         self._databases: dict[str, peewee.SqliteDatabase] = {}
 
-    def phone(self, version: int = 1, programs: Sequence[Program] = PROGRAMS) -> Phone:
+    def phone(
+        self,
+        version: int = 1,
+        programs: Sequence[Program] = PROGRAMS,
+        capture: str = "signals",
+    ) -> Phone:
         path = self._folder / f"{len(self.phones)}.db"
-        self.phones.append(Phone(path, self.log, self.clock, version, programs))
+        self.phones.append(Phone(path, self.log, self.clock, version, programs, capture))
         return self.phones[-1]
 
     def copy(self, phone: Phone) -> Phone:
@@ -128,7 +136,7 @@ def headings(phone: Phone) -> dict[str, str]:
 
 KEYS = ("a", "b")
 WHAT = ("name", "name", "price", "price", "colour", "delete", "sync", "sync", "sync", "upgrade")
-SEEDS = range(40)
+SEEDS = range(20)
 
 
 of_each_application = pytest.mark.parametrize(
@@ -136,12 +144,15 @@ of_each_application = pytest.mark.parametrize(
 )
 
 
-def lived(folder: Path, programs: Sequence[Program], seed: int) -> World:
+of_each_recorder = pytest.mark.parametrize("capture", ["signals", "triggers"])
+
+
+def lived(folder: Path, programs: Sequence[Program], capture: str, seed: int) -> World:
     """A world in which three phones did what they liked, and then all were upgraded."""
     chance = random.Random(seed)
     world = World(folder)
     for _ in range(3):
-        world.phone(programs=programs)
+        world.phone(programs=programs, capture=capture)
     for number in range(1, 40):
         do(chance.choice(world.phones), chance.choice(WHAT), chance.choice(KEYS), number)
     for phone in chance.sample(world.phones, 3):
@@ -151,11 +162,12 @@ def lived(folder: Path, programs: Sequence[Program], seed: int) -> World:
 
 
 @of_each_application
+@of_each_recorder
 @pytest.mark.parametrize("seed", SEEDS)
 def test_devices_that_upgrade_whenever_they_like_end_equal(
-    tmp_path: Path, programs: Sequence[Program], seed: int
+    tmp_path: Path, programs: Sequence[Program], capture: str, seed: int
 ) -> None:
-    world = lived(tmp_path, programs, seed)
+    world = lived(tmp_path, programs, capture, seed)
     note = programs[-1].note
     blank = {name: field.default for name, field in note._meta.fields.items() if name != "key"}
     expected = {}
@@ -171,11 +183,12 @@ def test_devices_that_upgrade_whenever_they_like_end_equal(
     world.close()
 
 
+@of_each_recorder
 @pytest.mark.parametrize("seed", SEEDS)
 def test_fields_with_rules_are_carried_over_with_all_their_writes(
-    tmp_path: Path, seed: int
+    tmp_path: Path, capture: str, seed: int
 ) -> None:
-    world = lived(tmp_path, RULED, seed)
+    world = lived(tmp_path, RULED, capture, seed)
     for phone in world.phones:
         assert phone.notes() == world.phones[0].notes()
         with phone.running() as sync:
@@ -922,6 +935,52 @@ def test_deleted_rows_that_are_needed_and_cleared_references_are_carried_over(
         Person.create(key="p", name="Ada again")
         sync.sync()
         assert LentBook.get_by_id("two").reader_id == "p"
+
+
+def test_what_a_local_deletion_says_of_the_row_is_upgraded(world: World) -> None:
+    """It was recorded by the old program, and is merged by the new one."""
+    models = (Person, Shelf, Book)
+    for name in "ab":
+        with world.running(name, *models) as sync:
+            if name == "a":
+                Shelf.create(key="s", height=3)
+            sync.sync()
+    with world.running("b", *models) as sync:
+        Book.create(key="one", shelf="s")
+        sync.sync()
+    with world.running("a", *models):
+        Shelf.delete_by_id("s")
+    for statement in METRIC:
+        world.database("a").execute_sql(statement)
+    metric = {"schema_version": 2, "upgraders": {1: to_metric}}
+    with world.running("a", Person, MetricShelf, LentBook, **metric) as sync:
+        sync.sync()
+        assert MetricShelf.get().mm == 30  # kept for the book
+
+
+def test_what_triggers_noted_before_the_upgrade_is_upgraded(world: World) -> None:
+    """A rule makes the field's value of it, after the application migrated its table."""
+    with world.running("a", Tally, capture="triggers") as sync:
+        Tally.create(key="t", best=3)
+        sync.sync()
+        Tally.update(best=4).execute()
+        Tally.create(key="new", best=5)
+    options: dict[str, Any] = {"schema_version": 2, "upgraders": {1: best_to_top}}
+    options["capture"] = "triggers"
+    database = world.database("a")
+    with database.bind_ctx([TopStock]):
+        sync = Sync(database, [TopStock], shared_log=world.log, now=world.clock, **options)
+        with sync.migrating():
+            for program in RULED:
+                for statement in program.migration:
+                    database.execute_sql(statement)
+        with sync:
+            sync.sync()
+            assert {row.key: row.top for row in TopStock.select()} == {"t": 40, "new": 50}
+            assert sync.verify().equal
+            TopStock.update(top=39).execute()
+            sync.sync()
+            assert {row.key: row.top for row in TopStock.select()} == {"t": 40, "new": 50}
 
 
 def test_values_from_before_tracking_are_never_dropped(world: World) -> None:
