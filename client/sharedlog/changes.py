@@ -70,21 +70,22 @@ def loads(text: str) -> Wire:
     return orjson.loads(text)
 
 
+def beginning(operation: str, collection: str) -> str:
+    """What the data of an entry begin with: the same for all changes of a kind."""
+    return f'{{"operation":"{operation}","collection":{dumps(collection)},"pk":'
+
+
 def assemble(
-    operation: str,
-    collection: str,
+    beginning: str,
     pk_json: str,
     value_json: str | None,
     rules_json: str | None = None,
     schema: int = FIRST_SCHEMA,
 ) -> str:
-    """The data of an entry, from parts that are JSON already (the collection is not)."""
+    """The data of an entry, from its beginning and parts that are JSON already."""
     rules = f',"rules":{rules_json}' if rules_json else ""
-    return (
-        f'{{"operation":"{operation}","collection":{dumps(collection)},"pk":{pk_json},'
-        f'"field":null,"value":{value_json or "null"}{rules}'
-        + ("}" if schema == FIRST_SCHEMA else f',"schema":{schema}}}')
-    )
+    end = "}" if schema == FIRST_SCHEMA else f',"schema":{schema}}}'
+    return f'{beginning}{pk_json},"field":null,"value":{value_json or "null"}{rules}{end}'
 
 
 def encode(change: Change) -> str:
@@ -92,7 +93,8 @@ def encode(change: Change) -> str:
     value = None if change.value is None else dumps(dict(change.value))
     rules = dumps(dict(change.rules)) if change.rules else None
     pk = dumps(change.pk)
-    return assemble(change.operation, change.collection, pk, value, rules, change.schema)
+    start = beginning(change.operation, change.collection)
+    return assemble(start, pk, value, rules, change.schema)
 
 
 def decode(data: str) -> Change:

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import peewee
 
-from .changes import CREATE, DELETE, FIRST_SCHEMA, MODIFY, assemble
+from .changes import CREATE, DELETE, FIRST_SCHEMA, MODIFY, assemble, beginning
 from .clock import TICKS_PER_MS, Now
 from .counter import restamped_json
 from .groups import ENVELOPE, Group, parts
@@ -27,6 +27,7 @@ UNSENT with a reason: it was sent, under that id, and has to be sent again."""
 IN_LOG = f"({SENT}, {FORMER})"
 OPERATION_NAMES = (CREATE, MODIFY, DELETE)
 OPERATION_CODES: Mapping[str, int] = {name: code for code, name in enumerate(OPERATION_NAMES)}
+DELETED = OPERATION_CODES[DELETE]
 CHUNK = 500
 """Keys in one query; SQLite may be compiled to take no more than 999 parameters."""
 
@@ -74,9 +75,22 @@ class LocalEntry(NamedTuple):
     schema: int = FIRST_SCHEMA
 
     def data(self) -> str:
-        operation = OPERATION_NAMES[self.operation]
-        value = None if operation == DELETE else self.value
-        return assemble(operation, self.collection, self.pk, value, self.rules, self.schema)
+        return self.text(Beginnings())
+
+    def text(self, beginnings: Beginnings) -> str:
+        """The data, for many entries at a time."""
+        _, _, collection, pk, operation, value, rules, schema = self
+        start = beginnings[operation, collection]
+        return assemble(start, pk, None if operation == DELETED else value, rules, schema)
+
+
+class Beginnings(dict[tuple[int, str], str]):
+    """What data begin with, by operation and collection."""
+
+    def __missing__(self, kind: tuple[int, str]) -> str:
+        operation, collection = kind
+        self[kind] = beginning(OPERATION_NAMES[operation], collection)
+        return self[kind]
 
 
 class Record(NamedTuple):
@@ -99,6 +113,20 @@ def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+def series(ticks: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The first and the last of each run of timestamps that follow each other without a gap: what
+    is written in bulk, mostly."""
+    first = last = -1
+    for tick in sorted(ticks):
+        if tick > last + 1:
+            if last > 0:
+                yield first, last
+            first = tick
+        last = tick
+    if last > 0:
+        yield first, last
 
 
 class Journal(State):
@@ -185,16 +213,17 @@ class Journal(State):
             f"{SELECT} WHERE ticks > ? AND status = {UNSENT} ORDER BY ticks",
             (int(self.state("all_sent_until") or 0),),
         )
-        for ticks, offset, *content in cursor:
+        for row in cursor:
+            entry = tuple.__new__(LocalEntry, row)  # a fast LocalEntry(…)
+            ticks, offset, _, pk, _, value, _, _ = entry
             if ticks - offset != start:
                 start = ticks - offset
                 batch += group
                 group = []
             if batch and (len(batch) + len(group) >= limit or size > byte_limit):
                 break
-            entry = LocalEntry(ticks, offset, *content)
             group.append(entry)
-            size += len(entry.pk) + len(entry.value or "") + ENVELOPE
+            size += len(pk) + len(value or "") + ENVELOPE
         else:
             batch += group
         cursor.close()
@@ -233,8 +262,9 @@ class Journal(State):
         """Mark exactly these entries, inside the open transaction."""
         ticks = list(ticks)
         self.run_many(
-            f"UPDATE sharedlog_entry SET status = {SENT}, reason = NULL WHERE ticks = ?",
-            ((t,) for t in ticks),
+            f"UPDATE sharedlog_entry SET status = {SENT}, reason = NULL "
+            "WHERE ticks BETWEEN ? AND ?",
+            series(ticks),
         )
         if ticks:  # remembered also when the entries are pruned
             self.set_state(sent_until=str(max(*ticks, int(self.state("sent_until") or 0))))

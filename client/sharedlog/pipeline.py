@@ -10,7 +10,7 @@ from . import changes
 from .changes import Change
 from .errors import ConfigurationError, EntryUnreadable
 from .evolution import Evolution
-from .journal import DROPPED, LocalEntry, RefusedEntry
+from .journal import DROPPED, Beginnings, LocalEntry, RefusedEntry
 from .remote import Outgoing
 from .runs import COUNTER, handed_over
 
@@ -55,7 +55,8 @@ class Pipeline:
     def outgoing(self, entries: Iterable[LocalEntry]) -> tuple[list[Outgoing], list[RefusedEntry]]:
         """Entries as they are sent, and those that `pre_send` dropped."""
         if self.pre_send is None and self.serializer is None:
-            return [Outgoing(entry.ticks, entry.offset, entry.data()) for entry in entries], []
+            starts = Beginnings()
+            return [Outgoing(e.ticks, e.offset, e.text(starts)) for e in entries], []
         batch, dropped = [], []
         for entry in entries:
             change: Change | None = changes.decode(entry.data())

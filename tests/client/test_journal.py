@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import peewee
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from sharedlog.groups import ENVELOPE
-from sharedlog.journal import DROPPED, Journal, Record, RefusedEntry
+from sharedlog.journal import DROPPED, Journal, Record, RefusedEntry, series
 from sharedlog.limits import Limits
 
 MS = 1024
@@ -231,6 +232,13 @@ def test_only_what_is_named_is_marked(journal: Journal) -> None:
     with journal.transaction():
         journal.unsend_everything()
     assert [entry.ticks for entry in journal.unsent(9, 999)] == [one, three, four]
+
+
+@given(st.lists(st.integers(1, 40), unique=True))
+def test_a_series_has_no_gaps_and_leaves_none_out(given: list[int]) -> None:
+    found = list(series(given))
+    assert [tick for first, last in found for tick in range(first, last + 1)] == sorted(given)
+    assert all(last + 1 < first for (_, last), (first, _) in pairwise(found))
 
 
 def test_pruning_keeps_what_is_not_sent_not_folded_or_refused(
