@@ -159,7 +159,11 @@ def _serve_bare(path: str, announce: Callable[[dict[str, Any]], None]) -> None:
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(
-        bare_app(path), log_level="warning", access_log=False, server_header=False
+        bare_app(path),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=600,  # what comes between two stages may take longer than the usual 5 s
     )
     AnnouncingServer(config, lambda: announce({"url": url})).run(sockets=[listener])
 
