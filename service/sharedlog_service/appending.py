@@ -12,10 +12,8 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
-import peewee
 
 from sharedlog_service.beginnings import KIND, Beginnings, beginning, without
-from sharedlog_service.database import Row, connection, rows, scalar
 from sharedlog_service.entries import (
     TICKS_PER_MS,
     Rejection,
@@ -26,13 +24,12 @@ from sharedlog_service.entries import (
     row_identity,
 )
 from sharedlog_service.errors import Code, Refused
+from sharedlog_service.session import Row, Session
 from sharedlog_service.settings import Limits
 
-INSERT = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-IDENTITIES = f"""
-    SELECT id, device, created_on, group_offset, shared_on, {KIND}, data FROM entries
-    WHERE device = ? AND created_on IN (SELECT value FROM json_each(?))
+IDENTITIES = """
+    SELECT id, device, created_on, group_offset, shared_on, {kind}, data FROM entries
+    WHERE device = ? AND created_on IN {numbers}
 """
 
 COUNT = """
@@ -70,7 +67,7 @@ class Batch:
     that came over the wire, whose shape nobody has checked yet.
     """
 
-    def __init__(self, db: peewee.Database, log: int, device: int, limits: Limits) -> None:
+    def __init__(self, db: Session, log: int, device: int, limits: Limits) -> None:
         self._db = db
         self._log = log
         self._device = device
@@ -88,7 +85,7 @@ class Batch:
         self._check_size(offered)
         self._find_stored(offered)
         new = self._sift(offered, key(self._log, head), shared_on, now)
-        connection(self._db).executemany(INSERT, new)
+        self._db.insert_rows("entries", new)
         self._count(new, shared_on)
         duplicates = frozenset(self._duplicates)
         return Appended(len(new), self._bytes, duplicates, self._rejections)
@@ -105,17 +102,16 @@ class Batch:
     def _find_stored(self, offered: Sequence[Any]) -> None:
         """Look up, all at once, which identities the log has. A device that only moves forward
         pays one probe of the index."""
-        top = scalar(self._db, "SELECT max(created_on) FROM entries WHERE device = ?", self._device)
+        top = self._db.scalar("SELECT max(created_on) FROM entries WHERE device = ?", self._device)
         if top is None:
             return
         old = [ticks for ticks in map(_ticks, offered) if ticks is not None and 0 < ticks <= top]
         if old:
-            found = connection(self._db).execute(
-                IDENTITIES, (self._device, orjson.dumps(old).decode())
-            )
+            sql = IDENTITIES.format(kind=KIND, numbers=self._db.numbers)
             # One by one and as fingerprints: the stored texts may be larger than the batch.
-            whole = Beginnings(self._db).whole(found)
-            self._stored = {row[2]: fingerprint(row[5]) for row in whole}
+            with self._db.stream(sql, self._device, orjson.dumps(old).decode()) as found:
+                whole = Beginnings(self._db).whole(found)
+                self._stored = {row[2]: fingerprint(row[5]) for row in whole}
 
     def _sift(self, offered: Sequence[Any], base: int, shared_on: int, now: int) -> list[Row]:
         ceiling = now + self._limits.clock_ahead_ms
@@ -183,9 +179,9 @@ class Batch:
 
     def _collection(self, name: str) -> int:
         insert = "INSERT INTO collections (log, name) VALUES (?, ?) ON CONFLICT DO NOTHING"
-        rows(self._db, insert, self._log, name)
+        self._db.rows(insert, self._log, name)
         select = "SELECT id FROM collections WHERE log = ? AND name = ?"
-        number: int = scalar(self._db, select, self._log, name)
+        number: int = self._db.scalar(select, self._log, name)
         self._collections[name] = number
         return number
 
@@ -193,7 +189,7 @@ class Batch:
         counts = Counter(map(itemgetter(6, 5), new))
         for number in self._collections.values():
             creates, modifies, deletes = (counts[number, operation] for operation in range(3))
-            rows(self._db, COUNT, creates, modifies, deletes, shared_on, number)
+            self._db.rows(COUNT, creates, modifies, deletes, shared_on, number)
 
 
 SHAPE = "an entry is [createdOn, group, data], data a text without lone surrogates"

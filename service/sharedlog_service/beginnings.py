@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import orjson
-import peewee
 
-from sharedlog_service.database import Row, scalar
 from sharedlog_service.entries import OPERATIONS
+from sharedlog_service.session import Row, Session
 
 KIND = "collection << 2 | operation"
 """One number for both; null where the data are sealed. What `Beginnings` are kept by."""
@@ -37,12 +36,12 @@ def without(start: str, data: str) -> str:
 class Beginnings(dict[int | None, str]):
     """The beginnings of plain data, by kind."""
 
-    def __init__(self, db: peewee.Database) -> None:
+    def __init__(self, db: Session) -> None:
         super().__init__({None: ""})
         self._db = db
 
     def __missing__(self, kind: int) -> str:
-        name = scalar(self._db, "SELECT name FROM collections WHERE id = ?", kind >> 2)
+        name = self._db.scalar("SELECT name FROM collections WHERE id = ?", kind >> 2)
         self[kind] = beginning(kind & 3, name)
         return self[kind]
 

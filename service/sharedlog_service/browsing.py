@@ -13,7 +13,6 @@ import orjson
 import peewee
 
 from sharedlog_service.beginnings import KIND, Beginnings
-from sharedlog_service.database import Row
 from sharedlog_service.entries import (
     TICKS_PER_MS,
     CollectionStats,
@@ -26,6 +25,7 @@ from sharedlog_service.entries import (
 )
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.paging import seq_before
+from sharedlog_service.session import Row, Session
 from sharedlog_service.tables import Collection, DeviceRow, Entry
 
 MS_MAX = 1e15
@@ -36,7 +36,7 @@ BUCKET = peewee.SQL("(id >> 14)")
 
 
 def find_entries(
-    db: peewee.Database,
+    db: Session,
     log: int,
     head: int,
     wanted: EntryFilter,
@@ -66,7 +66,7 @@ def find_entries(
         query = query.where(condition)
     order: list[peewee.ColumnBase] = [Entry.id]
     if wanted.pk is not None:
-        query = query.where(BUCKET.in_(_numbers(buckets(first, last))))
+        query = query.where(BUCKET.in_(_numbers(db, buckets(first, last))))
         order = [BUCKET, Entry.id]
     query = query.order_by(*(column.desc() if newest else column for column in order))
     found: Iterator[Row] = Beginnings(db).whole(query.tuples().iterator(db))
@@ -75,7 +75,7 @@ def find_entries(
     return list(islice(found, count))
 
 
-def collection_stats(db: peewee.Database, log: int) -> list[CollectionStats]:
+def collection_stats(db: Session, log: int) -> list[CollectionStats]:
     """Return the counts of each collection, by name."""
     query = Collection.select().where(Collection.log == log).order_by(Collection.name)
     return [
@@ -107,8 +107,8 @@ def _row_conditions(log: int, wanted: EntryFilter) -> Iterator[peewee.Expression
         yield Entry.collection.in_(Collection.select(Collection.id).where(named))
 
 
-def _numbers(numbers: list[int]) -> peewee.SQL:
-    return peewee.SQL("(SELECT value FROM json_each(?))", [orjson.dumps(numbers).decode()])
+def _numbers(db: Session, numbers: list[int]) -> peewee.SQL:
+    return peewee.SQL(db.numbers.replace("?", db.param), [orjson.dumps(numbers).decode()])
 
 
 def _identity(collection: str, pk: object) -> bytes:
@@ -126,7 +126,7 @@ def _of_row(found: Iterator[Row], identity: bytes) -> Iterator[Row]:
             yield row
 
 
-def _seq_range(db: peewee.Database, log: int, head: int, wanted: EntryFilter) -> tuple[int, int]:
+def _seq_range(db: Session, log: int, head: int, wanted: EntryFilter) -> tuple[int, int]:
     """Turn the range of sharedOn into `low < seq <= high`: both grow together."""
     low, high = 0, head
     if wanted.shared_from is not None:

@@ -39,6 +39,12 @@ examples:
 """
 
 
+MIGRATE_TEXT = """\
+Makes the tables of an empty database, and brings older ones to this version: all of
+it, or nothing. It never goes back. The service does the same with an SQLite file
+when it starts; with PostgreSQL, where several may run, it refuses to start instead.
+"""
+
 RESTORED_TEXT = """\
 Run this after putting back a backup of the database, before starting the service.
 
@@ -53,6 +59,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     _add_serve(_parser(subparsers, "serve", "run the service", SERVE_EXAMPLES))
     _add_token(_parser(subparsers, "token", "make, list and revoke tokens", TOKEN_EXAMPLES))
     _add_schema(_parser(subparsers, "schema", "print the GraphQL schema", SCHEMA_EXAMPLES))
+    _add_migrate(_parser(subparsers, "migrate", "bring a database to this version", MIGRATE_TEXT))
     _add_restored(
         _parser(subparsers, "restored", "say that the database came from a backup", RESTORED_TEXT)
     )
@@ -75,12 +82,25 @@ def _parser(
 
 def _add_database(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--database",
         "--db",
-        type=Path,
+        dest="db",
+        type=_place,
         default=Path("sharedlog.db"),
-        metavar="FILE",
-        help="the database (default: sharedlog.db in this folder)",
+        metavar="FILE_OR_URL",
+        help="an SQLite file, or postgresql://user@host/name (default: sharedlog.db in this "
+        "folder)",
     )
+
+
+def _place(text: str) -> Path | str:
+    from sharedlog_service.database import is_server
+
+    if "://" in text and not is_server(text):
+        raise argparse.ArgumentTypeError(
+            "an address begins with postgresql://; anything else is the name of a file"
+        )
+    return text if is_server(text) else Path(text)
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +142,11 @@ def _add_schema(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("--check", type=Path, metavar="FILE", help="compare instead of printing")
     choice.add_argument("--output", type=Path, metavar="FILE", help="write instead of printing")
     parser.set_defaults(handler=_handler(_schema))
+
+
+def _add_migrate(parser: argparse.ArgumentParser) -> None:
+    _add_database(parser)
+    parser.set_defaults(handler=_handler(_migrate))
 
 
 def _add_restored(parser: argparse.ArgumentParser) -> None:
@@ -176,29 +201,20 @@ def _write_private(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _open(args: argparse.Namespace) -> Store:
+def _open(args: argparse.Namespace, *, making: bool = True) -> Store:
     from sharedlog_service.store import Store
 
-    return Store.open(args.db)
-
-
-def _open_existing(args: argparse.Namespace) -> Store:
-    """For commands that mean nothing on an empty database, which opening would make."""
-    from sharedlog_service.errors import ConfigurationError
-
-    if not args.db.exists():
-        raise ConfigurationError(f"There is no database {args.db}.")
-    return _open(args)
+    return Store.open(args.db, making=making)
 
 
 def _token_create(args: argparse.Namespace) -> int:
     from sharedlog_service.auth import check_user_name, issue_token
-    from sharedlog_service.database import check_writable
+    from sharedlog_service.database import check_place, is_missing, shown
 
     # Before the file is there: a refused command must not leave one behind.
     check_user_name(args.user)
-    check_writable(args.db)
-    new = not args.db.exists()
+    check_place(args.db)
+    new = is_missing(args.db)
     store = _open(args)
     try:
         token = issue_token(store, args.user, args.name)
@@ -206,7 +222,7 @@ def _token_create(args: argparse.Namespace) -> int:
         store.close()
     if new:
         print(
-            f"Made a new database {args.db.absolute()}. "
+            f"Made a new database {shown(args.db)}. "
             "(A service that runs elsewhere does not know this token.)",
             file=sys.stderr,
         )
@@ -217,7 +233,7 @@ def _token_create(args: argparse.Namespace) -> int:
 def _token_list(args: argparse.Namespace) -> int:
     from sharedlog_service.auth import TOKEN_ID_CHARS
 
-    store = _open_existing(args)
+    store = _open(args, making=False)
     try:
         tokens = store.tokens()
     finally:
@@ -231,7 +247,7 @@ def _token_list(args: argparse.Namespace) -> int:
 def _token_revoke(args: argparse.Namespace) -> int:
     from sharedlog_service.auth import revoke_token
 
-    store = _open_existing(args)
+    store = _open(args, making=False)
     try:
         revoke_token(store, args.id)
     finally:
@@ -258,8 +274,18 @@ def _schema(args: argparse.Namespace) -> int:
     return 0
 
 
+def _migrate(args: argparse.Namespace) -> int:
+    from sharedlog_service.database import check_place, shown
+    from sharedlog_service.store import Store
+
+    check_place(args.db)
+    Store.open(args.db, migrating=True).close()
+    print(f"{shown(args.db)} is of this version.")
+    return 0
+
+
 def _restored(args: argparse.Namespace) -> int:
-    store = _open_existing(args)
+    store = _open(args, making=False)
     try:
         count = store.renew_epochs()
     finally:

@@ -1,246 +1,75 @@
-"""The SQLite file: one writing connection, a pool of reading ones, durable and up to date.
-
-Knows how to open, migrate and begin; not what the tables mean. Free of threads: the pool only has
-to survive being used from several, and whoever writes has to write from one at a time.
-"""
+"""The database behind the store: an SQLite file, or PostgreSQL by its address."""
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import apsw
-import peewee
-from playhouse.apsw_ext import APSWDatabase
+from sharedlog_service.errors import ConfigurationError
+from sharedlog_service.session import Session
+from sharedlog_service.sqlite import SqliteFile, check_writable
 
-from sharedlog_service.errors import Code, ConfigurationError, Refused
-from sharedlog_service.tables import MIGRATIONS
-
-SQLITE_MIN = (3, 51, 3)
-"""From 3.7.0 to 3.51.2 several connections at one WAL could corrupt it: sqlite.org/wal.html."""
-
-BUSY_TIMEOUT_S = 5
-
-# Trouble of the machine, not of the request: whole or absent, and worth another try.
-TRANSIENT = (
-    apsw.BusyError,
-    apsw.LockedError,
-    apsw.FullError,
-    apsw.IOError,
-    apsw.CantOpenError,
-    apsw.ReadOnlyError,
-    apsw.NoMemError,
-    apsw.InterruptError,
-)
-
-Row = tuple[Any, ...]
+SERVERS = ("postgresql://", "postgres://")
+"""How the address of a server begins; anything else is the name of a file."""
 
 
-class Database:
-    """Hands out connections inside transactions, and nothing else."""
+class Database(Protocol):
+    """Hands out sessions inside transactions, and nothing else."""
 
-    def __init__(self, path: Path | str) -> None:
-        check_sqlite(apsw.sqlitelibversion())
-        check_folder(Path(path))
-        self._path = str(path)
-        self._idle: deque[peewee.Database] = deque()
-        self._closed = False
-        self._spoiled = False
-        self._writer = self._connect(
-            # Before the file exists: larger pages keep entries of up to 8 kB in one piece.
-            ("page_size", 8192),
-            ("journal_mode", "wal"),
-            ("synchronous", "full"),
-            ("foreign_keys", 1),
-            ("cache_size", -16 * 1024),
-            ("journal_size_limit", 64 * 1024 * 1024),
-        )
-        try:
-            self._check_durability()
-            with self.transaction() as db:
-                migrate(db)
-        except BaseException:
-            self.close()
-            raise
+    @property
+    def writers(self) -> int:
+        """How many transactions can write at a time."""
 
-    @contextmanager
-    def transaction(self) -> Iterator[peewee.Database]:
+    def transaction(self) -> AbstractContextManager[Session]:
         """Write: all or nothing, durable on return. Inside another one, a savepoint of it."""
-        db = self._writer
-        scope = self._savepoint if db.in_transaction() else self._whole
-        with translated_errors(), scope(db):
-            yield db
-            self._check_alive()
 
-    @contextmanager
-    def snapshot(self) -> Iterator[peewee.Database]:
+    def snapshot(self) -> AbstractContextManager[Session]:
         """Read: everything inside sees one and the same committed state."""
-        try:
-            db = self._idle.pop()
-        except IndexError:
-            db = self._reader()
-        try:
-            with translated_errors(), unused(db).atomic():
-                yield db
-        finally:
-            if self._closed:
-                db.close()
-            else:
-                self._idle.append(db)
 
     def close(self) -> None:
-        self._closed = True
-        while self._idle:
-            self._idle.pop().close()
-        # Last, so that SQLite folds the write-ahead log into the file and removes it.
-        self._writer.close()
-
-    @contextmanager
-    def _whole(self, db: peewee.Database) -> Iterator[None]:
-        with unused(db).transaction("IMMEDIATE"):
-            self._spoiled = False
-            yield
-
-    @contextmanager
-    def _savepoint(self, db: peewee.Database) -> Iterator[None]:
-        """Undo only what happens inside when it fails. Of one fixed name, so that its statements
-        stay prepared; the innermost is meant."""
-        self._check_alive()
-        rows(db, "SAVEPOINT nested")
-        try:
-            yield
-            rows(db, "RELEASE nested")
-        except BaseException:
-            if not (connection(db).getautocommit() or self._spoiled):
-                self._spoiled = True
-                rows(db, "ROLLBACK TO nested")
-                rows(db, "RELEASE nested")
-                self._spoiled = False
-            raise
-
-    def _check_alive(self) -> None:
-        """After a full disk or an I/O error SQLite may have rolled back everything by itself, or a
-        part may be left that could not be undone. Going on would commit halves, and acknowledge
-        what is gone."""
-        if self._spoiled or connection(self._writer).getautocommit():
-            raise Refused(Code.UNAVAILABLE)
-
-    def _reader(self) -> peewee.Database:
-        return self._connect(("query_only", 1), ("cache_size", -8 * 1024))
-
-    def _connect(self, *pragmas: tuple[str, str | int]) -> peewee.Database:
-        with translated_errors():
-            db: peewee.Database = APSWDatabase(
-                self._path, pragmas=pragmas, timeout=BUSY_TIMEOUT_S, thread_safe=False
-            )
-            db.connect()
-            return db
-
-    def _check_durability(self) -> None:
-        """Read back what was set: SQLite ignores a pragma it cannot honour, without a word."""
-        expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
-        for name, value in expected.items():
-            found = scalar(self._writer, f"PRAGMA {name}")
-            if found != value:
-                raise ConfigurationError(
-                    f"{self._path}: SQLite answers {name}={found!r} where {value!r} is needed to "
-                    "keep what is acknowledged. Is the file on a network or read-only drive?"
-                )
+        """Release the connections."""
 
 
-def unused(db: peewee.Database) -> peewee.Database:
-    """Make sure that no transaction is open: out of memory even a rollback fails, and what it left
-    behind would be in the way for ever."""
-    if not connection(db).getautocommit():
-        rows(db, "ROLLBACK")
-    return db
+def is_server(place: Path | str) -> bool:
+    return str(place).startswith(SERVERS)
 
 
-def connection(db: peewee.Database) -> Any:
-    """Return the driver's own connection, for statements that run many times."""
-    untyped: Any = db
-    return untyped.connection()
+def open_database(place: Path | str, *, making: bool = True, migrating: bool = False) -> Database:
+    """Open the database, and make its tables if it is empty and `making` allows that.
 
-
-def rows(db: peewee.Database, sql: str, *parameters: object) -> list[Row]:
-    """Run one statement, prepared once a connection, and return all its rows."""
-    return list(connection(db).execute(sql, parameters))
-
-
-def scalar(db: peewee.Database, sql: str, *parameters: object) -> Any:
-    """Return the first column of the first row, None where there is none."""
-    found = rows(db, sql, *parameters)
-    return found[0][0] if found else None
-
-
-def check_sqlite(version: str) -> None:
-    """Refuse an SQLite that can corrupt the file."""
-    if tuple(map(int, version.split("."))) < SQLITE_MIN:
-        raise ConfigurationError(
-            f"SQLite {version} can corrupt a database that several connections use; "
-            f"{'.'.join(map(str, SQLITE_MIN))} or newer is needed. Run: pip install -U apsw"
-        )
-
-
-def check_folder(path: Path) -> None:
-    """Say plainly what SQLite would only call "unable to open database file"."""
-    if not path.absolute().parent.is_dir():
-        raise ConfigurationError(f"The folder of {path} does not exist.")
-    if path.is_dir():
-        raise ConfigurationError(f"{path} is a folder; a database file is needed.")
-
-
-def check_writable(path: Path) -> None:
-    """Refuse a file that cannot be written or made, with the system's reason; makes nothing."""
-    check_folder(path)
+    Older tables of a file are brought to this version; those of a server only if `migrating`, since
+    other processes may be at work on them.
+    """
+    if not is_server(place):
+        if not making and is_missing(place):
+            raise ConfigurationError(f"There is no database {place}.")
+        return SqliteFile(place)
     try:
-        if not path.exists():
-            # Not under its own name: another process might open that before it is gone again.
-            with tempfile.TemporaryFile(dir=path.absolute().parent):
-                pass
-        # Asked, not opened: closing would drop locks that this process has on the file.
-        elif not os.access(path, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
-
-
-def migrate(db: peewee.Database) -> None:
-    """Bring the file to this version's tables, in the caller's transaction. Forward only."""
-    tables = [name for (name,) in rows(db, "SELECT name FROM sqlite_master WHERE type = 'table'")]
-    if not tables:
-        rows(db, "CREATE TABLE meta (schema_version INTEGER NOT NULL)")
-        rows(db, "INSERT INTO meta VALUES (0)")
-    elif "meta" not in tables or "logs" not in tables:
-        raise ConfigurationError("This database belongs to another program; choose another file.")
-    version = scalar(db, "SELECT schema_version FROM meta")
-    if version > len(MIGRATIONS):
+        from sharedlog_service.postgres import PostgresServer
+    except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"The database has schema version {version}, this service knows {len(MIGRATIONS)}: "
-            "it was written by a newer sharedlog. Upgrade this one."
-        )
-    for step in MIGRATIONS[version:]:
-        for statement in step:
-            rows(db, statement)
-    rows(db, "UPDATE meta SET schema_version = ?", len(MIGRATIONS))
+            f"PostgreSQL needs {error.name}. Run: pip install 'sharedlog[service,postgres]'"
+        ) from error
+    return PostgresServer(str(place), making=making, migrating=migrating)
 
 
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turn the driver's words for "not now" into ours, in one place."""
-    try:
-        yield
-    except (apsw.Error, peewee.PeeweeException) as error:
-        # Peewee wraps what it runs itself and keeps the driver's own error as `orig`.
-        driver = getattr(error, "orig", error)
-        if isinstance(driver, apsw.NotADBError):
-            raise ConfigurationError("This file is not an SQLite database.") from error
-        if isinstance(driver, TRANSIENT):
-            raise Refused(Code.UNAVAILABLE) from error
-        raise
+def is_missing(place: Path | str) -> bool:
+    """Whether this is a file that opening would make."""
+    return not is_server(place) and not Path(place).exists()
+
+
+def check_place(place: Path | str) -> None:
+    """Refuse a file that cannot be written or made; makes nothing."""
+    if not is_server(place):
+        check_writable(Path(place))
+
+
+def shown(place: Path | str) -> str:
+    """The database as it may be shown: without a password."""
+    if not is_server(place):
+        return str(Path(place).absolute())
+    scheme, _, rest = str(place).partition("://")
+    authority, slash, path = rest.partition("/")
+    account, at, host = authority.rpartition("@")
+    return f"{scheme}://{account.partition(':')[0]}{at}{host}{slash}{path}"

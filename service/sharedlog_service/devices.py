@@ -13,12 +13,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-import peewee
-
 from sharedlog_service.beginnings import KIND, Beginnings
-from sharedlog_service.database import connection, rows, scalar
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.paging import Stretch
+from sharedlog_service.session import Session
 from sharedlog_service.tables import DeviceRow
 
 LABEL_CHARS_MAX = 200
@@ -46,9 +44,9 @@ class DeviceState(NamedTuple):
             raise Refused(Code.LINEAGE_CHANGED)
 
 
-def working_device(db: peewee.Database, log: int, device_id: str) -> DeviceState:
+def working_device(db: Session, log: int, device_id: str) -> DeviceState:
     sql = "SELECT no, cursor, last_seen, lineage, revoked_at FROM devices WHERE id = ? AND log = ?"
-    for *state, revoked_at in rows(db, sql, device_id, log):
+    for *state, revoked_at in db.rows(sql, device_id, log):
         if revoked_at is not None:
             raise Refused(Code.DEVICE_REVOKED)
         return DeviceState(*state)
@@ -56,25 +54,25 @@ def working_device(db: peewee.Database, log: int, device_id: str) -> DeviceState
 
 
 def registered_before(
-    db: peewee.Database, log: int, device_id: str | None, request_id: str | None
+    db: Session, log: int, device_id: str | None, request_id: str | None
 ) -> str | None:
     """Return the id of the device that a repeated registration means, None if it is a first one."""
     if device_id is None:
         sql = "SELECT id FROM devices WHERE log = ? AND request_id = ?"
-        known: str | None = scalar(db, sql, log, request_id)
+        known: str | None = db.scalar(sql, log, request_id)
         return known
     if not DEVICE_ID.fullmatch(device_id):
         raise Refused(
             Code.INVALID_ARGUMENT,
             "deviceId has 1 to 200 letters, digits, dots, dashes and underscores.",
         )
-    if not rows(db, "SELECT 1 FROM devices WHERE id = ?", device_id):
+    if not db.rows("SELECT 1 FROM devices WHERE id = ?", device_id):
         return None
     working_device(db, log, device_id)  # not a revoked one, and not another log's
     return device_id
 
 
-def register(db: peewee.Database, **columns: object) -> str:
+def register(db: Session, **columns: object) -> str:
     DeviceRow.insert(**columns).execute(db)
     return str(columns["id"])
 
@@ -88,10 +86,7 @@ def check_labels(*texts: str | None) -> None:
             )
 
 
-def read_own(db: peewee.Database, device: int, created_from: int, stretch: Stretch) -> None:
+def read_own(db: Session, device: int, created_from: int, stretch: Stretch) -> None:
     """Fill the stretch with what this device wrote since then, in the order of its timestamps."""
-    cursor = connection(db).execute(OWN, (device, created_from))
-    try:
-        stretch.fill(Beginnings(db).whole(cursor))
-    finally:
-        cursor.close(True)
+    with db.stream(OWN, device, created_from) as found:
+        stretch.fill(Beginnings(db).whole(found))

@@ -120,6 +120,8 @@ def read_change(data: str | bytes) -> Change | None:
         return None
     if type(collection) is not str or not 0 < len(collection) <= COLLECTION_CHARS_MAX:
         return None
+    if "\0" in collection:  # PostgreSQL stores none in a text
+        return None
     return (operation, collection, pk) if type(pk) is str or is_key(pk) else None
 
 

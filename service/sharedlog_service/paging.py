@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import orjson
-import peewee
 
 from sharedlog_service.beginnings import KIND, Beginnings
-from sharedlog_service.database import Row, connection, rows, scalar
 from sharedlog_service.entries import key
 from sharedlog_service.errors import Code, Refused
+from sharedlog_service.session import Row, Session
 from sharedlog_service.settings import Limits
 
 OTHERS = f"""
@@ -27,7 +26,7 @@ NOBODY = 0
 # Sealed entries may belong to any collection, so nobody can be spared them.
 AMONG = """
     AND (collection IS NULL OR collection IN (
-        SELECT id FROM collections WHERE log = ? AND name IN (SELECT value FROM json_each(?))))
+        SELECT id FROM collections WHERE log = ? AND name IN {texts}))
 """
 
 
@@ -63,7 +62,7 @@ class Stretch:
 
 
 def read_others(
-    db: peewee.Database,
+    db: Session,
     log: int,
     device: int,
     after: int,
@@ -75,28 +74,25 @@ def read_others(
     sql = OTHERS
     parameters: list[object] = [key(log, after), key(log, head), device]
     if collections is not None:
-        sql += AMONG
+        sql += AMONG.format(texts=db.texts)
         parameters += [log, orjson.dumps(list(collections)).decode()]
-    cursor = connection(db).execute(sql + "ORDER BY id", parameters)
-    try:
-        stretch.fill(Beginnings(db).whole(cursor))
-    finally:
-        cursor.close(True)
+    with db.stream(sql + "ORDER BY id", *parameters) as found:
+        stretch.fill(Beginnings(db).whole(found))
 
 
-def device_ids(db: peewee.Database, found: Iterable[Row]) -> dict[int, str]:
+def device_ids(db: Session, found: Iterable[Row]) -> dict[int, str]:
     """Name the devices of some rows, in the order of their numbers."""
     numbers = orjson.dumps(list({row[1] for row in found})).decode()
-    sql = "SELECT no, id FROM devices WHERE no IN (SELECT value FROM json_each(?)) ORDER BY no"
-    return dict(rows(db, sql, numbers))
+    sql = f"SELECT no, id FROM devices WHERE no IN {db.numbers} ORDER BY no"
+    return dict(db.rows(sql, numbers))
 
 
-def seq_before(db: peewee.Database, log: int, head: int, shared_until: float) -> int:
+def seq_before(db: Session, log: int, head: int, shared_until: float) -> int:
     """Return the last seq whose `shared_on <= shared_until`: it never decreases along a log."""
     low, high = 0, head
     while low < high:
         middle = (low + high + 1) // 2
-        shared_on = scalar(db, "SELECT shared_on FROM entries WHERE id = ?", key(log, middle))
+        shared_on = db.scalar("SELECT shared_on FROM entries WHERE id = ?", key(log, middle))
         if shared_on <= shared_until:
             low = middle
         else:

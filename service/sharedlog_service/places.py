@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import peewee
-
-from sharedlog_service.database import rows
 from sharedlog_service.entries import Cursor, check_of, key
 from sharedlog_service.errors import Code, Refused
+from sharedlog_service.session import Session
 
 
 class LogState(NamedTuple):
@@ -34,22 +32,24 @@ class LogState(NamedTuple):
             raise Refused(Code.CURSOR_AHEAD, epoch=self.epoch, head=str(head))
         return cursor.seq
 
-    def checked_seq(self, db: peewee.Database, cursor: Cursor | None) -> int:
+    def checked_seq(self, db: Session, cursor: Cursor | None) -> int:
         """The same, after making sure that what was there is there still."""
         seq = self.seq(cursor)
         if cursor is not None and cursor.check and cursor != self.cursor(db, seq):
             raise Refused(Code.EPOCH_CHANGED, epoch=self.epoch)
         return seq
 
-    def cursor(self, db: peewee.Database, seq: int) -> Cursor:
+    def cursor(self, db: Session, seq: int) -> Cursor:
         sql = "SELECT device, created_on, shared_on FROM entries WHERE id = ?"
-        for found in rows(db, sql, key(self.id, seq)):
+        for found in db.rows(sql, key(self.id, seq)):
             return Cursor(self.epoch, seq, check_of(*found))
         return Cursor(self.epoch, seq)
 
 
-def log_of(db: peewee.Database, user: str) -> LogState:
+def log_of(db: Session, user: str, *, writing: bool = False) -> LogState:
+    """Return a user's log. Who is `writing` has it for himself until the end of the transaction:
+    numbers are given, and identities looked for, by one at a time."""
     sql = 'SELECT id, epoch, head, bytes, shared_on FROM logs WHERE "user" = ?'
-    for row in rows(db, sql, user):
+    for row in db.rows(sql + db.locking if writing else sql, user):
         return LogState(*row)
     raise Refused(Code.USER_UNKNOWN)

@@ -12,7 +12,7 @@ import uvicorn
 
 from sharedlog_service.app import create_app
 from sharedlog_service.auth import check_user_name, issue_token
-from sharedlog_service.database import check_writable
+from sharedlog_service.database import check_place, shown
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.graphiql import ready_address
 from sharedlog_service.settings import Settings
@@ -57,7 +57,7 @@ class Announcement:
     def for_people(self) -> str:
         lines = [
             f"sharedlog answers at {self.url}",
-            f"  database  {self.settings.db.absolute()}",
+            f"  database  {shown(self.settings.db)}",
         ]
         another = f"another: {token_command(self.settings, 'NAME')}"
         if self.token is not None:
@@ -91,7 +91,7 @@ def serve(
     warn: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Serve until stopped; `announce` is called once requests are answered."""
-    check_writable(settings.db)
+    check_place(settings.db)
     # Before the first token: one that nobody gets to see must not be made.
     with listen(settings.host, port) as listener:
         token = prepare(settings, user, warn=warn)

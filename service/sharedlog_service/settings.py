@@ -45,7 +45,9 @@ class Limits:
 class Settings:
     """Everything `create_app` needs; the clock and the ids are parts of it, so tests own them."""
 
-    db: Path = Path("sharedlog.db")
+    db: Path | str = Path("sharedlog.db")
+    """A file, or the address of a PostgreSQL database."""
+
     host: str = "127.0.0.1"
     no_auth: bool = False
     readers: int = 4

@@ -1,4 +1,4 @@
-"""The store: everything the service knows, in one SQLite file. The only one who queries it.
+"""The store: everything the service knows, in one database. The only one who queries it.
 
 Synchronous, without threads and without a clock of its own: whoever uses it decides where it runs
 and what time it is. Methods that change something are whole or absent and durable on return;
@@ -17,7 +17,7 @@ import peewee
 
 from sharedlog_service.appending import Batch
 from sharedlog_service.browsing import collection_stats, find_entries
-from sharedlog_service.database import Database, Row, rows, scalar
+from sharedlog_service.database import Database, open_database
 from sharedlog_service.devices import (
     DeviceState,
     check_labels,
@@ -41,6 +41,7 @@ from sharedlog_service.entries import (
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.paging import NOBODY, Stretch, device_ids, read_others, seq_before
 from sharedlog_service.places import LogState, log_of
+from sharedlog_service.session import Row, Session
 from sharedlog_service.settings import Clock, IdSource, Limits, random_id, system_clock
 from sharedlog_service.tables import DeviceRow, Log, Token, User
 
@@ -60,14 +61,22 @@ class Store:
     @classmethod
     def open(
         cls,
-        path: Path | str,
+        place: Path | str,
         *,
         now: Clock = system_clock,
         new_id: IdSource = random_id,
         limits: Limits | None = None,
+        making: bool = True,
+        migrating: bool = False,
     ) -> Store:
-        """Open the file, make or migrate its tables, and check that it is durable."""
-        return cls(Database(path), now=now, new_id=new_id, limits=limits or Limits())
+        """Open a file, or a server's database by its address; see `open_database`."""
+        database = open_database(place, making=making, migrating=migrating)
+        return cls(database, now=now, new_id=new_id, limits=limits or Limits())
+
+    @property
+    def writers(self) -> int:
+        """How many threads can write at a time."""
+        return self._database.writers
 
     def close(self) -> None:
         self._database.close()
@@ -84,16 +93,16 @@ class Store:
     def check(self) -> None:
         """Raise unless the database answers."""
         with self._database.snapshot() as db:
-            scalar(db, "SELECT schema_version FROM meta")
+            db.scalar("SELECT schema_version FROM meta")
 
     # Users and tokens
 
     def create_user(self, user: str) -> bool:
         """Make a user with an empty log. Returns False if there was one already."""
         with self._database.transaction() as db:
-            if User.select().where(User.id == user).first(db):
+            sql = "INSERT INTO users VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING id"
+            if not db.rows(sql, user, self._now()):
                 return False
-            User.insert(id=user, created_at=self._now()).execute(db)
             Log.insert(user=user, epoch=self._new_id()).execute(db)
             return True
 
@@ -105,7 +114,7 @@ class Store:
         """Begin a new life of a log, as after restoring a backup: every device offers all of its
         own entries again, so that whatever the backup lacked comes back."""
         with self._database.transaction() as db:
-            log, epoch = log_of(db, user), self._new_id()
+            log, epoch = log_of(db, user, writing=True), self._new_id()
             Log.update(epoch=epoch).where(Log.id == log.id).execute(db)
             return epoch
 
@@ -125,7 +134,7 @@ class Store:
         """Return whose token this is, None if it is nobody's or revoked."""
         with self._database.snapshot() as db:
             sql = 'SELECT "user" FROM tokens WHERE hash = ? AND revoked_at IS NULL'
-            found: str | None = scalar(db, sql, digest)
+            found: str | None = db.scalar(sql, digest)
             return found
 
     def tokens(self) -> list[Token]:
@@ -157,7 +166,7 @@ class Store:
         """
         check_labels(name, request_id)
         with self._database.transaction() as db:
-            log = log_of(db, user)
+            log = log_of(db, user, writing=True)
             if known := registered_before(db, log.id, device_id, request_id):
                 return known
             until = None if shared_until is None else whole_ms(shared_until)
@@ -185,7 +194,7 @@ class Store:
     def revoke_device(self, user: str, device_id: str) -> Device:
         """Lock a device out. What it wrote stays."""
         with self._database.transaction() as db:
-            log = log_of(db, user)
+            log = log_of(db, user, writing=True)
             this = (DeviceRow.log == log.id) & (DeviceRow.id == device_id)
             alive = this & DeviceRow.revoked_at.is_null()
             DeviceRow.update(revoked_at=self._now()).where(alive).execute(db)
@@ -196,7 +205,7 @@ class Store:
     def mark_seen(self, user: str, device_id: str, cursor: Cursor | None) -> Device:
         """Note that the device durably has everything up to the cursor. Never moves backwards."""
         with self._database.transaction() as db:
-            log = log_of(db, user)
+            log = log_of(db, user, writing=True)
             device = working_device(db, log.id, device_id)
             self._touch(db, device, log.checked_seq(db, cursor), None)
             return next(self._devices(db, log, DeviceRow.id == device_id))
@@ -216,7 +225,7 @@ class Store:
         """Append a batch, exactly once. `after` is what the device durably has; `device_now` the
         time it believes it is; `lineage` what the last write as this device was answered."""
         with self._database.transaction() as db:
-            log = log_of(db, user)
+            log = log_of(db, user, writing=True)
             device = working_device(db, log.id, device_id)
             seen, now = log.checked_seq(db, after), self._now()
             device.check(lineage)
@@ -233,7 +242,7 @@ class Store:
             if done.written:
                 # The numbers given become the log's only here, in the same commit as the entries.
                 sql = "UPDATE logs SET head = ?, bytes = bytes + ?, shared_on = ? WHERE id = ?"
-                rows(db, sql, head, done.bytes, shared_on, log.id)
+                db.rows(sql, head, done.bytes, shared_on, log.id)
             end = log.cursor(db, head)
         place = end if reached == head else Cursor(log.epoch, reached)
         return Receipt(entries, done.duplicates, done.rejections, end, place, now, renewed)
@@ -309,7 +318,7 @@ class Store:
         with self._database.snapshot() as db:
             log = log_of(db, user)
             count = DeviceRow.select().where(DeviceRow.log == log.id).count(db)
-            first = scalar(db, "SELECT shared_on FROM entries WHERE id = ?", key(log.id, 1))
+            first = db.scalar("SELECT shared_on FROM entries WHERE id = ?", key(log.id, 1))
             last = log.shared_on if log.head else None
             collections = collection_stats(db, log.id)
             head = log.cursor(db, log.head)
@@ -318,7 +327,7 @@ class Store:
     # Parts
 
     def _devices(
-        self, db: peewee.Database, log: LogState, *conditions: peewee.Expression
+        self, db: Session, log: LogState, *conditions: peewee.Expression
     ) -> Iterator[Device]:
         query = DeviceRow.select().where(DeviceRow.log == log.id, *conditions)
         for row in query.order_by(DeviceRow.no).execute(db):
@@ -335,27 +344,27 @@ class Store:
 
     def _touch(
         self,
-        db: peewee.Database,
+        db: Session,
         device: DeviceState,
         seen: int,
         skew: int | None,
         lineage: str | None = None,
     ) -> None:
         sql = """
-            UPDATE devices SET cursor = max(cursor, ?), last_seen = ?,
+            UPDATE devices SET cursor = CASE WHEN cursor < ? THEN ? ELSE cursor END, last_seen = ?,
                 clock_skew = coalesce(?, clock_skew), lineage = coalesce(?, lineage) WHERE no = ?
         """
-        rows(db, sql, seen, self._now(), skew, lineage, device.no)
+        db.rows(sql, seen, seen, self._now(), skew, lineage, device.no)
 
     def _mark(
-        self, db: peewee.Database, log: LogState, device: DeviceState, seen: int, has_more: bool
+        self, db: Session, log: LogState, device: DeviceState, seen: int, has_more: bool
     ) -> Cursor | None:
         """Where the device is, if that is worth a commit: not with each page of a long series."""
         stale = self._now() - (device.last_seen or 0) > SEEN_EVERY_MS
         return log.cursor(db, seen) if stale or (seen > device.cursor and not has_more) else None
 
     def _page(
-        self, db: peewee.Database, log: LogState, found: Sequence[Row], end: int, has_more: bool
+        self, db: Session, log: LogState, found: Sequence[Row], end: int, has_more: bool
     ) -> Page:
         return Page(
             rows=found,

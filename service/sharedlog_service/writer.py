@@ -1,7 +1,8 @@
 """Where the store's work runs: inline in the caller's thread, or in threads beside an event loop.
 
-Both faces are the same three methods, so the resolvers know of neither. `Workers` has one writing
-thread, whose queue makes concurrent requests share a commit, and a few reading ones.
+Both faces are the same three methods, so the resolvers know of neither. `Workers` has as many
+writing threads as can write at a time, and a few reading ones; a single one's queue makes
+concurrent requests share a commit.
 """
 
 from __future__ import annotations
@@ -103,18 +104,26 @@ class Workers:
         self._store = store
         self._limiter = anyio.CapacityLimiter(readers)
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        self._thread = Thread(target=self._run, name="sharedlog-writer", daemon=True)
+        # Several would not be faster where only one can write, and there they share a commit.
+        # Where they can, each has its own: they must not wait for each other's locks.
+        self._share = SHARED_COMMIT_MAX if store.writers == 1 else 1
+        self._threads = [
+            Thread(target=self._run, name=f"sharedlog-writer-{number}", daemon=True)
+            for number in range(store.writers)
+        ]
         self._closed = False
         self.commits = 0
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """Finish what is queued, then stop."""
         self._closed = True
         self._queue.put(None)
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     async def read(self, work: Work[T]) -> T:
         return await anyio.to_thread.run_sync(work, self._store, limiter=self._limiter)
@@ -144,17 +153,18 @@ class Workers:
         jobs: list[Job] = []
         while job is not None:
             jobs.append(job)
-            if len(jobs) == SHARED_COMMIT_MAX:
+            if len(jobs) == self._share:
                 return jobs
             try:
                 job = self._queue.get_nowait()
             except Empty:
                 return jobs
-        if jobs:
-            self._queue.put(None)
+        self._queue.put(None)  # for the other threads, and for this one's next turn
         return jobs
 
     def _commit(self, jobs: list[Job]) -> list[Outcome]:
+        if self._share == 1:
+            return [self._attempt(job) for job in jobs]
         try:
             with self._store.transaction():
                 outcomes = [self._attempt(job) for job in jobs]
@@ -164,7 +174,7 @@ class Workers:
         return outcomes
 
     def _attempt(self, job: Job) -> Outcome:
-        """Run one job in a savepoint: when it fails, it is rolled back alone."""
+        """Run one job in a transaction or savepoint of its own: when it fails, it fails alone."""
         try:
             with self._store.transaction():
                 return Outcome(job, job.work(self._store))

@@ -68,7 +68,9 @@ CLIENT_LAYERS = (
 
 SERVICE_LAYERS = (
     {"errors"},
-    {"settings", "entries", "tables"},
+    {"settings", "entries", "session"},
+    {"tables"},
+    {"sqlite", "postgres"},
     {"database"},
     {"beginnings"},
     {"appending", "paging"},
@@ -106,7 +108,10 @@ PURE = {
     "restating",
 }
 STORE_SIDE = {
+    "session",
     "tables",
+    "sqlite",
+    "postgres",
     "database",
     "beginnings",
     "appending",

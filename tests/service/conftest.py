@@ -13,6 +13,14 @@ from sharedlog_service.app import create_app
 from sharedlog_service.auth import issue_token
 from sharedlog_service.settings import Limits, Settings
 from sharedlog_service.store import Store
+from tests.service.engines import (
+    Engine,
+    Postgres,
+    Sqlite,
+    drop_schema,
+    new_schema,
+    unreachable,
+)
 from tests.service.support import Asker, Ids, ManualClock
 
 OpenStore = Callable[..., Store]
@@ -23,23 +31,42 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["sqlite"])
-def open_store(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
-) -> Iterator[OpenStore]:
-    """Opens the same database each time it is called. The contract tests know no other way to a
-    store, so a second engine is a second parameter here."""
-    opened: list[Store] = []
+@pytest.fixture(scope="session")
+def schema() -> Iterator[str]:
+    if reason := unreachable():
+        pytest.skip(reason)
+    found = new_schema()
+    yield found
+    drop_schema(found)
+
+
+@pytest.fixture
+def postgres(schema: str) -> Iterator[Postgres]:
+    found = Postgres(schema)
+    yield found
+    found.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    if request.param == "sqlite":
+        return Sqlite(tmp_path)
+    found: Postgres = request.getfixturevalue("postgres")
+    return found
+
+
+@pytest.fixture
+def open_store(engine: Engine, clock: ManualClock) -> Iterator[OpenStore]:
+    """Opens the same database each time it is called."""
+    stores: list[Store] = []
     ids = Ids()
 
     def opening(limits: Limits | None = None) -> Store:
-        assert request.param == "sqlite"
-        path = tmp_path / "log.db"
-        opened.append(Store.open(path, now=clock, new_id=ids, limits=limits))
-        return opened[-1]
+        stores.append(Store.open(engine.place, now=clock, new_id=ids, limits=limits))
+        return stores[-1]
 
     yield opening
-    for store in opened:
+    for store in stores:
         store.close()
 
 

@@ -6,7 +6,6 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from sharedlog_service.database import scalar
 from sharedlog_service.entries import NewEntry
 from sharedlog_service.store import Store
 from tests.service.support import NOON, flat, read_all, texts
@@ -17,7 +16,7 @@ REST = ',"field":null,"value":{"text":"x"}}'
 
 def kept(store: Store) -> str:
     with store._database.snapshot() as db:
-        text: str = scalar(db, "SELECT data FROM entries ORDER BY id DESC LIMIT 1")
+        text: str = db.scalar("SELECT data FROM entries ORDER BY id DESC LIMIT 1")
         return text
 
 

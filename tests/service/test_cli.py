@@ -14,10 +14,10 @@ import pytest
 
 from sharedlog_service.auth import token_digest
 from sharedlog_service.cli import _write_private, add_commands
-from sharedlog_service.database import check_writable
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.serving import Announcement, bracketed, listen, prepare
 from sharedlog_service.settings import Settings
+from sharedlog_service.sqlite import check_writable
 from sharedlog_service.store import Store
 
 ROOT = Path(__file__).parents[2]

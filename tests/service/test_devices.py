@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import Limits
 from sharedlog_service.store import Store
 from tests.service.conftest import OpenStore
+from tests.service.engines import Engine
 from tests.service.support import (
     CREATE_DEVICE,
     NOON,
@@ -128,33 +127,27 @@ def test_nobody_takes_a_revoked_id_or_one_of_another_log(store: Store) -> None:
 # Logs that lost their end
 
 
-def copy(source: Path, target: Path) -> None:
-    for suffix in ("-wal", "-shm"):
-        target.with_name(target.name + suffix).unlink(missing_ok=True)
-    shutil.copyfile(source, target)
-
-
 @pytest.fixture
-def restored(open_store: OpenStore, tmp_path: Path) -> Callable[[Store], Store]:
+def restored(open_store: OpenStore, engine: Engine) -> Callable[[Store], Store]:
     """Puts the backup of the store's first day in its place."""
 
     def restoring(store: Store) -> Store:
         store.close()
-        copy(tmp_path / "backup.db", tmp_path / "log.db")
+        engine.restore()
         return open_store()
 
     return restoring
 
 
-def back_up(store: Store, folder: Path, open_store: OpenStore) -> Store:
+def back_up(store: Store, engine: Engine, open_store: OpenStore) -> Store:
     store.close()
-    copy(folder / "log.db", folder / "backup.db")
+    engine.back_up()
     return open_store()
 
 
 def test_a_cursor_past_the_backup_is_noticed_although_the_log_has_grown_again(
     store: Store,
-    tmp_path: Path,
+    engine: Engine,
     open_store: OpenStore,
     restored: Callable[[Store], Store],
     clock: ManualClock,
@@ -162,7 +155,7 @@ def test_a_cursor_past_the_backup_is_noticed_although_the_log_has_grown_again(
     writer, reader = store.create_device("ada"), store.create_device("ada")
     store.write("ada", writer, entries(2))
     before = store.read("ada", reader, None).cursor
-    store = back_up(store, tmp_path, open_store)
+    store = back_up(store, engine, open_store)
     store.write("ada", writer, entries(2, start=NOON + 10))
     after = store.read("ada", reader, before).cursor
     store = restored(store)
@@ -182,11 +175,11 @@ def test_a_cursor_past_the_backup_is_noticed_although_the_log_has_grown_again(
 
 
 def test_what_the_backup_lacks_of_a_device_is_noticed_by_its_lineage(
-    store: Store, tmp_path: Path, open_store: OpenStore, restored: Callable[[Store], Store]
+    store: Store, engine: Engine, open_store: OpenStore, restored: Callable[[Store], Store]
 ) -> None:
     device = store.create_device("ada")
     first = store.write("ada", device, entries(1), lineage="")
-    store = back_up(store, tmp_path, open_store)
+    store = back_up(store, engine, open_store)
     second = store.write("ada", device, entries(1, start=NOON + 9), lineage=first.lineage)
     store = restored(store)
     read = store.read_own("ada", device, 0, limit=9, byte_limit=999)

@@ -11,11 +11,17 @@ from pathlib import Path
 import apsw
 import pytest
 
-from sharedlog_service.database import rows
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.store import Store
 from sharedlog_service.writer import Inline, Workers
+from tests.service.engines import Engine, Sqlite
 from tests.service.support import NOON, entries, flat, read_all
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """One writer, whose commits are shared: `test_postgres` has the other case."""
+    return Sqlite(tmp_path)
 
 
 @pytest.fixture
@@ -113,7 +119,7 @@ def test_a_request_that_fails_is_undone_alone(store: Store, writer: str) -> None
 def test_when_the_commit_fails_nobody_is_told_that_it_worked(store: Store, writer: str) -> None:
     def lose_everything(store: Store) -> int:
         with store._database.transaction() as db:
-            rows(db, "ROLLBACK")
+            db.rows("ROLLBACK")
         return 1
 
     async def test() -> None:
@@ -160,7 +166,7 @@ def test_the_event_loop_goes_on_while_the_database_works(store: Store) -> None:
             thread = await workers.read(lambda store: threading.current_thread())
             assert thread is not threading.main_thread()
             thread = await workers.write(lambda store: threading.current_thread())
-            assert thread.name == "sharedlog-writer"
+            assert thread.name == "sharedlog-writer-0"
 
     run(test)
 

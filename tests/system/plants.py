@@ -29,7 +29,6 @@ from sharedlog.versions import Versions
 from sharedlog_service import paging, places, store
 from sharedlog_service.appending import Appended
 from sharedlog_service.beginnings import Beginnings
-from sharedlog_service.database import connection, rows
 from sharedlog_service.devices import DeviceState
 from sharedlog_service.entries import key
 from sharedlog_service.paging import Stretch
@@ -142,8 +141,8 @@ def unordered_pages(patch: Patch) -> None:
         db: Any, log: int, device: int, after: int, head: int, stretch: Stretch, collections: Any
     ) -> None:
         span = [key(log, after), key(log, head), device]
-        cursor = connection(db).execute(paging.OTHERS + "ORDER BY device, created_on", span)
-        stretch.fill(Beginnings(db).whole(cursor))
+        with db.stream(paging.OTHERS + "ORDER BY device, created_on", *span) as found:
+            stretch.fill(Beginnings(db).whole(found))
 
     patch.setattr(store, "read_others", read_others)
 
@@ -453,7 +452,7 @@ def acknowledged_too_early(patch: Patch) -> None:
         receipt = original(self, *args, **options)
         if receipt.accepted > 3:
             with self._database.transaction() as db:
-                rows(db, "DELETE FROM entries WHERE id = (SELECT max(id) FROM entries)")
+                db.rows("DELETE FROM entries WHERE id = (SELECT max(id) FROM entries)")
         return receipt
 
     wrap(patch, Store, "write", around)

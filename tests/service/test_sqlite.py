@@ -11,20 +11,21 @@ import apsw
 import pytest
 
 from sharedlog_service.appending import IDENTITIES
-from sharedlog_service.database import Database, check_sqlite, connection, rows, scalar
+from sharedlog_service.beginnings import KIND
 from sharedlog_service.errors import Code, ConfigurationError, Refused
 from sharedlog_service.paging import OTHERS
+from sharedlog_service.sqlite import SqliteFile, SqliteSession, check_sqlite
 from sharedlog_service.store import Store
-from sharedlog_service.tables import MIGRATIONS, MODELS
+from sharedlog_service.tables import MODELS, SQLITE_STEPS
 from tests.service.support import entries
 
 
 @pytest.mark.parametrize(("pragma", "value"), [("journal_mode", "wal"), ("synchronous", 2)])
 def test_the_writing_connection_is_durable(tmp_path: Path, pragma: str, value: object) -> None:
-    database = Database(tmp_path / "log.db")
+    database = SqliteFile(tmp_path / "log.db")
     with database.transaction() as db:
-        assert scalar(db, f"PRAGMA {pragma}") == value
-        assert scalar(db, "PRAGMA foreign_keys") == 1
+        assert db.scalar(f"PRAGMA {pragma}") == value
+        assert db.scalar("PRAGMA foreign_keys") == 1
     database.close()
 
 
@@ -34,13 +35,13 @@ def test_a_setting_that_sqlite_did_not_take_is_noticed(
     """SQLite ignores a pragma it cannot honour: an in-memory database has no write-ahead log."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match="journal_mode"):
-        Database(":memory:")
+        SqliteFile(":memory:")
 
 
 def test_a_reading_connection_cannot_write(tmp_path: Path) -> None:
-    database = Database(tmp_path / "log.db")
+    database = SqliteFile(tmp_path / "log.db")
     with pytest.raises(Refused) as caught, database.snapshot() as db:
-        rows(db, "UPDATE meta SET schema_version = 99")
+        db.rows("UPDATE meta SET schema_version = 99")
     assert caught.value.code is Code.UNAVAILABLE
     database.close()
 
@@ -55,7 +56,7 @@ def test_an_sqlite_with_the_wal_bug_is_refused() -> None:
 
 def test_a_transaction_takes_the_write_lock_at_once(tmp_path: Path) -> None:
     """Begun deferred, it would only fail later, after reading, and no timeout would help."""
-    database = Database(tmp_path / "log.db")
+    database = SqliteFile(tmp_path / "log.db")
     other = apsw.Connection(str(tmp_path / "log.db"))
     with database.transaction(), pytest.raises(apsw.BusyError):
         other.execute("BEGIN IMMEDIATE")
@@ -65,19 +66,19 @@ def test_a_transaction_takes_the_write_lock_at_once(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_stays_as_it_was(tmp_path: Path) -> None:
-    database = Database(tmp_path / "log.db")
+    database = SqliteFile(tmp_path / "log.db")
     with database.snapshot() as reader:
-        before = scalar(reader, "SELECT count(*) FROM users")
+        before = reader.scalar("SELECT count(*) FROM users")
         with database.transaction() as db:
-            rows(db, "INSERT INTO users VALUES ('ada', 1)")
-        assert scalar(reader, "SELECT count(*) FROM users") == before == 0
+            db.rows("INSERT INTO users VALUES ('ada', 1)")
+        assert reader.scalar("SELECT count(*) FROM users") == before == 0
     with database.snapshot() as reader:
-        assert scalar(reader, "SELECT count(*) FROM users") == 1
+        assert reader.scalar("SELECT count(*) FROM users") == 1
     database.close()
 
 
 def test_connections_are_used_again(tmp_path: Path) -> None:
-    database = Database(tmp_path / "log.db")
+    database = SqliteFile(tmp_path / "log.db")
     with database.snapshot() as first:
         pass
     with database.snapshot() as second:
@@ -92,18 +93,18 @@ def test_a_transaction_that_sqlite_rolled_back_by_itself_is_not_acknowledged(
 ) -> None:
     """As after a full disk: nothing that follows may be committed alone, nor all of it told as
     done."""
-    database = Database(tmp_path / "log.db")
+    database = SqliteFile(tmp_path / "log.db")
     with pytest.raises(Refused) as caught, database.transaction() as db:
-        rows(db, "INSERT INTO users VALUES ('ada', 1)")
-        rows(db, "ROLLBACK")
+        db.rows("INSERT INTO users VALUES ('ada', 1)")
+        db.rows("ROLLBACK")
     assert caught.value.code is Code.UNAVAILABLE
     with pytest.raises(Refused), database.transaction() as db:
-        rows(db, "INSERT INTO users VALUES ('ada', 1)")
-        rows(db, "ROLLBACK")
+        db.rows("INSERT INTO users VALUES ('ada', 1)")
+        db.rows("ROLLBACK")
         with database.transaction():
-            rows(db, "INSERT INTO users VALUES ('bob', 1)")
+            db.rows("INSERT INTO users VALUES ('bob', 1)")
     with database.snapshot() as reader:
-        assert scalar(reader, "SELECT count(*) FROM users") == 0
+        assert reader.scalar("SELECT count(*) FROM users") == 0
     database.close()
 
 
@@ -112,15 +113,15 @@ def test_a_full_disk_is_told_as_unavailable_and_heals(tmp_path: Path) -> None:
     store.create_user("ada")
     device = store.create_device("ada")
     with store._database.transaction() as db:
-        pages = scalar(db, "PRAGMA page_count")
-        rows(db, f"PRAGMA max_page_count = {pages + 2}")
+        pages = db.scalar("PRAGMA page_count")
+        db.rows(f"PRAGMA max_page_count = {pages + 2}")
     batch = [[1024 + n, 0, "x" * 4000] for n in range(100)]
     with pytest.raises(Refused) as caught:
         store.write("ada", device, batch)
     assert caught.value.code is Code.UNAVAILABLE
     assert store.stats("ada").head.seq == 0
     with store._database.transaction() as db:
-        rows(db, "PRAGMA max_page_count = 1000000")
+        db.rows("PRAGMA max_page_count = 1000000")
     assert store.write("ada", device, batch).accepted == 100
     store.close()
 
@@ -138,50 +139,50 @@ def no_more_memory() -> None:
     apsw.hard_heap_limit(apsw.memory_used())
 
 
-def users(database: Database) -> list[str]:
+def users(database: SqliteFile) -> list[str]:
     with database.snapshot() as db:
-        return [user for (user,) in rows(db, "SELECT id FROM users")]
+        return [user for (user,) in db.rows("SELECT id FROM users")]
 
 
 def test_a_transaction_that_could_not_even_be_rolled_back_is_in_nobodys_way(
     tmp_path: Path,
 ) -> None:
     """Without memory a ROLLBACK fails, too, and the transaction stays open."""
-    database = Database(tmp_path / "log.db")
+    database = SqliteFile(tmp_path / "log.db")
     with pytest.raises(Refused), heap_limit_lifted(), database.transaction() as db:
-        rows(db, "INSERT INTO users VALUES ('ada', 1)")
+        db.rows("INSERT INTO users VALUES ('ada', 1)")
         no_more_memory()
         raise LookupError
     with database.transaction() as db:
-        rows(db, "INSERT INTO users VALUES ('bob', 1)")
+        db.rows("INSERT INTO users VALUES ('bob', 1)")
     assert users(database) == ["bob"]
     database.close()
 
 
 def test_a_snapshot_that_could_not_be_ended_is_in_nobodys_way(tmp_path: Path) -> None:
-    database = Database(tmp_path / "log.db")
+    database = SqliteFile(tmp_path / "log.db")
     with pytest.raises(apsw.ExecTraceAbort), database.snapshot() as db:
-        reader = connection(db)
+        reader = db.driver
         reader.exec_trace = lambda cursor, sql, bindings: "rollback" not in sql
         raise LookupError
     assert reader.in_transaction
     reader.exec_trace = None
     with database.transaction() as db:
-        rows(db, "INSERT INTO users VALUES ('ada', 1)")
+        db.rows("INSERT INTO users VALUES ('ada', 1)")
     assert users(database) == ["ada"]
     database.close()
 
 
 def test_a_part_that_could_not_be_undone_takes_the_whole_with_it(tmp_path: Path) -> None:
     """Else its first half would be committed with what others wrote."""
-    database = Database(tmp_path / "log.db")
+    database = SqliteFile(tmp_path / "log.db")
     with pytest.raises(Refused) as caught, database.transaction() as db:
-        rows(db, "INSERT INTO users VALUES ('bob', 1)")
+        db.rows("INSERT INTO users VALUES ('bob', 1)")
         with pytest.raises(Refused), heap_limit_lifted(), database.transaction():
-            rows(db, "INSERT INTO users VALUES ('ada', 1)")
+            db.rows("INSERT INTO users VALUES ('ada', 1)")
             no_more_memory()
             raise LookupError
-        rows(db, "INSERT INTO users VALUES ('cleo', 1)")
+        db.rows("INSERT INTO users VALUES ('cleo', 1)")
     assert caught.value.code is Code.UNAVAILABLE
     assert users(database) == []
     database.close()
@@ -203,11 +204,11 @@ def schema_of(path: Path) -> list[object]:
 
 
 def test_the_models_say_what_the_tables_are(tmp_path: Path) -> None:
-    database = Database(tmp_path / "log.db")
+    database = SqliteFile(tmp_path / "log.db")
     with database.snapshot() as db:
         for model in MODELS:
             table = model._meta.table_name
-            columns = rows(db, f"SELECT name FROM pragma_table_info('{table}') ORDER BY cid")
+            columns = db.rows(f"SELECT name FROM pragma_table_info('{table}') ORDER BY cid")
             assert [name for (name,) in columns] == [
                 f.column_name for f in model._meta.sorted_fields
             ]
@@ -215,27 +216,27 @@ def test_the_models_say_what_the_tables_are(tmp_path: Path) -> None:
 
 
 def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:
-    database = Database(tmp_path / "log.db")
+    database = SqliteFile(tmp_path / "log.db")
     with database.transaction() as db:
-        rows(db, "UPDATE meta SET schema_version = ?", len(MIGRATIONS) + 1)
+        db.rows("UPDATE meta SET schema_version = ?", len(SQLITE_STEPS) + 1)
     database.close()
     with pytest.raises(ConfigurationError, match="newer sharedlog"):
-        Database(tmp_path / "log.db")
+        SqliteFile(tmp_path / "log.db")
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Database(tmp_path / "log.db").close()
+    SqliteFile(tmp_path / "log.db").close()
     before = schema_of(tmp_path / "log.db")
-    broken = (*MIGRATIONS, ("CREATE TABLE half (id INTEGER)", "CREATE NONSENSE"))
-    monkeypatch.setattr("sharedlog_service.database.MIGRATIONS", broken)
+    broken = (*SQLITE_STEPS, ("CREATE TABLE half (id INTEGER)", "CREATE NONSENSE"))
+    monkeypatch.setattr("sharedlog_service.sqlite.SQLITE_STEPS", broken)
     with pytest.raises(apsw.SQLError):
-        Database(tmp_path / "log.db")
+        SqliteFile(tmp_path / "log.db")
     assert schema_of(tmp_path / "log.db") == before
-    whole = (*MIGRATIONS, ("CREATE TABLE whole (id INTEGER)",))
-    monkeypatch.setattr("sharedlog_service.database.MIGRATIONS", whole)
-    Database(tmp_path / "log.db").close()
+    whole = (*SQLITE_STEPS, ("CREATE TABLE whole (id INTEGER)",))
+    monkeypatch.setattr("sharedlog_service.sqlite.SQLITE_STEPS", whole)
+    SqliteFile(tmp_path / "log.db").close()
     assert len(schema_of(tmp_path / "log.db")) == len(before) + 1
 
 
@@ -245,18 +246,18 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     other.commit()
     other.close()
     with pytest.raises(ConfigurationError, match="another program"):
-        Database(tmp_path / "other.db")
+        SqliteFile(tmp_path / "other.db")
     assert len(schema_of(tmp_path / "other.db")) == 1
 
 
 def test_what_cannot_be_a_database_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("no database at all " * 100)
     with pytest.raises(ConfigurationError, match="not an SQLite database"):
-        Database(tmp_path / "text.db")
+        SqliteFile(tmp_path / "text.db")
     with pytest.raises(ConfigurationError, match="does not exist"):
-        Database(tmp_path / "nowhere" / "log.db")
+        SqliteFile(tmp_path / "nowhere" / "log.db")
     with pytest.raises(ConfigurationError, match="is a folder"):
-        Database(tmp_path)
+        SqliteFile(tmp_path)
 
 
 def test_an_entry_costs_little_more_than_its_text(tmp_path: Path) -> None:
@@ -292,9 +293,9 @@ def test_pad_makes_plain_data() -> None:
 
 
 def test_closing_folds_the_write_ahead_log_into_the_file(tmp_path: Path) -> None:
-    database = Database(tmp_path / "log.db")
+    database = SqliteFile(tmp_path / "log.db")
     with database.snapshot() as db:
-        assert connection(db)
+        assert db.driver
     database.close()
     assert [path.name for path in tmp_path.iterdir()] == ["log.db"]
 
@@ -303,16 +304,20 @@ def test_closing_folds_the_write_ahead_log_into_the_file(tmp_path: Path) -> None
     ("sql", "parameters", "plan"),
     [
         (OTHERS + "ORDER BY id", (1, 2, 3), "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
-        (IDENTITIES, (1, "[1]"), "INDEX entries_identity (device=? AND created_on=?)"),
+        (
+            IDENTITIES.format(kind=KIND, numbers=SqliteSession.numbers),
+            (1, "[1]"),
+            "INDEX entries_identity (device=? AND created_on=?)",
+        ),
     ],
 )
 def test_a_sync_costs_what_is_new_however_long_the_log_is(
     tmp_path: Path, sql: str, parameters: tuple[object, ...], plan: str
 ) -> None:
     """Each statement on the way of a sync finds its rows by an index, and none is sorted."""
-    database = Database(tmp_path / "log.db")
+    database = SqliteFile(tmp_path / "log.db")
     with database.snapshot() as db:
-        steps = [row[3] for row in rows(db, "EXPLAIN QUERY PLAN " + sql, *parameters)]
+        steps = [row[3] for row in db.rows("EXPLAIN QUERY PLAN " + sql, *parameters)]
     database.close()
     assert [step for step in steps if "entries" in step] == [f"SEARCH entries USING {plan}"]
     assert not any("TEMP B-TREE" in step for step in steps)
