@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,16 @@ it, or nothing. It never goes back. The service does the same with an SQLite fil
 when it starts; with PostgreSQL, where several may run, it refuses to start instead.
 """
 
+COPY_TEXT = """\
+examples:
+  sharedlog copy --from sharedlog.db --to postgresql://sharedlog@db.example/sharedlog
+  sharedlog copy --from postgresql://sharedlog@db.example/sharedlog --to sharedlog.db
+
+Copies users, tokens, devices and logs, reads them back and compares. The target must
+be empty. Stop the service first: what it takes after the copy began is not in it. (Devices
+would notice, and send again what they have of it.)
+"""
+
 RESTORED_TEXT = """\
 Run this after putting back a backup of the database, before starting the service.
 
@@ -60,6 +71,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     _add_token(_parser(subparsers, "token", "make, list and revoke tokens", TOKEN_EXAMPLES))
     _add_schema(_parser(subparsers, "schema", "print the GraphQL schema", SCHEMA_EXAMPLES))
     _add_migrate(_parser(subparsers, "migrate", "bring a database to this version", MIGRATE_TEXT))
+    _add_copy(_parser(subparsers, "copy", "move everything to another database", COPY_TEXT))
     _add_restored(
         _parser(subparsers, "restored", "say that the database came from a backup", RESTORED_TEXT)
     )
@@ -147,6 +159,19 @@ def _add_schema(parser: argparse.ArgumentParser) -> None:
 def _add_migrate(parser: argparse.ArgumentParser) -> None:
     _add_database(parser)
     parser.set_defaults(handler=_handler(_migrate))
+
+
+def _add_copy(parser: argparse.ArgumentParser) -> None:
+    for option, name in (("--from", "source"), ("--to", "target")):
+        parser.add_argument(
+            option,
+            dest=name,
+            type=_place,
+            required=True,
+            metavar="FILE_OR_URL",
+            help=f"the {name}: an SQLite file, or postgresql://user@host/name",
+        )
+    parser.set_defaults(handler=_handler(_copy))
 
 
 def _add_restored(parser: argparse.ArgumentParser) -> None:
@@ -281,6 +306,25 @@ def _migrate(args: argparse.Namespace) -> int:
     check_place(args.db)
     Store.open(args.db, migrating=True).close()
     print(f"{shown(args.db)} is of this version.")
+    return 0
+
+
+def _copy(args: argparse.Namespace) -> int:
+    from sharedlog_service.copying import copy
+    from sharedlog_service.database import check_place, open_database, shown
+
+    def tell(table: str, rows: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{table}: {rows:,} rows", end="\x1b[K", file=sys.stderr, flush=True)
+
+    check_place(args.target)
+    with (
+        closing(open_database(args.source, making=False)) as source,
+        closing(open_database(args.target)) as target,
+    ):
+        rows = copy(source, target, tell)
+    tell("done", rows)
+    print(f"Copied {rows:,} rows to {shown(args.target)}, and compared them.")
     return 0
 
 

@@ -71,6 +71,12 @@ class PostgresSession(Session, peewee.PostgresqlDatabase):
             for row in rows:
                 copy.write_row(row)
 
+    def continue_numbers(self, table: str, column: str) -> None:
+        self.rows(
+            f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) "
+            f"FROM {table}"
+        )
+
     @property
     def works(self) -> bool:
         """Whether the connection can be used again."""

@@ -55,6 +55,9 @@ class Session(peewee.Database):
         """Insert whole rows, with all the table's columns in their order."""
         raise NotImplementedError
 
+    def continue_numbers(self, table: str, column: str) -> None:
+        """Number new rows on from those that were inserted with their numbers."""
+
 
 def migrate(db: Session, steps: Steps, tables: Sequence[str], *, only_new: bool = False) -> None:
     """Bring a database to this version's tables, in the caller's transaction. Forward only.

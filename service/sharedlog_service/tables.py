@@ -229,3 +229,6 @@ class Entry(Model):
 
 
 MODELS: tuple[type[Model], ...] = (User, Log, DeviceRow, Token, Collection, Entry)
+
+NUMBERED = (("logs", "id"), ("devices", "no"), ("collections", "id"))
+"""The columns that the database numbers."""

@@ -76,7 +76,7 @@ SERVICE_LAYERS = (
     {"appending", "paging"},
     {"browsing", "devices", "places"},
     {"store"},
-    {"auth", "writer"},
+    {"auth", "copying", "writer"},
     {"faults", "documents", "wire"},
     {"overview", "guard", "graphiql", "arguments"},
     {"schema"},
@@ -120,6 +120,7 @@ STORE_SIDE = {
     "devices",
     "places",
     "store",
+    "copying",
 }
 GRAPHQL_SIDE = {"wire", "overview", "arguments", "documents", "faults", "schema", "app"}
 
