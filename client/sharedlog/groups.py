@@ -52,3 +52,17 @@ def parts(group: Group, sizes: Iterable[int]) -> Iterator[slice]:
         group.entries += 1
         group.size += size
     yield slice(begin, None)
+
+
+def series(ticks: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The first and the last of each run of timestamps that follow each other without a gap: what
+    is written in bulk, mostly."""
+    first = last = -1
+    for tick in sorted(ticks):
+        if tick > last + 1:
+            if last > 0:
+                yield first, last
+            first = tick
+        last = tick
+    if last > 0:
+        yield first, last

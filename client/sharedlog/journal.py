@@ -16,7 +16,7 @@ import peewee
 from .changes import CREATE, DELETE, FIRST_SCHEMA, MODIFY, assemble, beginning
 from .clock import TICKS_PER_MS, Now
 from .counter import restamped_json
-from .groups import ENVELOPE, Group, parts
+from .groups import ENVELOPE, Group, parts, series
 from .limits import Limits
 from .state import State
 
@@ -113,20 +113,6 @@ def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
-
-
-def series(ticks: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """The first and the last of each run of timestamps that follow each other without a gap: what
-    is written in bulk, mostly."""
-    first = last = -1
-    for tick in sorted(ticks):
-        if tick > last + 1:
-            if last > 0:
-                yield first, last
-            first = tick
-        last = tick
-    if last > 0:
-        yield first, last
 
 
 class Journal(State):

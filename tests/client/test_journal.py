@@ -10,8 +10,8 @@ import peewee
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from sharedlog.groups import ENVELOPE
-from sharedlog.journal import DROPPED, Journal, Record, RefusedEntry, series
+from sharedlog.groups import ENVELOPE, series
+from sharedlog.journal import DROPPED, Journal, Record, RefusedEntry
 from sharedlog.limits import Limits
 
 MS = 1024

@@ -13,14 +13,7 @@ from sharedlog_service.app import create_app
 from sharedlog_service.auth import issue_token
 from sharedlog_service.settings import Limits, Settings
 from sharedlog_service.store import Store
-from tests.service.engines import (
-    Engine,
-    Postgres,
-    Sqlite,
-    drop_schema,
-    new_schema,
-    unreachable,
-)
+from tests.engines import Engine, Postgres, Sqlite
 from tests.service.support import Asker, Ids, ManualClock
 
 OpenStore = Callable[..., Store]
@@ -29,22 +22,6 @@ OpenStore = Callable[..., Store]
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
-
-
-@pytest.fixture(scope="session")
-def schema() -> Iterator[str]:
-    if reason := unreachable():
-        pytest.skip(reason)
-    found = new_schema()
-    yield found
-    drop_schema(found)
-
-
-@pytest.fixture
-def postgres(schema: str) -> Iterator[Postgres]:
-    found = Postgres(schema)
-    yield found
-    found.close()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

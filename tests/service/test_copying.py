@@ -14,7 +14,7 @@ from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.session import Row
 from sharedlog_service.store import Store
 from sharedlog_service.tables import MODELS
-from tests.service.engines import Postgres
+from tests.engines import Postgres
 from tests.service.support import NOON, ManualClock, entries, flat, read_all
 
 

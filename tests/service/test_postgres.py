@@ -17,7 +17,7 @@ from sharedlog_service.errors import Code, ConfigurationError, Refused
 from sharedlog_service.postgres import PostgresServer
 from sharedlog_service.store import Store
 from sharedlog_service.tables import POSTGRES_STEPS
-from tests.service.engines import SERVER, Postgres, drop_schema, new_schema
+from tests.engines import SERVER, Postgres, drop_schema, new_schema
 from tests.service.support import NOON, ManualClock, entries
 
 WRITERS = 8

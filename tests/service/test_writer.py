@@ -14,7 +14,7 @@ import pytest
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.store import Store
 from sharedlog_service.writer import Inline, Workers
-from tests.service.engines import Engine, Sqlite
+from tests.engines import Engine, Sqlite
 from tests.service.support import NOON, entries, flat, read_all
 
 

@@ -30,10 +30,12 @@ DEADLINE_S = 30.0
 
 
 class ServiceProcess:
-    """One service on one database file, which is made when it is not there."""
+    """One service on one database file, which is made when it is not there; or on the database
+    that `place` is the address of, and then `db` only tells where to keep notes."""
 
-    def __init__(self, db: Path, *options: str) -> None:
+    def __init__(self, db: Path, *options: str, place: str | None = None) -> None:
         self.db = db
+        self.place = place or db
         self.url = ""
         self.user = "me"
         self.token: str | None = None
@@ -60,7 +62,7 @@ class ServiceProcess:
         assert not self.running, "the service is running already"
         ready = self.db.with_suffix(".ready")
         ready.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "sharedlog.cli", "serve", "--db", str(self.db)]
+        command = [sys.executable, "-m", "sharedlog.cli", "serve", "--db", str(self.place)]
         command += ["--port", str(self._port), "--ready-file", str(ready), *self._options]
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -99,7 +101,7 @@ class ServiceProcess:
 
     def make_token(self, user: str) -> str:
         """Make a token for a user, who is made too if new. The service may be running."""
-        store = Store.open(self.db)
+        store = Store.open(self.place)
         try:
             return issue_token(store, user, "test")
         finally:

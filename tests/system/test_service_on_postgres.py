@@ -1,0 +1,129 @@
+"""Several service processes at one PostgreSQL database, as on several machines."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from peewee import TextField
+
+from sharedlog import GraphQLSharedLog, HttpTransport, SharedLogError, SyncModel
+from sharedlog.remote import Outgoing
+from sharedlog_service.settings import system_clock
+from sharedlog_service.store import Store
+from tests.client.devices import Device
+from tests.engines import Postgres
+from tests.system.service_process import ServiceProcess
+
+DEVICES = 6
+BATCHES = 40
+BATCH = 20
+
+
+class Note(SyncModel):
+    text = TextField()
+
+
+@pytest.fixture
+def services(tmp_path: Path, postgres: Postgres) -> Iterator[list[ServiceProcess]]:
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                ServiceProcess(tmp_path / f"service-{number}.db", place=str(postgres.place))
+            )
+            for number in (1, 2)
+        ]
+
+
+class Writer(threading.Thread):
+    """A device that offers a batch to one service after the other until one acknowledges it."""
+
+    def __init__(self, number: int, services: list[ServiceProcess], token: str) -> None:
+        super().__init__(daemon=True)
+        self._logs = [GraphQLSharedLog(HttpTransport(s.url, token)) for s in services]
+        if number % 2:
+            self._logs.reverse()
+        self.device = f"device-{number}"
+        self.acknowledged: list[int] = []
+        self.failures = 0
+
+    def run(self) -> None:
+        begin = system_clock() * 1024
+        for turn in range(BATCHES):
+            batch = [
+                Outgoing(begin + turn * BATCH + n, 0, f"{self.device} {turn} {n}")
+                for n in range(BATCH)
+            ]
+            while not self._offer(batch):
+                self._logs.reverse()
+        for log in self._logs:
+            log.close()
+
+    def _offer(self, batch: list[Outgoing]) -> bool:
+        log = self._logs[0]
+        try:
+            log.register(None, self.device)
+            receipt = log.write(
+                self.device, batch, after=None, now_ms=0, limit=1, byte_limit=1, lineage=None
+            )
+        except SharedLogError:
+            self.failures += 1
+            return False
+        assert receipt.accepted + receipt.duplicates == len(batch)
+        self.acknowledged += [entry.ticks for entry in batch]
+        return True
+
+
+def test_one_of_two_services_is_killed_under_load_and_nothing_is_lost(
+    services: list[ServiceProcess], postgres: Postgres
+) -> None:
+    token = services[0].token
+    assert token is not None
+    writers = [Writer(number, services, token) for number in range(DEVICES)]
+    for writer in writers:
+        writer.start()
+    for _ in range(2):
+        reached = sum(len(writer.acknowledged) for writer in writers)
+        while sum(len(writer.acknowledged) for writer in writers) < reached + 10 * BATCH:
+            writers[0].join(0.01)
+        services[0].kill()
+        services[0].start()
+    for writer in writers:
+        writer.join(120)
+        assert not writer.is_alive()
+    assert sum(writer.failures for writer in writers) > 0
+    with closing(Store.open(postgres.place)) as store:
+        reader = store.create_device("me")
+        page = store.read("me", reader, None, limit=10_000)
+    assert not page.has_more
+    assert [entry.seq for entry in page.entries] == list(range(1, DEVICES * BATCHES * BATCH + 1))
+    for writer in writers:
+        mine = [entry.created_on for entry in page.entries if entry.device == writer.device]
+        assert sorted(mine) == writer.acknowledged
+
+
+def test_devices_meet_in_it_whichever_service_they_ask(
+    services: list[ServiceProcess], tmp_path: Path
+) -> None:
+    token = services[0].token
+    assert token is not None
+    logs = [GraphQLSharedLog(HttpTransport(service.url, token)) for service in services]
+    one, two = (
+        Device(tmp_path / f"app-{number}.db", [Note], shared_log=log)
+        for number, log in enumerate(logs)
+    )
+    with one:
+        note = Note.create(text="from one")
+        one.sync.sync()
+    with two:
+        two.sync.sync()
+        Note.update(text="from two").execute()
+        two.sync.sync()
+    with one:
+        one.sync.sync()
+        assert Note.get_by_id(note.id).text == "from two"
+    for device in (one, two):
+        device.close()
