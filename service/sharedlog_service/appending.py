@@ -27,6 +27,10 @@ from sharedlog_service.errors import Code, Refused
 from sharedlog_service.session import Row, Session
 from sharedlog_service.settings import Limits
 
+KNOWN = """
+    SELECT created_on, fingerprint FROM dropped WHERE device = ? AND created_on IN {numbers}
+"""
+
 IDENTITIES = """
     SELECT id, device, created_on, group_offset, shared_on, {kind}, data FROM entries
     WHERE device = ? AND created_on IN {numbers}
@@ -67,11 +71,14 @@ class Batch:
     that came over the wire, whose shape nobody has checked yet.
     """
 
-    def __init__(self, db: Session, log: int, device: int, limits: Limits) -> None:
+    def __init__(
+        self, db: Session, log: int, device: int, limits: Limits, horizon_ticks: int = 0
+    ) -> None:
         self._db = db
         self._log = log
         self._device = device
         self._limits = limits
+        self._horizon_ticks = horizon_ticks
         self._collections: dict[str, int] = {}
         self._kinds: dict[tuple[int, str], Kind] = {}
         self._stored: dict[int, bytes] = {}
@@ -102,16 +109,20 @@ class Batch:
     def _find_stored(self, offered: Sequence[Any]) -> None:
         """Look up, all at once, which identities the log has. A device that only moves forward
         pays one probe of the index."""
-        top = self._db.scalar("SELECT max(created_on) FROM entries WHERE device = ?", self._device)
-        if top is None:
-            return
+        tables = ("entries", "dropped")
+        sql = "SELECT max(created_on) FROM {} WHERE device = ?"
+        tops = [self._db.scalar(sql.format(table), self._device) or 0 for table in tables]
+        top = max(tops)
         old = [ticks for ticks in map(_ticks, offered) if ticks is not None and 0 < ticks <= top]
         if old:
-            sql = IDENTITIES.format(kind=KIND, numbers=self._db.numbers)
+            parameters = self._device, orjson.dumps(old).decode()
+            sql = KNOWN.format(numbers=self._db.numbers)
+            self._stored = {ticks: bytes(kept) for ticks, kept in self._db.rows(sql, *parameters)}
             # One by one and as fingerprints: the stored texts may be larger than the batch.
-            with self._db.stream(sql, self._device, orjson.dumps(old).decode()) as found:
-                whole = Beginnings(self._db).whole(found)
-                self._stored = {row[2]: fingerprint(row[5]) for row in whole}
+            sql = IDENTITIES.format(kind=KIND, numbers=self._db.numbers)
+            with self._db.stream(sql, *parameters) as found:
+                for row in Beginnings(self._db).whole(found):
+                    self._stored[row[2]] = fingerprint(row[5])
 
     def _sift(self, offered: Sequence[Any], base: int, shared_on: int, now: int) -> list[Row]:
         ceiling = now + self._limits.clock_ahead_ms
@@ -143,6 +154,8 @@ class Batch:
     ) -> Fault | None:
         if type(created_on) is not int or type(group) is not int or not 0 <= group < created_on:
             return Code.ENTRY_INVALID, "createdOn must be a positive integer, not before its group"
+        if created_on <= self._horizon_ticks:
+            return Code.ENTRY_TOO_OLD, Code.ENTRY_TOO_OLD.value
         if created_on // TICKS_PER_MS > ceiling:
             return Code.CLOCK_AHEAD, Code.CLOCK_AHEAD.value
         if len(content) > self._limits.entry_bytes:

@@ -38,6 +38,11 @@ class DeviceState(NamedTuple):
     last_seen: int | None
     lineage: str
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was ever written as this device, or read to the end."""
+        return not self.lineage and self.cursor == 0
+
     def check(self, lineage: str | None) -> None:
         """Refuse a request that does not know what was last written as this device."""
         if lineage is not None and lineage != self.lineage:

@@ -61,25 +61,34 @@ class Cursor(NamedTuple):
 
     `check` tells the entry that was there: a log that was restored from a backup and has grown
     again has another one at that place. Empty at the beginning, and where nobody will ask.
+    `since` tells how far deletions had been forgotten when the reader began at the beginning;
+    left out behind that.
     """
 
     epoch: str
     seq: int
     check: str = ""
+    since: int = 0
 
     def __str__(self) -> str:
+        since = f"^{self.since}" if self.since else ""
         check = f"~{self.check}" if self.check else ""
-        return f"{self.epoch}{check}.{self.seq}"
+        return f"{self.epoch}{since}{check}.{self.seq}"
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
         life, dot, seq = text.rpartition(".")
-        epoch, tilde, check = life.partition("~")
-        if not (dot and epoch and seq.isascii() and seq.isdigit() and len(seq) <= 15):
+        begun, tilde, check = life.partition("~")
+        epoch, caret, since = begun.partition("^")
+        if not (dot and epoch and _is_seq(seq)):
             raise Refused(Code.CURSOR_INVALID)
-        if tilde and not check:
+        if (tilde and not check) or (caret and not _is_seq(since)):
             raise Refused(Code.CURSOR_INVALID)
-        return cls(epoch, int(seq), check)
+        return cls(epoch, int(seq), check, int(since or 0))
+
+
+def _is_seq(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 15
 
 
 def check_of(device: int, created_on: int, shared_on: int) -> str:
@@ -261,9 +270,10 @@ class CollectionStats:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A log in numbers."""
+    """A log in numbers. `entries`: as many as it has; dropped ones are not among them."""
 
     head: Cursor
+    entries: int
     bytes: int
     devices: int
     first_shared_on: int | None

@@ -27,6 +27,10 @@ class Code(Enum):
     EPOCH_CHANGED = (
         "The cursor belongs to an earlier life of this log: read it again from its beginning."
     )
+    HORIZON_PASSED = (
+        "The device has missed deletions that the log has forgotten since: read it again from its "
+        "beginning, and delete what is not in it."
+    )
     LINEAGE_CHANGED = (
         "The device has written, or the log has lost, what this request does not know of: an "
         "answer got lost, or one of the databases is a copy. Look at getOwnEntries."
@@ -40,6 +44,7 @@ class Code(Enum):
     ENTRY_INVALID = "The entry is not well formed."
     ENTRY_TOO_LARGE = "The entry's data is over the limit."
     CLOCK_AHEAD = "The entry is dated more than five minutes ahead of the service's time."
+    ENTRY_TOO_OLD = "The entry is from before what the log remembers; date it anew."
     DEVICE_CLONED = "Another entry of this device already has this createdOn: a copied database?"
 
     # The request as such, before or instead of an operation.

@@ -136,7 +136,7 @@ class SharedSyncLogStats:
             user_id=strawberry.ID(user),
             epoch=strawberry.ID(stats.head.epoch),
             head=Cursor(str(stats.head)),
-            entries=stats.head.seq,
+            entries=stats.entries,
             bytes=stats.bytes,
             devices=stats.devices,
             first_shared_on=stats.first_shared_on,

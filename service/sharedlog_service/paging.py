@@ -89,11 +89,13 @@ def device_ids(db: Session, found: Iterable[Row]) -> dict[int, str]:
 
 def seq_before(db: Session, log: int, head: int, shared_until: float) -> int:
     """Return the last seq whose `shared_on <= shared_until`: it never decreases along a log."""
+    sql = "SELECT shared_on FROM entries WHERE id > ? AND id <= ? ORDER BY id DESC LIMIT 1"
     low, high = 0, head
     while low < high:
         middle = (low + high + 1) // 2
-        shared_on = db.scalar("SELECT shared_on FROM entries WHERE id = ?", key(log, middle))
-        if shared_on <= shared_until:
+        # The last one up to there that was not dropped; none of them is as early as can be.
+        shared_on = db.scalar(sql, key(log, low), key(log, middle))
+        if shared_on is None or shared_on <= shared_until:
             low = middle
         else:
             high = middle - 1

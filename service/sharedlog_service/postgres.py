@@ -71,6 +71,10 @@ class PostgresSession(Session, peewee.PostgresqlDatabase):
             for row in rows:
                 copy.write_row(row)
 
+    def be_patient(self) -> None:
+        self.rows("SET LOCAL statement_timeout = 0")
+        self.rows("SET LOCAL idle_in_transaction_session_timeout = 0")
+
     def continue_numbers(self, table: str, column: str) -> None:
         self.rows(
             f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) "

@@ -300,6 +300,7 @@ class SharedSyncLogMutation:
                 after=place(after),
                 device_now=now,
                 lineage=lineage,
+                reading=with_update,
             )
 
         def wrap(store: Store, receipt: Any) -> SharedSyncLogReceipt:

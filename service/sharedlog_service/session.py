@@ -55,6 +55,9 @@ class Session(peewee.Database):
         """Insert whole rows, with all the table's columns in their order."""
         raise NotImplementedError
 
+    def be_patient(self) -> None:
+        """Let statements of this transaction take as long as they need."""
+
     def continue_numbers(self, table: str, column: str) -> None:
         """Number new rows on from those that were inserted with their numbers."""
 

@@ -7,7 +7,7 @@ inside `transaction()` several share one commit and each can fail alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import peewee
 
 from sharedlog_service.appending import Batch
 from sharedlog_service.browsing import collection_stats, find_entries
+from sharedlog_service.compacting import Compacted, Compaction, Policy, Write
 from sharedlog_service.database import Database, open_database
 from sharedlog_service.devices import (
     DeviceState,
@@ -221,16 +222,19 @@ class Store:
         after: Cursor | None = None,
         device_now: float | None = None,
         lineage: str | None = None,
+        reading: bool = False,
     ) -> Receipt:
         """Append a batch, exactly once. `after` is what the device durably has; `device_now` the
-        time it believes it is; `lineage` what the last write as this device was answered."""
+        time it believes it is; `lineage` what the last write as this device was answered;
+        `reading` says that it will read on from there."""
         with self._database.transaction() as db:
             log = log_of(db, user, writing=True)
             device = working_device(db, log.id, device_id)
-            seen, now = log.checked_seq(db, after), self._now()
             device.check(lineage)
+            anew = device.is_new or (after is None and not reading)
+            (seen, since), now = log.seen(db, after, anew=anew), self._now()
             shared_on = max(now, log.shared_on)
-            batch = Batch(db, log.id, device.no, self.limits)
+            batch = Batch(db, log.id, device.no, self.limits, log.horizon.ticks)
             done = batch.append(entries, head=log.head, shared_on=shared_on, now=now)
             skew = None if device_now is None else whole_ms(device_now) - now
             head = log.head + done.written
@@ -244,7 +248,7 @@ class Store:
                 sql = "UPDATE logs SET head = ?, bytes = bytes + ?, shared_on = ? WHERE id = ?"
                 db.rows(sql, head, done.bytes, shared_on, log.id)
             end = log.cursor(db, head)
-        place = end if reached == head else Cursor(log.epoch, reached)
+        place = end if reached == head else Cursor(log.epoch, reached, since=since)
         return Receipt(entries, done.duplicates, done.rejections, end, place, now, renewed)
 
     def read(
@@ -268,12 +272,12 @@ class Store:
         with self._database.snapshot() as db:
             log = log_of(db, user)
             device = working_device(db, log.id, device_id)
-            seen = log.checked_seq(db, after)
             device.check(lineage)
+            seen, since = log.seen(db, after, anew=own or device.is_new)
             end = log.head if until is None else max(seen, log.checked_seq(db, until))
             reader = NOBODY if own else device.no
             read_others(db, log.id, reader, seen, end, stretch, collections)
-            page = self._page(db, log, stretch.rows, end, stretch.has_more)
+            page = self._page(db, log, stretch.rows, end, stretch.has_more, since)
             mark = None if own else self._mark(db, log, device, seen, page.has_more)
             return replace(page, mark=mark)
 
@@ -318,11 +322,34 @@ class Store:
         with self._database.snapshot() as db:
             log = log_of(db, user)
             count = DeviceRow.select().where(DeviceRow.log == log.id).count(db)
-            first = db.scalar("SELECT shared_on FROM entries WHERE id = ?", key(log.id, 1))
+            sql = "SELECT shared_on FROM entries WHERE id > ? AND id <= ? ORDER BY id LIMIT 1"
+            first = db.scalar(sql, key(log.id, 0), key(log.id, log.head))
             last = log.shared_on if log.head else None
             collections = collection_stats(db, log.id)
             head = log.cursor(db, log.head)
-            return Stats(head, log.bytes, count, first, last, collections)
+            entries = log.head - log.dropped
+            return Stats(head, entries, log.bytes, count, first, last, collections)
+
+    # Care
+
+    def compact(
+        self,
+        user: str,
+        policy: Policy,
+        *,
+        write: Write | None = None,
+        tell: Callable[[Compacted], None] = lambda _: None,
+    ) -> Compacted:
+        """Drop the entries of a log that can change no outcome any more, in many transactions.
+
+        They run here, or where `write` runs them. May be ended at any point; the next run goes on.
+        """
+
+        def own(work: Callable[[Session], None]) -> None:
+            with self._database.transaction() as db:
+                work(db)
+
+        return Compaction(self._database, user, policy, self._now(), write or own, tell).run()
 
     # Parts
 
@@ -364,12 +391,18 @@ class Store:
         return log.cursor(db, seen) if stale or (seen > device.cursor and not has_more) else None
 
     def _page(
-        self, db: Session, log: LogState, found: Sequence[Row], end: int, has_more: bool
+        self,
+        db: Session,
+        log: LogState,
+        found: Sequence[Row],
+        end: int,
+        has_more: bool,
+        since: int = 0,
     ) -> Page:
         return Page(
             rows=found,
             devices=device_ids(db, found),
-            cursor=log.cursor(db, seq_of(found[-1][0]) if has_more and found else end),
+            cursor=log.cursor(db, seq_of(found[-1][0]) if has_more and found else end, since),
             head=log.cursor(db, log.head),
             has_more=has_more,
             server_time=self._now(),

@@ -6,7 +6,7 @@ no database; each query is bound to the one it runs on, so several stores live i
 
 from __future__ import annotations
 
-from peewee import BigIntegerField, IntegerField, Model, TextField
+from peewee import BigIntegerField, BlobField, IntegerField, Model, TextField
 
 from sharedlog_service.session import Steps
 
@@ -76,6 +76,20 @@ SQLITE_STEPS: Steps = (
     ),
     # What a device has to show with its next request (see devices.py); empty: it wrote nothing.
     ("ALTER TABLE devices ADD COLUMN lineage TEXT NOT NULL DEFAULT ''",),
+    # Of entries that were dropped (see compacting.py) the identity stays, and the place.
+    (
+        "ALTER TABLE logs ADD COLUMN horizon INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE logs ADD COLUMN horizon_ticks INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE logs ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0",
+        """CREATE TABLE dropped (
+            id INTEGER NOT NULL PRIMARY KEY,
+            device INTEGER NOT NULL,
+            created_on INTEGER NOT NULL,
+            shared_on INTEGER NOT NULL,
+            fingerprint BLOB NOT NULL
+        )""",
+        "CREATE UNIQUE INDEX dropped_identity ON dropped (device, created_on)",
+    ),
 )
 
 # The same tables, step by step, in PostgreSQL's words.
@@ -136,6 +150,19 @@ POSTGRES_STEPS: Steps = (
         "CREATE INDEX entries_row ON entries ((id >> 14), row_hash) WHERE row_hash IS NOT NULL",
     ),
     ("ALTER TABLE devices ADD COLUMN lineage TEXT NOT NULL DEFAULT ''",),
+    (
+        "ALTER TABLE logs ADD COLUMN horizon BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE logs ADD COLUMN horizon_ticks BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE logs ADD COLUMN dropped BIGINT NOT NULL DEFAULT 0",
+        """CREATE TABLE dropped (
+            id BIGINT NOT NULL PRIMARY KEY,
+            device BIGINT NOT NULL,
+            created_on BIGINT NOT NULL,
+            shared_on BIGINT NOT NULL,
+            fingerprint BYTEA NOT NULL
+        )""",
+        "CREATE UNIQUE INDEX dropped_identity ON dropped (device, created_on)",
+    ),
 )
 
 
@@ -158,6 +185,9 @@ class Log(Model):
     head = BigIntegerField()
     bytes = BigIntegerField()
     shared_on = BigIntegerField()
+    horizon = BigIntegerField(default=0)
+    horizon_ticks = BigIntegerField(default=0)
+    dropped = BigIntegerField(default=0)
 
     class Meta:
         table_name = "logs"
@@ -228,7 +258,20 @@ class Entry(Model):
         table_name = "entries"
 
 
-MODELS: tuple[type[Model], ...] = (User, Log, DeviceRow, Token, Collection, Entry)
+class Dropped(Model):
+    """What stays of an entry that was dropped: that it was there, and what it was."""
+
+    id = BigIntegerField(primary_key=True)
+    device = BigIntegerField()
+    created_on = BigIntegerField()
+    shared_on = BigIntegerField()
+    fingerprint = BlobField()
+
+    class Meta:
+        table_name = "dropped"
+
+
+MODELS: tuple[type[Model], ...] = (User, Log, DeviceRow, Token, Collection, Entry, Dropped)
 
 NUMBERED = (("logs", "id"), ("devices", "no"), ("collections", "id"))
 """The columns that the database numbers."""

@@ -90,6 +90,9 @@ class RejectionCode(Enum):
         Code.ENTRY_TOO_LARGE.name, description=Code.ENTRY_TOO_LARGE.value
     )
     CLOCK_AHEAD = strawberry.enum_value(Code.CLOCK_AHEAD.name, description=Code.CLOCK_AHEAD.value)
+    ENTRY_TOO_OLD = strawberry.enum_value(
+        Code.ENTRY_TOO_OLD.name, description=Code.ENTRY_TOO_OLD.value
+    )
     DEVICE_CLONED = strawberry.enum_value(
         Code.DEVICE_CLONED.name, description=Code.DEVICE_CLONED.value
     )

@@ -75,6 +75,7 @@ SERVICE_LAYERS = (
     {"beginnings"},
     {"appending", "paging"},
     {"browsing", "devices", "places"},
+    {"compacting"},
     {"store"},
     {"auth", "copying", "writer"},
     {"faults", "documents", "wire"},
@@ -119,6 +120,7 @@ STORE_SIDE = {
     "browsing",
     "devices",
     "places",
+    "compacting",
     "store",
     "copying",
 }

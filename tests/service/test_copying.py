@@ -78,7 +78,7 @@ def test_a_target_that_has_something_is_refused(filled: Path, postgres: Postgres
     ):
         with pytest.raises(ConfigurationError, match="not empty: it has users"):
             copy(source, target)
-        assert [rows for rows, _ in everything(target).values()] == [1, 1, 0, 0, 0, 0]
+        assert [rows for rows, _ in everything(target).values()] == [1, 1, 0, 0, 0, 0, 0]
 
 
 def test_a_row_that_arrives_as_another_one_is_noticed(

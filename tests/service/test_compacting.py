@@ -1,0 +1,411 @@
+"""Compaction changes no device's outcome: against the log that was never compacted.
+
+The model is a set of entries for each device, merged by the client's pure merge. Devices lag, are
+away for longer than a device counts, write what is older than the log remembers, and meet a
+compaction between two pages.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+import pytest
+
+from sharedlog.changes import decode
+from sharedlog.clock import Version
+from sharedlog.reconcile import RowState, merge
+from sharedlog_service.compacting import DAY_MS, Compacted, Policy
+from sharedlog_service.entries import Cursor, NewEntry
+from sharedlog_service.errors import Code, Refused
+from sharedlog_service.store import Store
+from tests.service.support import NOON, ManualClock, flat, read_all, texts
+
+POLICY = Policy(retention_ms=30 * DAY_MS, expiry_ms=90 * DAY_MS)
+FIELDS = ("a", "b", "c")
+
+
+def said(operation: str, pk: str, value: Any = None, **more: Any) -> str:
+    told = {"operation": operation, "collection": "note", "pk": pk, "field": None, "value": value}
+    return orjson.dumps(told | more).decode()
+
+
+def create(pk: str, **value: Any) -> str:
+    return said("create", pk, value)
+
+
+def modify(pk: str, **value: Any) -> str:
+    return said("modify", pk, value)
+
+
+def delete(pk: str, *, final: bool = True) -> str:
+    return said("delete", pk, final=True) if final else said("delete", pk)
+
+
+def written(store: Store, device: str, *data: str, start: int = NOON) -> None:
+    batch = [NewEntry(start + n, 0, text) for n, text in enumerate(data)]
+    assert store.write("ada", device, batch).rejections == []
+
+
+def left(store: Store) -> list[str]:
+    """What a new device gets to read."""
+    return flat(read_all(store, "ada", store.create_device("ada")))
+
+
+# The rules, one by one
+
+
+def test_what_newer_entries_write_again_is_dropped(store: Store) -> None:
+    device = store.create_device("ada")
+    first = create("1", a=1, b=1)
+    written(store, device, first, modify("1", a=2), modify("1", b=2), modify("1", a=3))
+    assert store.compact("ada", POLICY).entries == 1
+    assert left(store) == [first, modify("1", b=2), modify("1", a=3)]
+    stats = store.stats("ada")
+    assert (stats.entries, stats.head.seq) == (3, 4)
+    assert stats.bytes == sum(map(len, left(store)))
+
+
+def test_the_newest_write_is_the_one_with_the_latest_timestamp_wherever_it_stands(
+    store: Store,
+) -> None:
+    device = store.create_device("ada")
+    written(store, device, create("1", a=1), start=NOON)
+    written(store, device, modify("1", a="newest"), start=NOON + 9)
+    written(store, device, modify("1", a="older"), start=NOON + 5)
+    store.compact("ada", POLICY)
+    assert left(store) == [create("1", a=1), modify("1", a="newest")]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        modify("1", a=1, b=1),
+        said("modify", "1", {"a": {"add": 1}}, rules={"a": "counter"}),
+        said("modify", "1", {"a": 1}, schema=2),
+        '{"sealed":1}',
+    ],
+    ids=["a field of it stands", "a rule", "another schema version", "sealed"],
+)
+def test_what_may_count_is_kept(store: Store, kept: str) -> None:
+    device = store.create_device("ada")
+    written(store, device, create("1", a=0), kept, modify("1", a=2))
+    assert store.compact("ada", POLICY) == Compacted()
+    assert len(left(store)) == 3
+
+
+@pytest.mark.parametrize(("final", "count"), [(True, 2), (False, 0)])
+def test_what_a_final_deletion_ended_is_dropped(store: Store, final: bool, count: int) -> None:
+    device = store.create_device("ada")
+    gone = delete("1", final=final)
+    written(store, device, create("1", a=1), modify("1", b=1), gone, create("2", a=1))
+    assert store.compact("ada", POLICY).entries == count
+    assert left(store)[-2:] == [gone, create("2", a=1)]
+
+
+def test_rows_whose_hashes_are_equal_are_told_apart(store: Store) -> None:
+    """Two keys with one CRC: found by trying."""
+    device = store.create_device("ada")
+    one, two = same_hash()
+    written(store, device, create(one, a=1), create(two, a=1), delete(one), modify(two, a=2))
+    assert store.compact("ada", POLICY).entries == 1
+    assert left(store) == [create(two, a=1), delete(one), modify(two, a=2)]
+
+
+def same_hash() -> tuple[str, str]:
+    from sharedlog_service.entries import row_hash, row_identity
+
+    seen: dict[int, str] = {}
+    rng = random.Random(1)
+    while True:
+        pk = f"{rng.getrandbits(64):x}"
+        found = seen.setdefault(row_hash(row_identity("note", pk)), pk)
+        if found != pk:
+            return found, pk
+
+
+def test_what_was_dropped_is_still_known_when_it_is_offered_again(store: Store) -> None:
+    device = store.create_device("ada")
+    written(store, device, create("1", a=1), modify("1", a=2), modify("1", a=3))
+    store.compact("ada", POLICY)
+    again = store.write("ada", device, [NewEntry(NOON + 1, 0, modify("1", a=2))])
+    assert (again.accepted, list(again.duplicates)) == (0, [0])
+    other = store.write("ada", device, [NewEntry(NOON + 1, 0, modify("1", a=4))])
+    assert [rejection.code for rejection in other.rejections] == [Code.DEVICE_CLONED]
+
+
+def test_a_cursor_whose_entry_was_dropped_is_as_good_as_before(store: Store) -> None:
+    writer, reader = store.create_device("ada"), store.create_device("ada")
+    written(store, writer, create("1", a=1), modify("1", a=2))
+    cursor = store.read("ada", reader, None).cursor
+    assert cursor.check
+    written(store, writer, modify("1", a=3), start=NOON + 9)
+    assert store.compact("ada", POLICY).entries == 1
+    assert texts(store.read("ada", reader, cursor)) == [modify("1", a=3)]
+
+
+# The horizon
+
+
+@pytest.fixture
+def forgotten(store: Store, clock: ManualClock) -> Cursor:
+    """A log that has forgotten a deletion, and a cursor from before."""
+    writer, lagging = store.create_device("ada"), store.create_device("ada")
+    written(store, writer, create("1", a=1), create("2", a=1))
+    page = store.read("ada", lagging, None)
+    store.mark_seen("ada", lagging, page.cursor)
+    clock.ms += 100 * DAY_MS
+    end = store.write("ada", writer, [], after=store.stats("ada").head)
+    store.write("ada", writer, [NewEntry(NOON + 9, 0, delete("1"))], after=end.head)
+    clock.ms += 40 * DAY_MS
+    store.write("ada", writer, [], after=store.stats("ada").head)
+    assert store.compact("ada", POLICY).entries == 2
+    return page.cursor
+
+
+def test_a_deletion_that_every_device_has_read_is_forgotten(
+    store: Store, forgotten: Cursor
+) -> None:
+    assert left(store) == [create("2", a=1)]
+
+
+@pytest.mark.parametrize("distance", [-1, 0, 1])
+def test_a_device_behind_the_horizon_is_told_so_and_can_begin_anew(
+    store: Store, forgotten: Cursor, distance: int
+) -> None:
+    late = store.create_device("ada")
+    cursor = Cursor(forgotten.epoch, 3 + distance) if distance < 1 else store.stats("ada").head
+    if distance >= 0:
+        assert texts(store.read("ada", late, cursor)) == []
+        return
+    with pytest.raises(Refused) as refused:
+        store.read("ada", late, cursor)
+    assert refused.value.code is Code.HORIZON_PASSED
+    beginning = Cursor.parse(str(refused.value.details["beginning"]))
+    pages = [store.read("ada", late, beginning, limit=1)]
+    while pages[-1].has_more:
+        cursor = Cursor.parse(str(pages[-1].cursor))
+        pages.append(store.read("ada", late, cursor, limit=1))
+    assert flat(pages) == [create("2", a=1)]
+
+
+def test_who_wrote_before_cannot_pass_for_a_new_device(store: Store, forgotten: Cursor) -> None:
+    """It may have rows that the log has forgotten, although it read nothing yet."""
+    writer = next(device.id for device in store.devices("ada"))
+    for work in (
+        lambda: store.read("ada", writer, None),
+        lambda: store.write("ada", writer, [], after=None, reading=True),
+    ):
+        with pytest.raises(Refused) as refused:
+            work()
+        assert refused.value.code is Code.HORIZON_PASSED
+    assert store.write("ada", writer, [], after=None).rejections == []
+
+
+def test_what_is_older_than_the_horizon_is_not_taken(store: Store, forgotten: Cursor) -> None:
+    device = store.create_device("ada")
+    old = [NewEntry(NOON + 9, 0, modify("1", a=7)), NewEntry(NOON + 10, 0, modify("1", a=8))]
+    receipt = store.write("ada", device, old)
+    assert [(r.index, r.code) for r in receipt.rejections] == [(0, Code.ENTRY_TOO_OLD)]
+
+
+def test_a_device_that_counts_keeps_deletions_alive(store: Store, clock: ManualClock) -> None:
+    writer, lagging = store.create_device("ada"), store.create_device("ada")
+    written(store, writer, create("1", a=1))
+    store.mark_seen("ada", lagging, store.read("ada", lagging, None).cursor)
+    written(store, writer, delete("1"), start=NOON + 5)
+    clock.ms += 89 * DAY_MS
+    store.write("ada", writer, [], after=store.stats("ada").head)
+    assert store.compact("ada", POLICY).entries == 1
+    assert left(store) == [delete("1")]
+    clock.ms += 2 * DAY_MS
+    assert store.compact("ada", POLICY).entries == 1
+    assert left(store) == []
+
+
+def test_a_run_that_was_ended_anywhere_is_finished_by_the_next(
+    store: Store, clock: ManualClock
+) -> None:
+    device = store.create_device("ada")
+    rows = [str(number) for number in range(1_200)]
+    written(store, device, *(create(pk, a=1) for pk in rows), start=NOON)
+    written(store, device, *map(delete, rows), start=NOON + 5_000)
+    clock.ms += 40 * DAY_MS
+    store.write("ada", device, [], after=store.stats("ada").head)
+    ended = 0
+    while True:
+        allowed = iter([True])
+
+        def one_portion(work: Any, allowed: Any = allowed) -> None:
+            if not next(allowed, False):
+                raise InterruptedError
+            with store._database.transaction() as db:
+                work(db)
+
+        try:
+            store.compact("ada", POLICY, write=one_portion)
+        except InterruptedError:
+            ended += 1
+            assert_outcome(store, {})
+        else:
+            break
+    assert ended >= 5
+    assert left(store) == []
+
+
+def test_a_long_history_of_one_row_is_not_kept_in_memory_and_told_as_it_goes(
+    store: Store,
+) -> None:
+    device = store.create_device("ada")
+    for start in range(0, 3_000, 1_000):
+        data = [modify("1", a=start + n) for n in range(1_000)]
+        written(store, device, *data, start=NOON + start)
+    told: list[Compacted] = []
+    done = store.compact("ada", POLICY, tell=told.append)
+    assert done.entries == 2_999
+    assert [found.entries for found in told] == [500, 1000, 1500, 2000, 2500, 2999]
+    assert left(store) == [modify("1", a=2_999)]
+
+
+# Any history
+
+
+class Replica:
+    """A device as the protocol describes it: the set of the entries that it knows."""
+
+    def __init__(self, store: Store, user: str, name: str, rng: random.Random) -> None:
+        self.store, self.user, self.rng = store, user, rng
+        self.device = store.create_device(user, device_id=name)
+        self.cursor: Cursor | None = None
+        self.known: dict[Version, str] = {}
+        self.unsent: list[tuple[int, str]] = []
+        self.recovered = 0
+
+    def write(self, ticks: int, data: str) -> None:
+        self.unsent.append((ticks, data))
+
+    def sync(self, clock: ManualClock) -> None:
+        clock.ms += 1
+        self._push(clock.ms * 1024 + 500)
+        self.pull()
+        clock.ms += 1
+
+    def _push(self, now_ticks: int) -> None:
+        batch = [NewEntry(ticks, 0, data) for ticks, data in self.unsent]
+        receipt = self.store.write(self.user, self.device, batch)
+        refused = {rejection.index for rejection in receipt.rejections}
+        assert all(found.code is Code.ENTRY_TOO_OLD for found in receipt.rejections)
+        for index, (ticks, data) in enumerate(self.unsent):
+            if index not in refused:
+                self.known[Version(ticks, self.device)] = data
+        self.unsent = [(now_ticks + index, self.unsent[index][1]) for index in sorted(refused)]
+        if refused:
+            self._push(now_ticks)
+
+    def pull(self, *, pages: int = 1_000) -> None:
+        for _ in range(pages):
+            try:
+                page = self.store.read(
+                    self.user, self.device, self.cursor, limit=self.rng.choice([1, 2, 5])
+                )
+            except Refused as refused:
+                assert refused.code is Code.HORIZON_PASSED
+                self.cursor = Cursor.parse(str(refused.details["beginning"]))
+                self._forget()
+                continue
+            self._take(page.entries)
+            self.cursor = Cursor.parse(str(page.cursor))
+            if not page.has_more:
+                self.store.mark_seen(self.user, self.device, self.cursor)
+                return
+
+    def _forget(self) -> None:
+        """What it knows is what the log says, its own writes among it."""
+        self.recovered += 1
+        self.known = {}
+        page = self.store.read_own(self.user, self.device, 0, limit=9_999, byte_limit=9_999_999)
+        self._take(page.entries)
+
+    def _take(self, found: Iterable[Any]) -> None:
+        for entry in found:
+            self.known[Version(entry.created_on, entry.device)] = entry.data
+
+    def outcome(self) -> dict[str, dict[str, Any]]:
+        return outcome_of(self.known)
+
+
+def outcome_of(known: dict[Version, str]) -> dict[str, dict[str, Any]]:
+    """The rows that are alive, and their values."""
+    states: dict[str, RowState] = {}
+    values: dict[str, dict[str, Any]] = {}
+    for version in sorted(known):
+        change = decode(known[version])
+        pk = str(change.pk)
+        state, there = states.setdefault(pk, RowState()), values.setdefault(pk, {})
+        there.update(merge(state, [(version, change)], known=dict(there)))
+    return {
+        pk: {
+            name: values[pk][name]
+            for name in sorted(states[pk].written_fields())
+            if name in values[pk]
+        }
+        for pk in sorted(states)
+        if states[pk].alive
+    }
+
+
+def assert_outcome(store: Store, expected: dict[str, dict[str, Any]], user: str = "ada") -> None:
+    """A new device comes to this."""
+    pages = read_all(store, user, store.create_device(user), limit=500)
+    known = {
+        Version(entry.created_on, entry.device): entry.data
+        for page in pages
+        for entry in page.entries
+    }
+    assert outcome_of(known) == expected
+
+
+def test_no_device_can_tell_whether_the_log_was_compacted(store: Store, clock: ManualClock) -> None:
+    found = [a_history(store, clock, f"user-{seed}", random.Random(seed)) for seed in range(40)]
+    compacted, recovered = map(sum, zip(*found, strict=True))
+    assert compacted > 500
+    assert recovered > 10
+
+
+def a_history(store: Store, clock: ManualClock, user: str, rng: random.Random) -> tuple[int, int]:
+    """Returns how many entries were dropped, and how often a device began anew."""
+    store.create_user(user)
+    replicas = [Replica(store, user, f"{name}-{user}", rng) for name in "xyz"]
+    final = {pk: rng.random() < 0.7 for pk in "12345"}
+    compacted = 0
+    for step in range(120):
+        clock.ms += rng.choice([1, 1, 1, DAY_MS, 20 * DAY_MS])
+        replica = rng.choice(replicas)
+        action = rng.random()
+        if action < 0.55:
+            pk = rng.choice("12345")
+            replica.write(clock.ms * 1024 + step, drawn(rng, pk, final=final[pk]))
+        elif action < 0.8:
+            replica.sync(clock)
+        elif action < 0.9:
+            replica.pull(pages=1)
+        else:
+            compacted += store.compact(user, POLICY).entries
+    for replica in replicas * 2:
+        replica.sync(clock)
+    expected = replicas[0].outcome()
+    assert [replica.outcome() for replica in replicas] == [expected] * 3, user
+    assert_outcome(store, expected, user)
+    compacted += store.compact(user, POLICY).entries
+    assert_outcome(store, expected, user)
+    return compacted, sum(replica.recovered for replica in replicas)
+
+
+def drawn(rng: random.Random, pk: str, *, final: bool) -> str:
+    kind = rng.choice(["create", "modify", "modify", "modify", "delete"])
+    if kind == "delete":
+        return delete(pk, final=final)
+    names = rng.sample(FIELDS, rng.randint(1, 3))
+    return said(kind, pk, {name: rng.randrange(100) for name in names})
