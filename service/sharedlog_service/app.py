@@ -28,6 +28,7 @@ from sharedlog_service.guard import SCOPE_KEY, GraphQLRequest, Guard, LoopbackHo
 from sharedlog_service.schema import Context, ServiceSchema, build_schema
 from sharedlog_service.settings import Settings
 from sharedlog_service.store import Store
+from sharedlog_service.upkeep import Upkeep
 from sharedlog_service.writer import Inline, Workers
 
 
@@ -80,9 +81,16 @@ class Service:
         )
         self.workers = Workers(self.store, readers=settings.readers)
         self.workers.start()
+        upkeep = None
+        if settings.compact_every_ms is not None:
+            policy = settings.compaction
+            upkeep = Upkeep(self.store, self.workers, policy, settings.compact_every_ms)
+            upkeep.start()
         try:
             yield
         finally:
+            if upkeep is not None:
+                await upkeep.close()
             self.workers.close()
             self.store.close()
 

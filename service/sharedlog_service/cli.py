@@ -56,6 +56,20 @@ be empty. Stop the service first: what it takes after the copy began is not in i
 would notice, and send again what they have of it.)
 """
 
+COMPACT_TEXT = """\
+examples:
+  sharedlog compact                                 all logs of sharedlog.db
+  sharedlog compact --user ada --keep 90            deletions are remembered for 90 days
+
+Drops entries that can change no device's outcome any more: writes that newer ones
+overwrote, and what is older than a deletion that nobody needs. Deletions themselves go
+when they are older than --keep days and every device has read them that was heard of in
+the last --expire days. A device that was away for longer than that begins anew by
+itself; what it had not sent yet is kept.
+
+The service may run meanwhile. A run may be ended at any time; the next one goes on.
+"""
+
 RESTORED_TEXT = """\
 Run this after putting back a backup of the database, before starting the service.
 
@@ -72,6 +86,9 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     _add_schema(_parser(subparsers, "schema", "print the GraphQL schema", SCHEMA_EXAMPLES))
     _add_migrate(_parser(subparsers, "migrate", "bring a database to this version", MIGRATE_TEXT))
     _add_copy(_parser(subparsers, "copy", "move everything to another database", COPY_TEXT))
+    _add_compact(
+        _parser(subparsers, "compact", "drop entries that nobody needs any more", COMPACT_TEXT)
+    )
     _add_restored(
         _parser(subparsers, "restored", "say that the database came from a backup", RESTORED_TEXT)
     )
@@ -126,6 +143,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--no-auth", action="store_true", help="ask for no tokens; on loopback addresses only"
     )
     parser.add_argument(
+        "--compact-every",
+        type=float,
+        metavar="HOURS",
+        help="compact all logs so often, as `sharedlog compact` does (default: never)",
+    )
+    parser.add_argument(
         "--ready-file",
         type=Path,
         metavar="FILE",
@@ -174,6 +197,21 @@ def _add_copy(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(handler=_handler(_copy))
 
 
+def _add_compact(parser: argparse.ArgumentParser) -> None:
+    _add_database(parser)
+    parser.add_argument("--user", help="only this user's log")
+    parser.add_argument("--keep", type=_days, default=30, metavar="DAYS", help="default: 30")
+    parser.add_argument("--expire", type=_days, default=180, metavar="DAYS", help="default: 180")
+    parser.set_defaults(handler=_handler(_compact))
+
+
+def _days(text: str) -> int:
+    days = int(text)
+    if days < 1:
+        raise argparse.ArgumentTypeError("at least 1 day")
+    return days
+
+
 def _add_restored(parser: argparse.ArgumentParser) -> None:
     _add_database(parser)
     parser.set_defaults(handler=_handler(_restored))
@@ -202,9 +240,15 @@ def _handler(run: Handler) -> Handler:
 
 def _serve(args: argparse.Namespace) -> int:
     from sharedlog_service.serving import serve
-    from sharedlog_service.settings import Settings
+    from sharedlog_service.settings import HOUR_MS, Settings
 
-    settings = Settings(db=args.db, host=args.host, no_auth=args.no_auth)
+    every = args.compact_every
+    settings = Settings(
+        db=args.db,
+        host=args.host,
+        no_auth=args.no_auth,
+        compact_every_ms=None if every is None else int(every * HOUR_MS),
+    )
 
     def announce(found: Announcement) -> None:
         print(found.for_people(), flush=True)
@@ -325,6 +369,31 @@ def _copy(args: argparse.Namespace) -> int:
         rows = copy(source, target, tell)
     tell("done", rows)
     print(f"Copied {rows:,} rows to {shown(args.target)}, and compared them.")
+    return 0
+
+
+def _compact(args: argparse.Namespace) -> int:
+    from sharedlog_service.compacting import Compacted
+    from sharedlog_service.settings import DAY_MS, Policy
+
+    policy = Policy(args.keep * DAY_MS, args.expire * DAY_MS)
+    with closing(_open(args, making=False)) as store:
+        for user in [args.user] if args.user else store.users():
+
+            def tell(done: Compacted, user: str = user) -> None:
+                if sys.stderr.isatty():
+                    print(
+                        f"\r{user}: {done.entries:,} entries dropped",
+                        end="\x1b[K",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+
+            done = store.compact(user, policy, tell=tell)
+            if sys.stderr.isatty():
+                print("\r\x1b[K", end="", file=sys.stderr)
+            left = store.stats(user).entries
+            print(f"{user}: dropped {done.entries:,} entries ({done.bytes:,} bytes); {left:,} left")
     return 0
 
 

@@ -30,13 +30,12 @@ from sharedlog_service.entries import NUMBERS, TICKS_PER_MS, fingerprint, key, s
 from sharedlog_service.paging import seq_before
 from sharedlog_service.places import Horizon, LogState, log_of
 from sharedlog_service.session import Row, Session
+from sharedlog_service.settings import Policy
 
 MODIFY, DELETE = NUMBERS["modify"], NUMBERS["delete"]
 
 PORTION = 500
 """Entries that are dropped in one transaction: other writers get their turn between two."""
-
-DAY_MS = 24 * 3600 * 1000
 
 BY_ROW = f"""
     SELECT id, device, created_on, row_hash, shared_on, {KIND}, data FROM entries
@@ -48,13 +47,6 @@ Version = tuple[int, str]
 
 Write = Callable[[Callable[[Session], None]], None]
 """Runs work in a transaction of its own, and returns when it is durable."""
-
-
-class Policy(NamedTuple):
-    """How long a deletion is remembered, and how long a device that is not heard of counts."""
-
-    retention_ms: int = 30 * DAY_MS
-    expiry_ms: int = 180 * DAY_MS
 
 
 class Compacted(NamedTuple):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from sharedlog_service.errors import ConfigurationError
 
@@ -41,6 +42,17 @@ class Limits:
     people_entries: int = 1_000
 
 
+HOUR_MS = 3600 * 1000
+DAY_MS = 24 * HOUR_MS
+
+
+class Policy(NamedTuple):
+    """How long a deletion is remembered, and how long a device that is not heard of counts."""
+
+    retention_ms: int = 30 * DAY_MS
+    expiry_ms: int = 180 * DAY_MS
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything `create_app` needs; the clock and the ids are parts of it, so tests own them."""
@@ -51,6 +63,10 @@ class Settings:
     host: str = "127.0.0.1"
     no_auth: bool = False
     readers: int = 4
+    compact_every_ms: int | None = None
+    """How often all logs are compacted (see compacting.py); None for never."""
+
+    compaction: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
     now: Clock = system_clock
     new_id: IdSource = random_id

@@ -17,7 +17,7 @@ import peewee
 
 from sharedlog_service.appending import Batch
 from sharedlog_service.browsing import collection_stats, find_entries
-from sharedlog_service.compacting import Compacted, Compaction, Policy, Write
+from sharedlog_service.compacting import Compacted, Compaction
 from sharedlog_service.database import Database, open_database
 from sharedlog_service.devices import (
     DeviceState,
@@ -43,11 +43,15 @@ from sharedlog_service.errors import Code, Refused
 from sharedlog_service.paging import NOBODY, Stretch, device_ids, read_others, seq_before
 from sharedlog_service.places import LogState, log_of
 from sharedlog_service.session import Row, Session
-from sharedlog_service.settings import Clock, IdSource, Limits, random_id, system_clock
+from sharedlog_service.settings import Clock, IdSource, Limits, Policy, random_id, system_clock
 from sharedlog_service.tables import DeviceRow, Log, Token, User
 
 SEEN_EVERY_MS = 60_000
 """How stale a device's `lastSeen` may get before a mere read refreshes it."""
+
+
+Job = Callable[["Store"], None]
+"""Something to do with the store."""
 
 
 class Store:
@@ -337,19 +341,24 @@ class Store:
         user: str,
         policy: Policy,
         *,
-        write: Write | None = None,
+        write: Callable[[Job], None] | None = None,
         tell: Callable[[Compacted], None] = lambda _: None,
     ) -> Compacted:
         """Drop the entries of a log that can change no outcome any more, in many transactions.
 
         They run here, or where `write` runs them. May be ended at any point; the next run goes on.
         """
+        run = write or (lambda job: job(self))
 
-        def own(work: Callable[[Session], None]) -> None:
-            with self._database.transaction() as db:
-                work(db)
+        def durably(work: Callable[[Session], None]) -> None:
+            run(lambda store: store._transact(work))
 
-        return Compaction(self._database, user, policy, self._now(), write or own, tell).run()
+        compaction = Compaction(self._database, user, policy, self._now(), durably, tell)
+        return compaction.run()
+
+    def _transact(self, work: Callable[[Session], None]) -> None:
+        with self._database.transaction() as db:
+            work(db)
 
     # Parts
 

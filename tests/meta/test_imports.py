@@ -78,6 +78,7 @@ SERVICE_LAYERS = (
     {"compacting"},
     {"store"},
     {"auth", "copying", "writer"},
+    {"upkeep"},
     {"faults", "documents", "wire"},
     {"overview", "guard", "graphiql", "arguments"},
     {"schema"},

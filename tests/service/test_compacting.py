@@ -7,20 +7,29 @@ compaction between two pages.
 
 from __future__ import annotations
 
+import argparse
 import random
+import time
 from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from starlette.testclient import TestClient
 
 from sharedlog.changes import decode
 from sharedlog.clock import Version
 from sharedlog.reconcile import RowState, merge
-from sharedlog_service.compacting import DAY_MS, Compacted, Policy
+from sharedlog_service.app import create_app
+from sharedlog_service.cli import add_commands
+from sharedlog_service.compacting import Compacted
 from sharedlog_service.entries import Cursor, NewEntry
 from sharedlog_service.errors import Code, Refused
+from sharedlog_service.settings import DAY_MS, Policy, Settings
 from sharedlog_service.store import Store
+from tests.engines import Engine, Postgres
 from tests.service.support import NOON, ManualClock, flat, read_all, texts
 
 POLICY = Policy(retention_ms=30 * DAY_MS, expiry_ms=90 * DAY_MS)
@@ -241,8 +250,7 @@ def test_a_run_that_was_ended_anywhere_is_finished_by_the_next(
         def one_portion(work: Any, allowed: Any = allowed) -> None:
             if not next(allowed, False):
                 raise InterruptedError
-            with store._database.transaction() as db:
-                work(db)
+            work(store)
 
         try:
             store.compact("ada", POLICY, write=one_portion)
@@ -367,11 +375,14 @@ def assert_outcome(store: Store, expected: dict[str, dict[str, Any]], user: str 
     assert outcome_of(known) == expected
 
 
-def test_no_device_can_tell_whether_the_log_was_compacted(store: Store, clock: ManualClock) -> None:
-    found = [a_history(store, clock, f"user-{seed}", random.Random(seed)) for seed in range(40)]
+def test_no_device_can_tell_whether_the_log_was_compacted(
+    store: Store, clock: ManualClock, engine: Engine
+) -> None:
+    seeds = range(4 if isinstance(engine, Postgres) else 25)
+    found = [a_history(store, clock, f"user-{seed}", random.Random(seed)) for seed in seeds]
     compacted, recovered = map(sum, zip(*found, strict=True))
-    assert compacted > 500
-    assert recovered > 10
+    assert compacted > 10 * len(seeds)
+    assert recovered > 0
 
 
 def a_history(store: Store, clock: ManualClock, user: str, rng: random.Random) -> tuple[int, int]:
@@ -410,3 +421,39 @@ def drawn(rng: random.Random, pk: str, *, final: bool) -> str:
         return delete(pk, final=final)
     names = rng.sample(FIELDS, rng.randint(1, 3))
     return said(kind, pk, {name: rng.randrange(100) for name in names})
+
+
+# By itself, and by hand
+
+
+def test_the_service_compacts_by_itself(tmp_path: Path) -> None:
+    chosen = Settings(db=tmp_path / "log.db", compact_every_ms=1)
+    with closing(Store.open(chosen.db)) as store:
+        store.create_user("ada")
+        device = store.create_device("ada")
+        begin = store.now() * 1024
+        written(store, device, create("1", a=1), modify("1", a=2), modify("1", a=3), start=begin)
+        with TestClient(create_app(chosen)):
+            deadline = time.monotonic() + 30
+            while store.stats("ada").entries == 3:
+                assert time.monotonic() < deadline
+                store.check()
+        assert left(store) == [create("1", a=1), modify("1", a=3)]
+
+
+def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(Store.open(tmp_path / "log.db")) as store:
+        for user in ("ada", "bob"):
+            store.create_user(user)
+        begin = store.now() * 1024
+        device = store.create_device("ada")
+        written(store, device, create("1", a=1), modify("1", a=2), modify("1", a=3), start=begin)
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+    args = parser.parse_args(["compact", "--db", str(tmp_path / "log.db"), "--keep", "7"])
+    assert args.handler(args) == 0
+    size = len(modify("1", a=2))
+    assert capsys.readouterr().out.splitlines() == [
+        f"ada: dropped 1 entries ({size} bytes); 2 left",
+        "bob: dropped 0 entries (0 bytes); 0 left",
+    ]
