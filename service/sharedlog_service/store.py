@@ -15,6 +15,7 @@ from typing import Any
 
 import peewee
 
+from sharedlog_service.accounts import Accounts
 from sharedlog_service.appending import Batch
 from sharedlog_service.browsing import collection_stats, find_entries
 from sharedlog_service.compacting import Compacted, Compaction
@@ -44,7 +45,7 @@ from sharedlog_service.paging import NOBODY, Stretch, device_ids, read_others, s
 from sharedlog_service.places import LogState, log_of
 from sharedlog_service.session import Row, Session
 from sharedlog_service.settings import Clock, IdSource, Limits, Policy, random_id, system_clock
-from sharedlog_service.tables import DeviceRow, Log, Token, User
+from sharedlog_service.tables import DeviceRow
 
 SEEN_EVERY_MS = 60_000
 """How stale a device's `lastSeen` may get before a mere read refreshes it."""
@@ -54,13 +55,11 @@ Job = Callable[["Store"], None]
 """Something to do with the store."""
 
 
-class Store:
+class Store(Accounts):
     """Users, their logs, the logs' devices and entries, and tokens."""
 
     def __init__(self, database: Database, *, now: Clock, new_id: IdSource, limits: Limits) -> None:
-        self._database = database
-        self._now = now
-        self._new_id = new_id
+        super().__init__(database, now, new_id)
         self.limits = limits
 
     @classmethod
@@ -99,59 +98,6 @@ class Store:
         """Raise unless the database answers."""
         with self._database.snapshot() as db:
             db.scalar("SELECT schema_version FROM meta")
-
-    # Users and tokens
-
-    def create_user(self, user: str) -> bool:
-        """Make a user with an empty log. Returns False if there was one already."""
-        with self._database.transaction() as db:
-            sql = "INSERT INTO users VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING id"
-            if not db.rows(sql, user, self._now()):
-                return False
-            Log.insert(user=user, epoch=self._new_id()).execute(db)
-            return True
-
-    def users(self) -> list[str]:
-        with self._database.snapshot() as db:
-            return [user.id for user in User.select().order_by(User.created_at).execute(db)]
-
-    def renew_epoch(self, user: str) -> str:
-        """Begin a new life of a log, as after restoring a backup: every device offers all of its
-        own entries again, so that whatever the backup lacked comes back."""
-        with self._database.transaction() as db:
-            log, epoch = log_of(db, user, writing=True), self._new_id()
-            Log.update(epoch=epoch).where(Log.id == log.id).execute(db)
-            return epoch
-
-    def renew_epochs(self) -> int:
-        """Begin a new life of every log; returns how many there are."""
-        with self._database.transaction():
-            users = self.users()
-            for user in users:
-                self.renew_epoch(user)
-            return len(users)
-
-    def add_token(self, user: str, name: str, digest: str) -> None:
-        with self._database.transaction() as db:
-            Token.insert(hash=digest, user=user, name=name, created_at=self._now()).execute(db)
-
-    def token_user(self, digest: str) -> str | None:
-        """Return whose token this is, None if it is nobody's or revoked."""
-        with self._database.snapshot() as db:
-            sql = 'SELECT "user" FROM tokens WHERE hash = ? AND revoked_at IS NULL'
-            found: str | None = db.scalar(sql, digest)
-            return found
-
-    def tokens(self) -> list[Token]:
-        with self._database.snapshot() as db:
-            return list(Token.select().order_by(Token.created_at, Token.hash).execute(db))
-
-    def revoke_tokens(self, digest_prefix: str) -> int:
-        """Revoke the tokens whose digest begins so; returns how many there were."""
-        with self._database.transaction() as db:
-            alive = Token.revoked_at.is_null() & Token.hash.startswith(digest_prefix)
-            count: int = Token.update(revoked_at=self._now()).where(alive).execute(db)
-            return count
 
     # Devices
 

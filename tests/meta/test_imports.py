@@ -75,7 +75,7 @@ SERVICE_LAYERS = (
     {"beginnings"},
     {"appending", "paging"},
     {"browsing", "devices", "places"},
-    {"compacting"},
+    {"compacting", "accounts"},
     {"store"},
     {"auth", "copying", "writer"},
     {"upkeep"},
@@ -83,7 +83,8 @@ SERVICE_LAYERS = (
     {"overview", "guard", "graphiql", "arguments"},
     {"schema"},
     {"app"},
-    {"serving"},
+    {"serving", "commands"},
+    {"maintenance"},
     {"cli"},
     {"__init__"},
 )
@@ -122,6 +123,7 @@ STORE_SIDE = {
     "devices",
     "places",
     "compacting",
+    "accounts",
     "store",
     "copying",
 }

@@ -1,0 +1,79 @@
+"""What the service's commands have in common: where the database is, and how trouble is told."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sharedlog_service.store import Store
+
+Handler = Callable[[argparse.Namespace], int]
+
+
+def parser_of(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    help: str,
+    epilog: str | None = None,
+) -> argparse.ArgumentParser:
+    return subparsers.add_parser(
+        name,
+        help=help,
+        description=help[0].upper() + help[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--database",
+        "--db",
+        dest="db",
+        type=place,
+        default=Path("sharedlog.db"),
+        metavar="FILE_OR_URL",
+        help="an SQLite file, or postgresql://user@host/name (default: sharedlog.db in this "
+        "folder)",
+    )
+
+
+def place(text: str) -> Path | str:
+    from sharedlog_service.database import is_server
+
+    if "://" in text and not is_server(text):
+        raise argparse.ArgumentTypeError(
+            "an address begins with postgresql://; anything else is the name of a file"
+        )
+    return text if is_server(text) else Path(text)
+
+
+def handler(run: Handler) -> Handler:
+    """Turn what the user can mend into a sentence and an exit code."""
+
+    def handle(args: argparse.Namespace) -> int:
+        try:
+            from sharedlog_service.errors import ConfigurationError, Refused
+
+            return run(args)
+        except ModuleNotFoundError as error:
+            print(
+                f"The service needs {error.name}. Run: pip install 'sharedlog[service]'",
+                file=sys.stderr,
+            )
+            return 1
+        except (ConfigurationError, Refused) as error:
+            print(error, file=sys.stderr)
+            return 2
+
+    return handle
+
+
+def open_store(args: argparse.Namespace, *, making: bool = True) -> Store:
+    from sharedlog_service.store import Store
+
+    return Store.open(args.db, making=making)

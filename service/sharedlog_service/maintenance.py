@@ -1,0 +1,163 @@
+"""The commands of those who look after a service's database: migrate, copy, compact, restored."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from sharedlog_service.commands import add_database, handler, open_store, parser_of, place
+
+if TYPE_CHECKING:
+    from sharedlog_service.compacting import Compacted
+
+MIGRATE_TEXT = """\
+Makes the tables of an empty database, and brings older ones to this version: all of
+it, or nothing. It never goes back. The service does the same with an SQLite file
+when it starts; with PostgreSQL, where several may run, it refuses to start instead.
+"""
+
+COPY_TEXT = """\
+examples:
+  sharedlog copy --from sharedlog.db --to postgresql://sharedlog@db.example/sharedlog
+  sharedlog copy --from postgresql://sharedlog@db.example/sharedlog --to sharedlog.db
+
+Copies users, tokens, devices and logs, reads them back and compares. The target must
+be empty. Stop the service first: what it takes after the copy began is not in it. (Devices
+would notice, and send again what they have of it.)
+"""
+
+COMPACT_TEXT = """\
+examples:
+  sharedlog compact                                 all logs of sharedlog.db
+  sharedlog compact --user ada --keep 90            deletions are remembered for 90 days
+
+Drops entries that can change no device's outcome any more: writes that newer ones
+overwrote, and what is older than a deletion that nobody needs. Deletions themselves go
+when they are older than --keep days and every device has read them that was heard of in
+the last --expire days. A device that was away for longer than that begins anew by
+itself; what it had not sent yet is kept.
+
+The service may run meanwhile. A run may be ended at any time; the next one goes on.
+"""
+
+RESTORED_TEXT = """\
+Run this after putting back a backup of the database, before starting the service.
+
+Devices have seen entries that the backup lacks. Each log gets a new epoch, which
+tells them to start over and to offer their own entries again, so that what the
+backup lacks comes back. Without it a device could miss entries for ever.
+"""
+
+
+def add_maintenance(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    _add_migrate(parser_of(subparsers, "migrate", "bring a database to this version", MIGRATE_TEXT))
+    _add_copy(parser_of(subparsers, "copy", "move everything to another database", COPY_TEXT))
+    _add_compact(
+        parser_of(subparsers, "compact", "drop entries that nobody needs any more", COMPACT_TEXT)
+    )
+    _add_restored(
+        parser_of(subparsers, "restored", "say that the database came from a backup", RESTORED_TEXT)
+    )
+
+
+def _add_migrate(parser: argparse.ArgumentParser) -> None:
+    add_database(parser)
+    parser.set_defaults(handler=handler(_migrate))
+
+
+def _add_copy(parser: argparse.ArgumentParser) -> None:
+    for option, name in (("--from", "source"), ("--to", "target")):
+        parser.add_argument(
+            option,
+            dest=name,
+            type=place,
+            required=True,
+            metavar="FILE_OR_URL",
+            help=f"the {name}: an SQLite file, or postgresql://user@host/name",
+        )
+    parser.set_defaults(handler=handler(_copy))
+
+
+def _add_compact(parser: argparse.ArgumentParser) -> None:
+    add_database(parser)
+    parser.add_argument("--user", help="only this user's log")
+    parser.add_argument("--keep", type=_days, default=30, metavar="DAYS", help="default: 30")
+    parser.add_argument("--expire", type=_days, default=180, metavar="DAYS", help="default: 180")
+    parser.set_defaults(handler=handler(_compact))
+
+
+def _days(text: str) -> int:
+    days = int(text)
+    if days < 1:
+        raise argparse.ArgumentTypeError("at least 1 day")
+    return days
+
+
+def _add_restored(parser: argparse.ArgumentParser) -> None:
+    add_database(parser)
+    parser.set_defaults(handler=handler(_restored))
+
+
+def _migrate(args: argparse.Namespace) -> int:
+    from sharedlog_service.database import check_place, shown
+    from sharedlog_service.store import Store
+
+    check_place(args.db)
+    Store.open(args.db, migrating=True).close()
+    print(f"{shown(args.db)} is of this version.")
+    return 0
+
+
+def _copy(args: argparse.Namespace) -> int:
+    from sharedlog_service.copying import copy
+    from sharedlog_service.database import check_place, open_database, shown
+
+    def tell(table: str, rows: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{table}: {rows:,} rows", end="\x1b[K", file=sys.stderr, flush=True)
+
+    check_place(args.target)
+    with (
+        closing(open_database(args.source, making=False)) as source,
+        closing(open_database(args.target)) as target,
+    ):
+        rows = copy(source, target, tell)
+    tell("done", rows)
+    print(f"Copied {rows:,} rows to {shown(args.target)}, and compared them.")
+    return 0
+
+
+def _compact(args: argparse.Namespace) -> int:
+    from sharedlog_service.settings import DAY_MS, Policy
+
+    policy = Policy(args.keep * DAY_MS, args.expire * DAY_MS)
+    with closing(open_store(args, making=False)) as store:
+        for user in [args.user] if args.user else store.users():
+
+            def tell(done: Compacted, user: str = user) -> None:
+                if sys.stderr.isatty():
+                    print(
+                        f"\r{user}: {done.entries:,} entries dropped",
+                        end="\x1b[K",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+
+            done = store.compact(user, policy, tell=tell)
+            if sys.stderr.isatty():
+                print("\r\x1b[K", end="", file=sys.stderr)
+            left = store.stats(user).entries
+            print(f"{user}: dropped {done.entries:,} entries ({done.bytes:,} bytes); {left:,} left")
+    return 0
+
+
+def _restored(args: argparse.Namespace) -> int:
+    store = open_store(args, making=False)
+    try:
+        count = store.renew_epochs()
+    finally:
+        store.close()
+    print(f"{count} logs begin a new epoch.")
+    return 0
