@@ -14,13 +14,13 @@ from typing import Any
 
 import orjson
 
-from . import capture, exchange, incremental, memory, size
+from . import capture, exchange, incremental, load, memory, size
 from .figures import Figure
 from .table import quantity, show
 
 RESULTS = Path(__file__).parent / "results"
 
-NAMES = ("capture", "exchange", "incremental", "size", "memory")
+NAMES = ("capture", "exchange", "incremental", "size", "memory", "load")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,6 +51,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, nargs="+", help="default: 1000 10000 100000")
     parser.add_argument("--history", type=int, nargs="+", help="default: 1000 100000 1000000")
     parser.add_argument("--bulk", type=int, default=5_000, help="new rows after a history")
+    parser.add_argument("--seconds", type=float, help="of each load (default: 5)")
     parser.add_argument("--rounds", type=int, help="repetitions (default: 7 to 3, by rows)")
     parser.add_argument("--quick", action="store_true", help="small numbers, a minute at most")
     parser.add_argument("--only", choices=NAMES, action="append", help="may be repeated")
@@ -73,6 +74,8 @@ def _measure(folder: Path, options: argparse.Namespace) -> Iterator[Figure]:
             yield from incremental.measure(own, options.history, changes, options.bulk)
         elif name == "memory":
             yield from memory.measure(own, options.rows)
+        elif name == "load":
+            yield from load.measure(own, options.seconds or (1 if options.quick else 5))
         else:
             for rows in options.rows:
                 yield from _for_rows(name, own, rows, _rounds(options, rows))

@@ -29,7 +29,7 @@ class Served:
 
     kind = ""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = path
         self._process: subprocess.Popen[bytes] | None = None
         self.announced: dict[str, Any] = {}
@@ -169,11 +169,12 @@ def _serve_bare(path: str, announce: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _serve_real(path: str, announce: Callable[[dict[str, Any]], None]) -> None:
+    from sharedlog_service.database import is_server
     from sharedlog_service.serving import serve
     from sharedlog_service.settings import Settings
 
     serve(
-        Settings(db=Path(path)),
+        Settings(db=path if is_server(path) else Path(path)),
         port=0,
         user="bench",
         announce=lambda found: announce(dict(found.for_machines())),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -163,20 +164,20 @@ class Workers:
         return jobs
 
     def _commit(self, jobs: list[Job]) -> list[Outcome]:
-        if self._share == 1:
-            return [self._attempt(job) for job in jobs]
+        if self._share == 1:  # the store's own transactions are enough
+            return [self._attempt(job, nullcontext()) for job in jobs]
         try:
             with self._store.transaction():
-                outcomes = [self._attempt(job) for job in jobs]
+                outcomes = [self._attempt(job, self._store.transaction()) for job in jobs]
         except Exception as error:
             return [Outcome(job, error=error) for job in jobs]
         self.commits += 1
         return outcomes
 
-    def _attempt(self, job: Job) -> Outcome:
-        """Run one job in a transaction or savepoint of its own: when it fails, it fails alone."""
+    def _attempt(self, job: Job, scope: AbstractContextManager[None]) -> Outcome:
+        """Run one job in a scope of its own: when it fails, it is rolled back alone."""
         try:
-            with self._store.transaction():
+            with scope:
                 return Outcome(job, job.work(self._store))
         except Exception as error:
             if job.waiting is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.meta.source import ROOT
 
 SMALL = ["--quick", "--rows", "200", "--history", "50", "100", "--rounds", "1", "--bulk", "20"]
+SMALL += ["--seconds", "0.2"]
 
 
 def test_every_benchmark_runs_and_is_written_down(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ def test_every_benchmark_runs_and_is_written_down(tmp_path: Path) -> None:
     assert set(report) == {"machine", "settings", "figures"}
     assert report["settings"]["rows"] == [200]
     measured = {figure["benchmark"] for figure in report["figures"]}
-    assert measured == {"capture", "exchange", "incremental", "size", "memory"}
+    assert measured == {"capture", "exchange", "incremental", "size", "memory", "load"}
     for figure in report["figures"]:
         assert figure["value"] > 0, figure
         assert (figure["reached"] is None) == (figure["target"] is None), figure

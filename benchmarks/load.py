@@ -1,0 +1,162 @@
+"""Many devices at once: how many pushes and pulls a second one service process takes, and how long
+each waits, on SQLite and on PostgreSQL.
+
+A push is ten new entries of one device, durable when it is answered; a pull is a page of a
+hundred. Each device is a thread with a connection of its own, which asks again as soon as it was
+answered, and each has a log of its own: what devices of one user do to each other is another
+matter. The limit is the database alone, without a service: as many connections, one commit for
+ten rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from sharedlog.documents import CREATE_DEVICE_ID, GET_UNSYNCED_ENTRIES, WRITE_ENTRIES
+from sharedlog_service.auth import issue_token
+from sharedlog_service.store import Store
+
+from .figures import Figure, percentile
+from .records import as_change, records
+from .server import Schema, reachable
+from .service import Service
+
+DEVICES = (1, 8, 64)
+PUSH, PAGE = 10, 100
+
+Ask = Callable[[int], None]
+"""One request of one device; the argument counts them."""
+
+
+def measure(folder: Path, seconds: float) -> Iterator[Figure]:
+    yield from _engine("SQLite", folder, None, seconds)
+    if reachable():
+        with Schema() as schema:
+            yield from _engine("PostgreSQL", folder, schema, seconds)
+
+
+def _engine(engine: str, folder: Path, schema: Schema | None, seconds: float) -> Iterator[Figure]:
+    place: Path | str = schema.place if schema else folder / "load.db"
+    data = [as_change(record) for record in records(PUSH)]
+    with Service(place) as service:
+        for count in DEVICES:
+            users = [f"user-{count}-{number}" for number in range(count)]
+            with contextlib.closing(Store.open(place)) as store:
+                tokens = [issue_token(store, user, "load") for user in users]
+            devices = [
+                _Device(service.announced["url"], user, token, data)
+                for user, token in zip(users, tokens, strict=True)
+            ]
+            limit = _rate(_raw(folder, schema, count, data), seconds)[0]
+            for what, asks in (
+                ("push", [device.push for device in devices]),
+                ("pull", [device.pull for device in devices]),
+            ):
+                rate, waits = _rate(asks, seconds)
+                yield _figure(engine, what, count, rate, waits, limit if what == "push" else None)
+
+
+def _figure(
+    engine: str, what: str, count: int, rate: float, waits: list[float], limit: float | None
+) -> Figure:
+    details = {f"p{p}_ms": 1_000 * percentile(waits, p / 100) for p in (50, 99)}
+    text = ", ".join(f"{name.removesuffix('_ms')} {ms:.1f} ms" for name, ms in details.items())
+    name = f"{engine}, {what}es of {PUSH}" if what == "push" else f"{engine}, {what}s of {PAGE}"
+    return Figure("load", f"{name}, {text}", count, rate, "a second", limit=limit, details=details)
+
+
+def _rate(asks: Sequence[Ask], seconds: float) -> tuple[float, list[float]]:
+    """How many a second all together, and how long each took."""
+    waits: list[float] = []
+    begin = threading.Barrier(len(asks) + 1)
+    end = threading.Event()
+
+    def run(ask: Ask) -> None:
+        ask(0)  # what happens once is not measured
+        begin.wait()
+        number = 1
+        while not end.is_set():
+            started = time.perf_counter()
+            ask(number)
+            waits.append(time.perf_counter() - started)
+            number += 1
+
+    threads = [threading.Thread(target=run, args=(ask,)) for ask in asks]
+    for thread in threads:
+        thread.start()
+    begin.wait()
+    end.wait(seconds)
+    end.set()
+    for thread in threads:
+        thread.join()
+    return len(waits) / seconds, waits
+
+
+class _Device:
+    """Asks with little work of its own: the bodies are made of parts that are encoded once."""
+
+    def __init__(self, url: str, user: str, token: str, data: list[str]) -> None:
+        address = urlsplit(url)
+        self._connection = http.client.HTTPConnection(address.hostname or "", address.port)
+        self._headers = {
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "application/json",
+        }
+        self._data = data
+        self._user = user
+        self._begin = time.time_ns() // 1_000_000 * 1024
+        created = self._ask(CREATE_DEVICE_ID, name=None, deviceId=f"device-of-{user}")
+        self._device = created["createDeviceId"]
+
+    def push(self, number: int) -> None:
+        ticks = self._begin + number * PUSH
+        packed = [(ticks + n, n, text) for n, text in enumerate(self._data)]
+        told = self._ask(WRITE_ENTRIES, deviceId=self._device, packed=packed, now=0.0, **PAGES)
+        if told["writeEntries"]["accepted"] != PUSH:
+            raise RuntimeError(f"A push was answered {told}.")
+
+    def pull(self, number: int) -> None:
+        if number == 0:  # as another device, which wrote none of it
+            reader = f"reader-of-{self._user}"
+            self._device = self._ask(CREATE_DEVICE_ID, name=None, deviceId=reader)["createDeviceId"]
+        told = self._ask(GET_UNSYNCED_ENTRIES, deviceId=self._device, **PAGES)
+        if not told["getUnsyncedEntries"]["packed"]["entries"]:
+            raise RuntimeError("There is nothing to pull.")
+
+    def _ask(self, document: str, **variables: Any) -> Any:
+        variables["userId"] = self._user
+        body = orjson.dumps({"query": document, "variables": variables})
+        self._connection.request("POST", "/graphql", body, self._headers)
+        answer = orjson.loads(self._connection.getresponse().read())
+        if "errors" in answer:
+            raise RuntimeError(f"The service answers {answer['errors']}.")
+        return answer["data"]["sharedSyncLog"]
+
+
+PAGES = {"after": None, "batchSize": PAGE, "byteLimit": 1_000_000, "lineage": None}
+
+
+def _raw(folder: Path, schema: Schema | None, count: int, data: list[str]) -> list[Ask]:
+    """The database alone: SQLite has one writer, so there is one; PostgreSQL has one for each."""
+    if schema is not None:
+        return [schema.raw(data) for _ in range(count)]
+    connection = sqlite3.connect(folder / f"raw-{count}.db", check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = wal")
+    connection.execute("PRAGMA synchronous = full")
+    connection.execute("CREATE TABLE raw (id INTEGER PRIMARY KEY, data TEXT)")
+
+    def insert(number: int) -> None:
+        connection.executemany("INSERT INTO raw (data) VALUES (?)", [(text,) for text in data])
+        connection.commit()
+
+    return [insert]
