@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sharedlog_service.database import Database
+from sharedlog_service.grants import EVERYTHING, Grant, scopes_of
 from sharedlog_service.places import log_of
 from sharedlog_service.settings import Clock, IdSource
 from sharedlog_service.tables import Log, Token, User
@@ -45,16 +46,31 @@ class Accounts:
                 self.renew_epoch(user)
             return len(users)
 
-    def add_token(self, user: str, name: str, digest: str) -> None:
+    def add_token(self, digest: str, name: str, grant: Grant) -> None:
+        """Let whoever shows what has this digest do what the grant says."""
         with self._database.transaction() as db:
-            Token.insert(hash=digest, user=user, name=name, created_at=self._now()).execute(db)
+            Token.insert(
+                hash=digest,
+                user=grant.user,
+                name=name,
+                created_at=self._now(),
+                scopes=" ".join(sorted(scope.value for scope in grant.scopes)),
+                device=grant.device,
+                expires_at=grant.expires_at,
+            ).execute(db)
 
-    def token_user(self, digest: str) -> str | None:
-        """Return whose token this is, None if it is nobody's or revoked."""
+    def grant(self, digest: str) -> Grant | None:
+        """Return what this token allows; None if it is nobody's, revoked or expired."""
         with self._database.snapshot() as db:
-            sql = 'SELECT "user" FROM tokens WHERE hash = ? AND revoked_at IS NULL'
-            found: str | None = db.scalar(sql, digest)
-            return found
+            sql = """
+                SELECT "user", scopes, device, expires_at FROM tokens
+                WHERE hash = ? AND revoked_at IS NULL AND coalesce(expires_at, ?) > ?
+            """
+            now = self._now()
+            for user, scopes, device, expires_at in db.rows(sql, digest, now + 1, now):
+                named = EVERYTHING if scopes is None else scopes_of(scopes.split())
+                return Grant(user, named, device, expires_at)
+            return None
 
     def tokens(self) -> list[Token]:
         with self._database.snapshot() as db:
@@ -63,6 +79,22 @@ class Accounts:
     def revoke_tokens(self, digest_prefix: str) -> int:
         """Revoke the tokens whose digest begins so; returns how many there were."""
         with self._database.transaction() as db:
-            alive = Token.revoked_at.is_null() & Token.hash.startswith(digest_prefix)
-            count: int = Token.update(revoked_at=self._now()).where(alive).execute(db)
+            chosen = Token.revoked_at.is_null() & Token.hash.startswith(digest_prefix)
+            count: int = Token.update(revoked_at=self._now()).where(chosen).execute(db)
             return count
+
+    def replace_token(self, digest_prefix: str, digest: str, expires_at: int) -> int:
+        """Make another token that allows the same; the one whose digest begins so is good until
+        then at most. Returns how many there were: nothing happens unless it is one."""
+        with self._database.transaction() as db:
+            chosen = Token.revoked_at.is_null() & Token.hash.startswith(digest_prefix)
+            found = list(Token.select().where(chosen).execute(db))
+            if len(found) != 1:
+                return len(found)
+            (old,) = found
+            until = min(expires_at, old.expires_at or expires_at)
+            Token.update(expires_at=until).where(Token.hash == old.hash).execute(db)
+            same = {name: getattr(old, name) for name in ("name", "scopes", "device", "expires_at")}
+            now = self._now()
+            Token.insert(hash=digest, user=old.user, created_at=now, **same).execute(db)
+            return 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,9 +20,10 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
 
-from sharedlog_service.auth import Access, OpenAccess, TokenAccess, UserAccess, bearer_digest
+from sharedlog_service.auth import Access, KnownAccess, OpenAccess, TokenAccess, bearer_digest
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.faults import refused_answer
+from sharedlog_service.grants import EVERYTHING, Grant
 from sharedlog_service.graphiql import GraphiQL
 from sharedlog_service.guard import SCOPE_KEY, GraphQLRequest, Guard, LoopbackHosts, refusal
 from sharedlog_service.schema import Context, ServiceSchema, build_schema
@@ -31,15 +32,23 @@ from sharedlog_service.store import Store
 from sharedlog_service.upkeep import Upkeep
 from sharedlog_service.writer import Inline, Workers
 
+Authenticate = Callable[[Mapping[str, str]], "Grant | Awaitable[Grant | None] | None"]
+"""Says who asks, from the headers of a request, whose names are in small letters; None: nobody."""
 
-def create_app(settings: Settings | None = None) -> Starlette:
+
+def create_app(
+    settings: Settings | None = None, *, authenticate: Authenticate | None = None
+) -> Starlette:
     """Return the service as an ASGI application.
+
+    `authenticate` decides who asks, from the headers of a request, in place of the tokens that the
+    service keeps: it answers a `Grant`, or None. Users that it names are made when they come.
 
     The database is opened when the server starts (ASGI lifespan) and closed when it stops, so the
     application can be built anywhere, and served more than once.
     """
     settings = settings or Settings()
-    service, graphiql = Service(settings), GraphiQL()
+    service, graphiql = Service(settings, authenticate), GraphiQL()
 
     async def page(request: Request) -> Response:
         return graphiql.response(request)
@@ -49,7 +58,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         page=request_response(page),
         body_bytes_max=settings.limits.request_bytes,
         new_id=settings.new_id,
-        tokens=not settings.no_auth,
+        tokens=not settings.no_auth and authenticate is None,
     )
     app = Starlette(
         routes=[
@@ -70,8 +79,9 @@ class Service:
     store: Store
     workers: Workers
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, authenticate: Authenticate | None = None) -> None:
         self.settings = settings
+        self._authenticate = authenticate
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -94,10 +104,14 @@ class Service:
             self.workers.close()
             self.store.close()
 
-    def access(self, authorization: str | None) -> Access:
+    async def access(self, headers: Mapping[str, str]) -> Access:
         if self.settings.no_auth:
             return OpenAccess()
-        return TokenAccess(bearer_digest(authorization))
+        if self._authenticate is None:
+            return TokenAccess(bearer_digest(headers.get("authorization")))
+        found = self._authenticate(headers)
+        grant = await found if isinstance(found, Awaitable) else found
+        return TokenAccess(None) if grant is None else KnownAccess(grant, make=True)
 
     async def health(self, request: Request) -> Response:
         """Answer 200 when the database does, 503 when not; tells nothing else."""
@@ -134,7 +148,7 @@ class Endpoint(GraphQL[Context, None]):
         self, request: Request | WebSocket, response: Response | WebSocket
     ) -> Context:
         asked: GraphQLRequest = request.scope[SCOPE_KEY]
-        access = self._service.access(request.headers.get("authorization"))
+        access = await self._service.access(request.headers)
         return Context(self._service.workers, access, asked.id)
 
     async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> GraphQLRequestData:
@@ -169,7 +183,7 @@ class InProcess:
         self, store: Store, user: str | None = None, *, schema: ServiceSchema | None = None
     ) -> None:
         self._schema = schema or build_schema()
-        access: Access = OpenAccess() if user is None else UserAccess(user)
+        access: Access = OpenAccess() if user is None else KnownAccess(Grant(user, EVERYTHING))
         self._context = Context(Inline(store), access, "in-process")
 
     def execute(

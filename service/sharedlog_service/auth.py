@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Protocol
 
 from sharedlog_service.errors import Code, Refused
+from sharedlog_service.grants import USUAL, Grant, Scope
 from sharedlog_service.store import Store
 
 TOKEN_PREFIX = "slog_"
@@ -25,10 +26,19 @@ USER_CHARS_MAX = 200
 
 
 class Access(Protocol):
-    """Decides whose log a request may touch."""
+    """Decides whose log a request may touch, and how."""
 
-    def user(self, store: Store, claimed: str, *, create: bool = False) -> str:
-        """Return the user whose log `claimed` may mean here; refuse anything else.
+    def user(
+        self,
+        store: Store,
+        claimed: str,
+        scope: Scope,
+        *,
+        device: str | None = None,
+        create: bool = False,
+    ) -> str:
+        """Return the user whose log `claimed` may mean here; refuse anything else. `device` is
+        whom the request acts as.
 
         Asked inside each piece of work, so that a revoked token stops working at once.
         """
@@ -37,44 +47,80 @@ class Access(Protocol):
         """Return the user who asks, None where everybody may be anybody."""
 
 
-class TokenAccess:
-    """The user of a bearer token, and nobody else."""
+class GrantAccess:
+    """What a grant allows, and nothing else."""
+
+    def grant(self, store: Store) -> Grant:
+        raise NotImplementedError
+
+    def user(
+        self,
+        store: Store,
+        claimed: str,
+        scope: Scope,
+        *,
+        device: str | None = None,
+        create: bool = False,
+    ) -> str:
+        return self.grant(store).check(claimed, scope, device)
+
+    def viewer(self, store: Store) -> str:
+        return self.grant(store).user
+
+
+class TokenAccess(GrantAccess):
+    """What a bearer token allows."""
 
     def __init__(self, digest: str | None) -> None:
         self._digest = digest
 
-    def user(self, store: Store, claimed: str, *, create: bool = False) -> str:
-        user = self.viewer(store)
-        if claimed != user:
-            raise Refused(Code.FORBIDDEN)
-        return user
-
-    def viewer(self, store: Store) -> str:
-        user = store.token_user(self._digest) if self._digest else None
-        if user is None:
+    def grant(self, store: Store) -> Grant:
+        grant = store.grant(self._digest) if self._digest else None
+        if grant is None:
             raise Refused(Code.UNAUTHENTICATED)
+        return grant
+
+
+class KnownAccess(GrantAccess):
+    """Somebody who is known already: in process, or to the program around this one."""
+
+    def __init__(self, grant: Grant, *, make: bool = False) -> None:
+        self._grant = grant
+        self._make = make
+
+    def grant(self, store: Store) -> Grant:
+        expires_at = self._grant.expires_at
+        if expires_at is not None and expires_at <= store.now():
+            raise Refused(Code.UNAUTHENTICATED)
+        return self._grant
+
+    def user(
+        self,
+        store: Store,
+        claimed: str,
+        scope: Scope,
+        *,
+        device: str | None = None,
+        create: bool = False,
+    ) -> str:
+        user = super().user(store, claimed, scope, device=device)
+        if create and self._make:  # somebody else keeps the list of users
+            store.create_user(user)
         return user
-
-
-class UserAccess:
-    """One user who is known already: in process, where no token travels."""
-
-    def __init__(self, user: str) -> None:
-        self._user = user
-
-    def user(self, store: Store, claimed: str, *, create: bool = False) -> str:
-        if claimed != self._user:
-            raise Refused(Code.FORBIDDEN)
-        return self._user
-
-    def viewer(self, store: Store) -> str:
-        return self._user
 
 
 class OpenAccess:
     """Whoever asks is whom they say, made on demand: `--no-auth`, on loopback only."""
 
-    def user(self, store: Store, claimed: str, *, create: bool = False) -> str:
+    def user(
+        self,
+        store: Store,
+        claimed: str,
+        scope: Scope,
+        *,
+        device: str | None = None,
+        create: bool = False,
+    ) -> str:
         check_user_name(claimed)
         if create:
             store.create_user(claimed)
@@ -102,22 +148,43 @@ def issue_token(
     user: str,
     name: str,
     random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    *,
+    scopes: frozenset[Scope] = USUAL,
+    device: str | None = None,
+    expires_at: int | None = None,
 ) -> str:
     """Make a token for a user, who is made too if new. It is returned once and never again."""
     check_user_name(user)
     token = new_token(random_bytes)
     with store.transaction():
         store.create_user(user)
-        store.add_token(user, name, token_digest(token))
+        store.add_token(token_digest(token), name, Grant(user, scopes, device, expires_at))
+    return token
+
+
+def rotate_token(
+    store: Store,
+    token_id: str,
+    grace_ms: int,
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+) -> str:
+    """Make a token that replaces the one valid token of this id, which works on for `grace_ms`."""
+    token, until = new_token(random_bytes), store.now() + grace_ms
+    if len(token_id) < TOKEN_ID_CHARS:
+        raise no_such_token()
+    if store.replace_token(token_id, token_digest(token), until) != 1:
+        raise no_such_token()
     return token
 
 
 def revoke_token(store: Store, token_id: str) -> None:
     """Revoke the one valid token whose digest begins with `token_id`."""
     if len(token_id) < TOKEN_ID_CHARS or store.revoke_tokens(token_id) == 0:
-        raise Refused(
-            Code.INVALID_ARGUMENT, "No valid token has this id; see: sharedlog token list"
-        )
+        raise no_such_token()
+
+
+def no_such_token() -> Refused:
+    return Refused(Code.INVALID_ARGUMENT, "No valid token has this id; see: sharedlog token list")
 
 
 def bearer_digest(authorization: str | None) -> str | None:

@@ -26,7 +26,9 @@ The first start on an empty database makes a user and prints its token, once.
 TOKEN_EXAMPLES = """\
 examples:
   sharedlog token create --user ada --name laptop
+  sharedlog token create --user ada --scope log:read --days 90
   sharedlog token list
+  sharedlog token rotate 3f9ac01b22d4          another one; the old one works for a day
   sharedlog token revoke 3f9ac01b22d4          the id that list shows
 """
 
@@ -36,6 +38,10 @@ examples:
   sharedlog schema --output schema.graphql     write it
   sharedlog schema --check schema.graphql      exit 1 when the file is out of date
 """
+
+SCOPES = ("log:read", "log:append", "device:manage", "explore", "admin")
+USUAL_SCOPES = ("log:read", "log:append", "device:manage")
+"""As in `grants`, which is not imported before a command runs."""
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -77,12 +83,28 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--user", required=True, help="whose log it opens; made if new")
     create.add_argument("--name", default="", help="what to call it, for the list")
     create.set_defaults(handler=handler(_token_create))
+    names = ", ".join(sorted(SCOPES))
+    create.add_argument(
+        "--scope",
+        action="append",
+        choices=SCOPES,
+        metavar="SCOPE",
+        help=f"what it may do, may be repeated: {names} (default: {', '.join(USUAL_SCOPES)})",
+    )
+    create.add_argument("--device", help="the only device it may act as")
+    create.add_argument("--days", type=int, help="how long it is good (default: for ever)")
+    rotate = parser_of(actions, "rotate", "make a token that replaces another one")
+    rotate.add_argument("id", help="as `token list` shows it")
+    rotate.add_argument(
+        "--grace", type=int, default=24, metavar="HOURS", help="how long both work (default: 24)"
+    )
+    rotate.set_defaults(handler=handler(_token_rotate))
     listing = parser_of(actions, "list", "show the tokens, but not their secrets")
     listing.set_defaults(handler=handler(_token_list))
     revoke = parser_of(actions, "revoke", "make a token stop working at once")
     revoke.add_argument("id", help="as `token list` shows it")
     revoke.set_defaults(handler=handler(_token_revoke))
-    for action in (create, listing, revoke):
+    for action in (create, rotate, listing, revoke):
         add_database(action)
 
 
@@ -128,6 +150,8 @@ def _write_private(path: Path, text: str) -> None:
 def _token_create(args: argparse.Namespace) -> int:
     from sharedlog_service.auth import check_user_name, issue_token
     from sharedlog_service.database import check_place, is_missing, shown
+    from sharedlog_service.grants import scopes_of
+    from sharedlog_service.settings import DAY_MS
 
     # Before the file is there: a refused command must not leave one behind.
     check_user_name(args.user)
@@ -135,7 +159,14 @@ def _token_create(args: argparse.Namespace) -> int:
     new = is_missing(args.db)
     store = open_store(args)
     try:
-        token = issue_token(store, args.user, args.name)
+        token = issue_token(
+            store,
+            args.user,
+            args.name,
+            scopes=scopes_of(args.scope or USUAL_SCOPES),
+            device=args.device,
+            expires_at=None if args.days is None else store.now() + args.days * DAY_MS,
+        )
     finally:
         store.close()
     if new:
@@ -148,17 +179,35 @@ def _token_create(args: argparse.Namespace) -> int:
     return 0
 
 
+def _token_rotate(args: argparse.Namespace) -> int:
+    from sharedlog_service.auth import rotate_token
+    from sharedlog_service.settings import HOUR_MS
+
+    store = open_store(args, making=False)
+    try:
+        print(rotate_token(store, args.id, args.grace * HOUR_MS))
+    finally:
+        store.close()
+    return 0
+
+
 def _token_list(args: argparse.Namespace) -> int:
     from sharedlog_service.auth import TOKEN_ID_CHARS
 
     store = open_store(args, making=False)
     try:
-        tokens = store.tokens()
+        tokens, now = store.tokens(), store.now()
     finally:
         store.close()
     for token in tokens:
-        state = "revoked" if token.revoked_at else "valid"
-        print(f"{token.hash[:TOKEN_ID_CHARS]}  {state:7}  {token.user}  {token.name}")
+        expired = token.expires_at is not None and token.expires_at <= now
+        state = "revoked" if token.revoked_at else "expired" if expired else "valid"
+        words = [token.hash[:TOKEN_ID_CHARS], f"{state:7}", token.user, token.name]
+        if token.device:
+            words.append(f"device={token.device}")
+        if token.scopes is not None:
+            words.append(token.scopes)
+        print("  ".join(words))
     return 0
 
 

@@ -15,6 +15,8 @@ class Code(Enum):
     # Who asks.
     UNAUTHENTICATED = "A valid bearer token is needed: Authorization: Bearer slog_..."
     FORBIDDEN = "This token belongs to another user than the userId argument names."
+    SCOPE_MISSING = "This token may not do that: it lacks a scope."
+    DEVICE_FORBIDDEN = "This token is for another device."
     USER_UNKNOWN = "There is no such user yet; createDeviceId makes it (service without tokens)."
     DEVICE_UNKNOWN = "No device with this id is registered in this log; call createDeviceId."
     DEVICE_REVOKED = "This device was revoked; it may neither read nor write any more."

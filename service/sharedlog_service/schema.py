@@ -29,6 +29,7 @@ from sharedlog_service.browsing import whole
 from sharedlog_service.documents import CheckedDocuments, document_check
 from sharedlog_service.entries import TICKS_PER_MS, Cursor as Place
 from sharedlog_service.faults import explain
+from sharedlog_service.grants import Scope
 from sharedlog_service.overview import (
     EntryConnection,
     EntryFilter,
@@ -79,7 +80,7 @@ class SharedSyncLogQuery:
         self, info: Asker, user_id: User, device_id: DeviceId
     ) -> Awaitable[SharedSyncLogDevice | None] | SharedSyncLogDevice | None:
         def work(store: Store) -> SharedSyncLogDevice | None:
-            device = store.device(info.context.access.user(store, user_id), device_id)
+            device = store.device(info.context.access.user(store, user_id, Scope.READ), device_id)
             return None if device is None else SharedSyncLogDevice.of(device)
 
         return info.context.run.read(work)
@@ -89,7 +90,7 @@ class SharedSyncLogQuery:
         self, info: Asker, user_id: User
     ) -> Awaitable[list[SharedSyncLogDevice]] | list[SharedSyncLogDevice]:
         def work(store: Store) -> list[SharedSyncLogDevice]:
-            user = info.context.access.user(store, user_id)
+            user = info.context.access.user(store, user_id, Scope.READ)
             return [SharedSyncLogDevice.of(device) for device in store.devices(user)]
 
         return info.context.run.read(work)
@@ -117,7 +118,7 @@ class SharedSyncLogQuery:
         context = info.context
 
         def work(store: Store) -> SharedSyncLogUpdate:
-            user = context.access.user(store, user_id)
+            user = context.access.user(store, user_id, Scope.READ, device=device_id)
             return read_update(
                 context,
                 store,
@@ -149,7 +150,7 @@ class SharedSyncLogQuery:
         byte_limit: ByteLimit = 1_000_000,
     ) -> Awaitable[SharedSyncLogOwnEntries] | SharedSyncLogOwnEntries:
         def work(store: Store) -> SharedSyncLogOwnEntries:
-            user = info.context.access.user(store, user_id)
+            user = info.context.access.user(store, user_id, Scope.READ, device=device_id)
             since = whole(created_from, TICKS_PER_MS)
             page = store.read_own(user, device_id, since, limit=batch_size, byte_limit=byte_limit)
             return SharedSyncLogOwnEntries.of(page)
@@ -172,7 +173,7 @@ class SharedSyncLogQuery:
         before: Annotated[str | None, said("Only what comes before this cursor.")] = None,
     ) -> Awaitable[EntryConnection] | EntryConnection:
         def work(store: Store) -> EntryConnection:
-            user = info.context.access.user(store, user_id)
+            user = info.context.access.user(store, user_id, Scope.READ)
             newest = last is not None
             page = store.find(
                 user,
@@ -200,7 +201,7 @@ class SharedSyncLogQuery:
         first: Annotated[int, said("So many at most, 1000 at most.")] = 100,
     ) -> Awaitable[list[SharedSyncLogEntry]] | list[SharedSyncLogEntry]:
         def work(store: Store) -> list[SharedSyncLogEntry]:
-            user = info.context.access.user(store, user_id)
+            user = info.context.access.user(store, user_id, Scope.READ)
             count = people_count(store, first, None)
             return typed_entries(store.history(user, collection, pk, count), user)
 
@@ -211,7 +212,7 @@ class SharedSyncLogQuery:
         self, info: Asker, user_id: User
     ) -> Awaitable[SharedSyncLogStats] | SharedSyncLogStats:
         def work(store: Store) -> SharedSyncLogStats:
-            user = info.context.access.user(store, user_id)
+            user = info.context.access.user(store, user_id, Scope.READ)
             return SharedSyncLogStats.of(store.stats(user), user)
 
         return info.context.run.read(work)
@@ -247,7 +248,10 @@ class SharedSyncLogMutation:
         ] = None,
     ) -> Awaitable[str] | str:
         def work(store: Store) -> str:
-            user = info.context.access.user(store, user_id, create=True)
+            # Whoever is bound to a device may register that one, and no new one.
+            user = info.context.access.user(
+                store, user_id, Scope.APPEND, device=device_id or "", create=True
+            )
             return store.create_device(
                 user,
                 name=name,
@@ -292,7 +296,7 @@ class SharedSyncLogMutation:
         context = info.context
 
         def write(store: Store) -> Any:
-            user = context.access.user(store, user_id)
+            user = context.access.user(store, user_id, Scope.APPEND, device=device_id)
             return store.write(
                 user,
                 device_id,
@@ -333,7 +337,7 @@ class SharedSyncLogMutation:
         cursor: Annotated[Cursor, said("Everything up to here is stored on the device.")],
     ) -> Awaitable[SharedSyncLogDevice] | SharedSyncLogDevice:
         def work(store: Store) -> SharedSyncLogDevice:
-            user = info.context.access.user(store, user_id)
+            user = info.context.access.user(store, user_id, Scope.READ, device=device_id)
             return SharedSyncLogDevice.of(store.mark_seen(user, device_id, place(cursor)))
 
         return info.context.run.write(work)
@@ -343,7 +347,7 @@ class SharedSyncLogMutation:
         self, info: Asker, user_id: User, device_id: DeviceId
     ) -> Awaitable[SharedSyncLogDevice] | SharedSyncLogDevice:
         def work(store: Store) -> SharedSyncLogDevice:
-            user = info.context.access.user(store, user_id)
+            user = info.context.access.user(store, user_id, Scope.DEVICES)
             return SharedSyncLogDevice.of(store.revoke_device(user, device_id))
 
         return info.context.run.write(work)

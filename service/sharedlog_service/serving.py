@@ -14,6 +14,7 @@ from sharedlog_service.app import create_app
 from sharedlog_service.auth import check_user_name, issue_token
 from sharedlog_service.database import check_place, shown
 from sharedlog_service.errors import ConfigurationError
+from sharedlog_service.grants import EVERYTHING
 from sharedlog_service.graphiql import ready_address
 from sharedlog_service.settings import Settings
 from sharedlog_service.store import Store
@@ -143,7 +144,7 @@ def prepare(
         if settings.no_auth:
             store.create_user(first)
             return None
-        return issue_token(store, first, "first")
+        return issue_token(store, first, "first", scopes=EVERYTHING)
     finally:
         store.close()
 

@@ -90,6 +90,12 @@ SQLITE_STEPS: Steps = (
         )""",
         "CREATE UNIQUE INDEX dropped_identity ON dropped (device, created_on)",
     ),
+    # What a token may do; none is what those could that were made before there was this column.
+    (
+        "ALTER TABLE tokens ADD COLUMN scopes TEXT",
+        "ALTER TABLE tokens ADD COLUMN device TEXT",
+        "ALTER TABLE tokens ADD COLUMN expires_at INTEGER",
+    ),
 )
 
 # The same tables, step by step, in PostgreSQL's words.
@@ -163,6 +169,11 @@ POSTGRES_STEPS: Steps = (
         )""",
         "CREATE UNIQUE INDEX dropped_identity ON dropped (device, created_on)",
     ),
+    (
+        "ALTER TABLE tokens ADD COLUMN scopes TEXT",
+        "ALTER TABLE tokens ADD COLUMN device TEXT",
+        "ALTER TABLE tokens ADD COLUMN expires_at BIGINT",
+    ),
 )
 
 
@@ -221,6 +232,9 @@ class Token(Model):
     name = TextField()
     created_at = BigIntegerField()
     revoked_at = BigIntegerField(null=True)
+    scopes = TextField(null=True)
+    device = TextField(null=True)
+    expires_at = BigIntegerField(null=True)
 
     class Meta:
         table_name = "tokens"

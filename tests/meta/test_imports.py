@@ -68,7 +68,7 @@ CLIENT_LAYERS = (
 
 SERVICE_LAYERS = (
     {"errors"},
-    {"settings", "entries", "session"},
+    {"settings", "entries", "session", "grants"},
     {"tables"},
     {"sqlite", "postgres"},
     {"database"},

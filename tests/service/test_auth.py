@@ -27,6 +27,7 @@ from sharedlog_service.auth import (
     token_digest,
 )
 from sharedlog_service.errors import ConfigurationError, Refused
+from sharedlog_service.grants import Grant
 from sharedlog_service.schema import build_schema
 from sharedlog_service.settings import Settings, is_loopback
 from sharedlog_service.store import Store
@@ -160,7 +161,7 @@ def test_a_token_is_256_random_bits_with_a_prefix() -> None:
 def test_the_database_holds_no_token(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "log.db")
     token = issue_token(store, "ada", "laptop")
-    assert store.token_user(token_digest(token)) == "ada"
+    assert store.grant(token_digest(token)) == Grant("ada")
     store.close()
     database = sqlite3.connect(tmp_path / "log.db")
     dump = "\n".join(database.iterdump())

@@ -15,6 +15,7 @@ import pytest
 from sharedlog_service.auth import token_digest
 from sharedlog_service.cli import _write_private, add_commands
 from sharedlog_service.errors import ConfigurationError
+from sharedlog_service.grants import EVERYTHING, USUAL, Grant
 from sharedlog_service.serving import Announcement, bracketed, listen, prepare
 from sharedlog_service.settings import Settings
 from sharedlog_service.sqlite import check_writable
@@ -47,12 +48,15 @@ def test_a_token_is_made_listed_and_revoked(run: Run, tmp_path: Path) -> None:
     assert (code, token.startswith("slog_")) == (0, True)
     digest = token_digest(token)
     code, printed, _ = run("token", "list")
-    assert (code, printed.split()) == (0, [digest[:12], "valid", "ada", "laptop"])
+    assert (code, printed.split()) == (
+        0,
+        [digest[:12], "valid", "ada", "laptop", *sorted(s.value for s in USUAL)],
+    )
     assert token not in printed
     assert run("token", "revoke", digest[:12])[0] == 0
     assert "revoked" in run("token", "list")[1]
     store = Store.open(tmp_path / "sharedlog.db")
-    assert store.token_user(digest) is None
+    assert store.grant(digest) is None
     store.close()
     code, _, complaint = run("token", "revoke", digest[:12])
     assert (code, "token list" in complaint) == (2, True)
@@ -202,7 +206,7 @@ def test_the_first_start_makes_a_user_and_a_token_and_the_second_nothing(tmp_pat
     assert prepare(settings, "me") is None
     assert prepare(settings, "another") is None
     store = Store.open(settings.db)
-    assert (store.users(), store.token_user(token_digest(token))) == (["me"], "me")
+    assert (store.users(), store.grant(token_digest(token))) == (["me"], Grant("me", EVERYTHING))
     store.close()
 
 

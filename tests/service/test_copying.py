@@ -11,6 +11,7 @@ from sharedlog_service.auth import issue_token, token_digest
 from sharedlog_service.copying import Contents, column_names, contents, copy
 from sharedlog_service.database import Database, open_database
 from sharedlog_service.errors import ConfigurationError
+from sharedlog_service.grants import Grant
 from sharedlog_service.session import Row
 from sharedlog_service.store import Store
 from sharedlog_service.tables import MODELS
@@ -60,7 +61,7 @@ def test_who_uses_the_copy_goes_on_where_it_was(filled: Path, postgres: Postgres
     new = Store.open(postgres.place, now=ManualClock())
     with closing(old), closing(new):
         token = "slog_" + "dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHQ"
-        assert new.token_user(token_digest(token)) == "ada"
+        assert new.grant(token_digest(token)) == Grant("ada")
         writer, reader = old.devices("ada")[0].id, new.create_device("ada")
         assert reader not in {device.id for device in old.devices("ada")}
         assert new.create_user("cleo")

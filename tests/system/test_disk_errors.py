@@ -43,7 +43,7 @@ READS: dict[str, Callable[[Store], object]] = {
     "devices": lambda store: store.devices("ada"),
     "users": lambda store: store.users(),
     "tokens": lambda store: [token.hash for token in store.tokens()],
-    "a token's user": lambda store: store.token_user("none"),
+    "a token's user": lambda store: store.grant("none"),
     "health": lambda store: store.check(),
 }
 
