@@ -718,6 +718,33 @@ def test_what_a_copy_counted_before_counts_once(
     assert [each.tallies() for each in some] == [{"t": 7}] * 4
 
 
+def test_what_a_log_took_untold_and_lost_may_count_twice_where_it_was_read(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path
+) -> None:
+    """Not guaranteed, as docs/guarantees.md says; but it is found, and can be put right."""
+    file, other = new_file("a"), new_file("b")
+    file.put("x", text="common")
+    file.sync()
+    home.back_up()
+    copy_by_backup(file.path, tmp_path / "copy.db")
+    copy = new_file("copy")
+    file.count("t", 1)
+    lost = iter(["answer"])
+    file.wire.lost = lambda: next(lost, "no")
+    with pytest.raises(ConnectionFailed):
+        file.sync()
+    other.sync()
+    home.restore(renew=True)
+    copy.put("y", text="by the copy")
+    for each in (copy, file, other, copy):
+        each.sync()
+    assert [each.tallies()["t"] for each in (file, copy, other)] == [1, 1, 2]
+    assert [found.collection for found in other.sync_object.verify().differences] == ["tally"]
+    other.sync_object.reset()
+    other.sync()
+    assert other.tallies() == {"t": 1}
+
+
 # -- whose file it is -----------------------------------------------------------------------
 
 
