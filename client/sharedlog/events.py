@@ -135,7 +135,7 @@ class Forked:
 @dataclass(frozen=True, slots=True)
 class LogShrunk:
     """The log lost entries that it had of this device, as when the service is put back from a
-    backup. So many are compared with what it has, and sent again where it has them not."""
+    backup. So many are sent again."""
 
     entries: int
 

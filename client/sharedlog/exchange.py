@@ -13,6 +13,7 @@ from contextlib import suppress
 from .apply import Applied
 from .errors import DeviceUnknown, EpochChanged, LineageChanged, RemoteError, ServiceFailed
 from .events import (
+    LogShrunk,
     Progress,
     Received,
     Reconciling,
@@ -151,7 +152,9 @@ class Exchange:
             refused = self._settle(outgoing, receipt)
             if receipt.epoch and lineage == self._identity.lineage:
                 self._journal.set_state(lineage=receipt.lineage)
-            applied = None if page is None else self._store_page(page, after, device)
+            applied = None
+            if page is not None:
+                applied = self._store_page(page, after, device, receipt.lineage)
         self._result.sent += receipt.accepted + receipt.duplicates
         self._result.duplicates += receipt.duplicates
         self._result.refused += len(refused)
@@ -174,7 +177,7 @@ class Exchange:
         self._announce(page)
         with self._replica.writing():
             self._note(page.epoch, page.server_time_ms)
-            applied = self._store_page(page, after, device)
+            applied = self._store_page(page, after, device, lineage)
         return self._took(page, applied)
 
     def _note(self, epoch: str, server_time_ms: float) -> None:
@@ -201,15 +204,17 @@ class Exchange:
             self._restamp(min(ahead), receipt)
         return refused
 
-    def _store_page(self, page: Page, after: str | None, device: str) -> Applied | None:
+    def _store_page(
+        self, page: Page, after: str | None, device: str, lineage: str
+    ) -> Applied | None:
         """Apply a page, or keep it for `reconcile()`, and move the checkpoint with it.
 
-        None if the checkpoint is not where this page begins, or is another device's by now:
+        None if the checkpoint is not where this page begins, or the device is not what it was:
         another thread or process was faster, and its work stands.
         """
         if self._journal.state("checkpoint") != after:
             return None
-        if self._identity.device != device:
+        if (self._identity.device, self._identity.lineage) != (device, lineage):
             return None
         self._lineage.recognize(page.entries)
         applied = Applied(entries=len(page.entries))
@@ -220,7 +225,8 @@ class Exchange:
         if page.cursor != after:
             self._journal.set_state(checkpoint=page.cursor)
         if not page.has_more:
-            self._identity.catch_up()
+            self._lineage.catch_up()
+        self._identity.note_seen(complete=not page.has_more)
         return applied
 
     def _announce(self, page: Page) -> None:
@@ -234,6 +240,9 @@ class Exchange:
 
     def _took(self, page: Page | None, applied: Applied | None) -> bool:
         """Account for a page that is stored; return whether there is more to read."""
+        if self._lineage.lost:
+            self._emit(LogShrunk(self._lineage.lost))
+            self._lineage.lost = 0
         if page is None or applied is None:
             return True
         self._result.add(applied)
@@ -254,10 +263,8 @@ class Exchange:
             self._emit(Restamped(len(renamed), lead))
 
     def _start_over(self) -> None:
-        """The log began a new life, or lost its end: read it from its beginning. Whether it has
-        what this device wrote, the device's lineage tells."""
+        """The log began a new life, or lost its end: nothing is known of it any more."""
         with self._replica.writing():
-            self._journal.set_state(checkpoint=None)
             self._identity.doubt()
 
     def _next_batch(self, until: int) -> list[Outgoing]:

@@ -4,18 +4,23 @@ A copy goes on under another id. What was sent before stays its former id's, in 
 and in the versions of rows; what was not is the new one's. Nothing is sent a second time, not even
 by two copies that have the same unsent entries: the id follows from the first of these, so it is
 the same, and the second one finds there what the first one sent.
+
+That an entry is in the log is known of the present id's by the lineage, of former ids' by the
+checkpoint: it is there, before it. Where neither says so any more, the entry is in *doubt*: it is
+unsent, and still its author's. Before anything is sent, all that may have it is read; what is
+found is sent, and what is not is the present id's, and sent once more.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 from .changes import dumps, loads
-from .journal import FORMER, REFUSED, SELECT, SENT, UNSENT, Journal, LocalEntry
+from .journal import REFUSED, SENT, UNSENT, Journal, LocalEntry
 from .reattribution import Reattribution
-from .versions import FOLD_LIMIT, ME, Versions
+from .versions import ME, Versions
 
 ID_CHARS_MAX = 200
 """What the service takes for an id."""
@@ -72,66 +77,70 @@ class Identity:
         sent may be there already, from a copy."""
         return self._journal.state("behind") is not None
 
-    def catch_up(self) -> None:
-        if self.behind:
-            self._journal.set_state(behind=None)
+    def note_seen(self, *, complete: bool) -> None:
+        """The checkpoint moved to the end of the log: so all that is sent lies before it, and what
+        will be lies behind. On the way there it is not known where one's own entries lie."""
+        seen = (self._journal.state("sent_until") or "0") if complete else None
+        if seen != self._journal.state("seen_until"):
+            self._journal.set_state(seen_until=seen)
 
-    def recognize(self, entries: Sequence[LocalEntry], device: str) -> None:
-        """These entries, unsent here, are in the log: a copy sent them, as `device`."""
-        self._versions.fold_local()
-        self._journal.run_many(
-            f"UPDATE sharedlog_entry SET status = {FORMER}, reason = ? WHERE ticks = ?",
-            ((device, entry.ticks) for entry in entries),
+    def catch_up(self) -> int:
+        """All there is was read. What was in doubt and not found is this device's from here on;
+        return how many entries the log has lost so."""
+        for entries in self._journal.each(f"status = {UNSENT} AND reason IS NOT NULL"):
+            self._hand_over(entries, self.device)
+        lost = self._journal.run(
+            f"UPDATE sharedlog_entry SET reason = ? WHERE status = {UNSENT} AND reason IS NOT NULL",
+            (self.device,),
         )
-        self._entries.hand_over(entries, of=self.device, to=device)
+        self._journal.set_state(behind=None)
+        return int(lost.rowcount)
+
+    def find(self, entries: Sequence[LocalEntry], sender: str) -> None:
+        """These entries are in the log as the sender's: this device, or a copy of it."""
+        self._hand_over(entries, sender)
+        ticks = [entry.ticks for entry in entries]
+        if sender == self.device:
+            self._journal.mark_sent(ticks)
+        else:
+            self._journal.run_many(
+                f"UPDATE sharedlog_entry SET status = {SENT}, reason = ? WHERE ticks = ?",
+                ((sender, t) for t in ticks),
+            )
+
+    def _hand_over(self, entries: Sequence[LocalEntry], device: str) -> None:
+        authors = {entry.ticks: entry.author or self.device for entry in entries}
+        for author in sorted(set(authors.values()) - {device}):
+            self._versions.fold_local()
+            some = [entry for entry in entries if authors[entry.ticks] == author]
+            self._entries.hand_over(some, of=author, to=device)
 
     def doubt(self) -> None:
-        """The log may have lost what it had. What was sent under other ids is this device's from
-        here on, unless it is found in the log when that is read again."""
-        former = f"FROM sharedlog_entry WHERE status = {FORMER}"
-        senders = self._journal.run(f"SELECT DISTINCT reason {former} ORDER BY 1").fetchall()
-        for (device,) in senders:
-            for entries in self._by_chunks("status = ? AND reason = ?", FORMER, device):
-                self._entries.hand_over(entries, of=device, to=self.device)
-        if senders:
-            self._journal.run(
-                f"UPDATE sharedlog_entry SET status = {UNSENT} WHERE status = {FORMER}"
-            )
-            self._journal.set_state(checkpoint=None, all_sent_until="0")
-        self._journal.set_state(behind="yes")
+        """The log may have lost anything: look for all that was sent, and read all again."""
+        self._journal.unsend()
+        self._journal.set_state(checkpoint=None, seen_until=None, lineage=None, behind="yes")
 
     def fork(self) -> str:
-        """Take another id, and return it. Whatever is not marked as sent will be sent under it."""
+        """Take another id, and return it. Whatever is not known to be in the log will be sent
+        under it."""
         journal, former = self._journal, self.device
-        device = descendant(former, self._word(former, journal.oldest_unsent()))
+        device = descendant(former, self._word(former, journal.oldest_unsent("reason IS NULL")))
         self._versions.fold_local()
+        seen = journal.state("seen_until")
+        if seen is None:
+            self.doubt()
+        else:
+            journal.unsend("reason IS NULL AND ticks > ?", int(seen))
         journal.run(
-            f"UPDATE sharedlog_entry SET status = {FORMER}, reason = ? WHERE status = {SENT}",
+            f"UPDATE sharedlog_entry SET reason = ? WHERE status = {SENT} AND reason IS NULL",
             (former,),
         )
-        # What was sent once is known to others.
-        for entries in self._by_chunks("status = ? AND reason IS NOT NULL", UNSENT):
-            self._entries.hand_over(entries, of=former, to=device)
-        new = self._by_chunks("(status = ? AND reason IS NULL OR status = ?)", UNSENT, REFUSED)
+        new = journal.each(f"(status = {UNSENT} AND reason IS NULL OR status = {REFUSED})")
         self._entries.begin_anew(new, of=former, to=device)
         former_ids = dumps([*self.former(), former])
         journal.set_state(device=device, former=former_ids, lineage=None, behind="yes")
-        journal.set_state(sent_until=None, pruned_until=None)
+        journal.set_state(sent_until=None, pruned_until=None, seen_until=seen and "0")
         return device
-
-    def _by_chunks(self, condition: str, *parameters: object) -> Iterator[list[LocalEntry]]:
-        """Local entries, so many at a time."""
-        last = -1
-        while True:
-            cursor = self._journal.run(
-                f"{SELECT} WHERE ticks > ? AND {condition} ORDER BY ticks LIMIT {FOLD_LIMIT}",
-                (last, *parameters),
-            )
-            entries = [LocalEntry(*row) for row in cursor.fetchall()]
-            if not entries:
-                return
-            yield entries
-            last = entries[-1].ticks
 
     def _word(self, former: str, unsent: int | None) -> str:
         """What tells the new id from the former one."""

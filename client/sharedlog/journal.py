@@ -20,11 +20,11 @@ from .groups import ENVELOPE, Group, parts, series
 from .limits import Limits
 from .state import State
 
-UNSENT, SENT, REFUSED, FORMER = 0, 1, 2, 3
-"""What became of an entry. FORMER: sent under an id that this device gave up, its `reason`.
-UNSENT with a reason: it was sent, under that id, and has to be sent again."""
+UNSENT, SENT, REFUSED = 0, 1, 2
+"""What became of an entry. SENT: as far as this device knows, it is in the log. Under another id
+than the present one, if there is a `reason`: that id. UNSENT with a reason: it was in the log under
+that id, and is looked for there (see `identity`)."""
 
-IN_LOG = f"({SENT}, {FORMER})"
 OPERATION_NAMES = (CREATE, MODIFY, DELETE)
 OPERATION_CODES: Mapping[str, int] = {name: code for code, name in enumerate(OPERATION_NAMES)}
 DELETED = OPERATION_CODES[DELETE]
@@ -47,8 +47,8 @@ _APPEND_NEXT = f"""INSERT INTO sharedlog_entry
 _APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, ?, {UNSENT}, NULL, %d)"
 
 SELECT = (
-    "SELECT ticks, offset_ticks, collection, pk, operation, value, rules, schema "
-    "FROM sharedlog_entry"
+    "SELECT ticks, offset_ticks, collection, pk, operation, value, rules, schema, "
+    f"CASE WHEN status <> {REFUSED} THEN reason END FROM sharedlog_entry"
 )
 """What a `LocalEntry` is made of."""
 
@@ -73,13 +73,15 @@ class LocalEntry(NamedTuple):
     value: str | None
     rules: str | None = None
     schema: int = FIRST_SCHEMA
+    author: str | None = None
+    """Whose it is, where that is not as a matter of course the present id."""
 
     def data(self) -> str:
         return self.text(Beginnings())
 
     def text(self, beginnings: Beginnings) -> str:
         """The data, for many entries at a time."""
-        _, _, collection, pk, operation, value, rules, schema = self
+        _, _, collection, pk, operation, value, rules, schema, _ = self
         start = beginnings[operation, collection]
         return assemble(start, pk, None if operation == DELETED else value, rules, schema)
 
@@ -201,7 +203,7 @@ class Journal(State):
         )
         for row in cursor:
             entry = tuple.__new__(LocalEntry, row)  # a fast LocalEntry(…)
-            ticks, offset, _, pk, _, value, _, _ = entry
+            ticks, offset, _, pk, _, value, _, _, _ = entry
             if ticks - offset != start:
                 start = ticks - offset
                 batch += group
@@ -224,27 +226,30 @@ class Journal(State):
             found |= {row[0]: LocalEntry(*row) for row in self.run(sql, chunk).fetchall()}
         return found
 
-    def unsent_at(self, ticks: Sequence[int]) -> list[LocalEntry]:
-        """The same, of those that are unsent."""
-        return list(self.entries_at(ticks, f"AND status = {UNSENT}").values())
+    def each(self, which: str) -> Iterator[list[LocalEntry]]:
+        """Local entries, oldest first, so many at a time."""
+        sql = f"{SELECT} WHERE ticks > ? AND {which} ORDER BY ticks LIMIT {CHUNK}"
+        last = -1
+        while rows := self.run(sql, (last,)).fetchall():
+            yield [LocalEntry(*row) for row in rows]
+            last = rows[-1][0]
 
-    def oldest_unsent(self) -> int | None:
+    def oldest_unsent(self, which: str = "1") -> int | None:
         """The timestamp of the oldest unsent entry."""
-        row = self.run(
-            f"SELECT min(ticks) FROM sharedlog_entry WHERE ticks > ? AND status = {UNSENT}",
-            (int(self.state("all_sent_until") or 0),),
-        ).fetchone()
-        oldest: int | None = row[0]
-        return oldest
+        return self._of_unsent("min(ticks)", which)
 
     def count_unsent(self) -> int:
+        return self._of_unsent("count(*)") or 0
+
+    def _of_unsent(self, what: str, which: str = "1") -> int | None:
         row = self.run(
-            f"SELECT count(*) FROM sharedlog_entry WHERE ticks > ? AND status = {UNSENT}",
+            f"SELECT {what} FROM sharedlog_entry WHERE ticks > ? AND status = {UNSENT} AND {which}",
             (int(self.state("all_sent_until") or 0),),
         ).fetchone()
-        return int(row[0])
+        found: int | None = row[0]
+        return found
 
-    def mark_sent(self, ticks: Iterable[int], refused: Iterable[RefusedEntry]) -> None:
+    def mark_sent(self, ticks: Iterable[int], refused: Iterable[RefusedEntry] = ()) -> None:
         """Mark exactly these entries, inside the open transaction."""
         ticks = list(ticks)
         self.run_many(
@@ -270,16 +275,17 @@ class Journal(State):
         """The (collection, pk) of rows with entries since then that are not in the log."""
         cursor = self.run(
             "SELECT DISTINCT collection, pk FROM sharedlog_entry "
-            f"WHERE ticks >= ? AND status NOT IN {IN_LOG} ORDER BY 1, 2",
+            f"WHERE ticks >= ? AND status <> {SENT} ORDER BY 1, 2",
             (since,),
         )
         return list(cursor.fetchall())
 
-    def unsend_everything(self) -> None:
-        """Make every sent entry that is still here unsent again."""
+    def unsend(self, which: str = "1", *parameters: object) -> None:
+        """Take back that sent entries, as far as they are still here, are in the log."""
         self.run(
-            f"UPDATE sharedlog_entry SET status = {UNSENT}, reason = ? WHERE status = {SENT}",
-            (self.device_id(),),
+            f"UPDATE sharedlog_entry SET status = {UNSENT}, reason = ifnull(reason, ?) "
+            f"WHERE status = {SENT} AND {which}",
+            (self.device_id(), *parameters),
         )
         self.set_state(all_sent_until="0", sent_until=None)
 
@@ -305,13 +311,15 @@ class Journal(State):
         self._raise_floor_over_sent()
         bound = min(older_than_ticks, int(self.state("folded_until") or 0))
         newest = self.run(
-            f"SELECT max(ticks) FROM sharedlog_entry WHERE ticks <= ? AND status = {SENT}", (bound,)
+            f"SELECT max(ticks) FROM sharedlog_entry WHERE ticks <= ? AND status = {SENT} "
+            "AND reason IS NULL",
+            (bound,),
         ).fetchone()[0]
         if newest is not None:
             self.set_state(pruned_until=str(max(newest, int(self.state("pruned_until") or 0))))
         # What lies above the floor may get another timestamp yet.
         cursor = self.run(
-            f"DELETE FROM sharedlog_entry WHERE ticks <= ? AND (status IN {IN_LOG} OR ("
+            f"DELETE FROM sharedlog_entry WHERE ticks <= ? AND (status = {SENT} OR ("
             f"status = {REFUSED} AND reason = '{DROPPED}' "
             "AND ticks <= (SELECT floor FROM sharedlog_clock)))",
             (bound,),
@@ -324,7 +332,7 @@ class Journal(State):
         """Remember what was given out. Entries that are not sent may get other timestamps yet."""
         self.run(
             "UPDATE sharedlog_clock SET floor = max(floor, ifnull("
-            f"(SELECT max(ticks) FROM sharedlog_entry WHERE status IN {IN_LOG}), 0))"
+            f"(SELECT max(ticks) FROM sharedlog_entry WHERE status = {SENT}), 0))"
         )
 
     def lift_clock(self, ticks: int) -> None:
@@ -349,13 +357,13 @@ class Journal(State):
         """
         rows = self.run(
             "SELECT ticks, offset_ticks FROM sharedlog_entry "
-            f"WHERE ticks >= ? AND status NOT IN {IN_LOG} ORDER BY ticks",
+            f"WHERE ticks >= ? AND status <> {SENT} ORDER BY ticks",
             (since,),
         ).fetchall()
         self.run("UPDATE sharedlog_clock SET lead_ms = ?", (lead_ms,))
         settled = self.run(
             "SELECT max(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry "
-            f"WHERE ticks < ? OR status IN {IN_LOG}), 0)) FROM sharedlog_clock",
+            f"WHERE ticks < ? OR status = {SENT}), 0)) FROM sharedlog_clock",
             (since,),
         ).fetchone()[0]
         first = max((self._now() - lead_ms) * TICKS_PER_MS, settled + 1)
@@ -378,7 +386,7 @@ class Journal(State):
     def _restamp_counters(self, since: int, renamed: Mapping[int, int]) -> None:
         """Replace the timestamps that increments name."""
         rows = self.run(
-            f"{SELECT} WHERE ticks >= ? AND status NOT IN {IN_LOG} AND rules IS NOT NULL",
+            f"{SELECT} WHERE ticks >= ? AND status <> {SENT} AND rules IS NOT NULL",
             (since,),
         ).fetchall()
         moved = [(restamped_json(row[5], row[6], renamed), row[0]) for row in rows]

@@ -20,9 +20,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .changes import Entry
-from .events import Event, Forked, LogShrunk
+from .events import Event, Forked
 from .identity import akin
+from .journal import UNSENT, LocalEntry
+from .remote import OwnPage
 from .replica import Replica
+
+UNSETTLED = "-"
+"""The lineage of a device that has compared some of the log's entries, and not all: no log's."""
 
 
 class Lineage:
@@ -35,21 +40,26 @@ class Lineage:
         self._apply = apply
         self.found = 0
         """Entries that were in the log although nobody had told."""
+        self.lost = 0
+        """Entries that are not in the log any more."""
 
     def trace(self) -> None:
         """Settle with the log what is unsent. Afterwards the device may go on, if need be as
-        another one. What another process of this device finds out meanwhile stands."""
+        another one; the next request tells whether there is more to find out. What another
+        process of this device finds out meanwhile stands."""
         newest = self._journal.state("sent_until")
-        since = self._compare(int(newest or 0), expected=newest is not None)
-        while since is not None:
-            since = self._compare(since, expected=False)
+        page = self._compare(int(newest or 0), expected=newest is not None)
+        while page is not None and page.has_more:
+            page = self._compare(page.entries[-1].ticks + 1, lineage=page.lineage)
 
-    def _compare(self, since: int, *, expected: bool) -> int | None:
-        """Compare a page of the log's entries of this device with its own; return where the next
-        one begins. `expected` says that there must be an entry at `since`."""
+    def _compare(
+        self, since: int, *, expected: bool = False, lineage: str | None = None
+    ) -> OwnPage | None:
+        """Compare a page of the log's entries of this device with its own, and return it if the
+        next one is to be compared. `expected` says that there must be an entry at `since`;
+        `lineage` is that of the page before, which has to be of the same log."""
         replica = self._replica
         event: Event | None = None
-        following: int | None = None
         before = self._identity.device, self._identity.lineage
         page = replica.shared_log.read_own(
             before[0], since=since, limit=replica.entries_max, byte_limit=replica.bytes_max
@@ -57,18 +67,16 @@ class Lineage:
         with replica.writing():
             if before != (self._identity.device, self._identity.lineage):
                 return None
-            if expected and not self._begins_with(since, page.entries):
-                self._journal.unsend_everything()
+            changed = lineage not in (None, page.lineage)
+            if changed or (expected and not self._begins_with(since, page.entries)):
                 self._identity.doubt()
-                event, following = LogShrunk(self._journal.count_unsent()), 0
-            elif not self._settle(page.entries):
-                event = Forked(before[0], self._identity.fork())
-            elif page.has_more:
-                following = page.entries[-1].ticks + 1
+                return None
+            if self._settle(page.entries):
+                self._journal.set_state(lineage=UNSETTLED if page.has_more else page.lineage)
             else:
-                self._journal.set_state(lineage=page.lineage)
+                event = Forked(before[0], self._identity.fork())
         self._tell(event)
-        return following
+        return page if event is None else None
 
     def fork(self) -> None:
         """The log refuses an entry because another one has its timestamp: a copy, of which there
@@ -77,8 +85,8 @@ class Lineage:
         with self._replica.writing():
             if former != self._identity.device:
                 return
+            self._identity.doubt()
             self._identity.fork()
-            self._journal.set_state(checkpoint=None)
         self._tell(Forked(former, self._identity.device))
 
     def _tell(self, event: Event | None) -> None:
@@ -89,38 +97,38 @@ class Lineage:
         if not entries or entries[0].ticks != ticks:
             return False
         mine = self._journal.entries_at([ticks]).get(ticks)
-        return mine is None or self._replica.pipeline.same(mine, entries[0].data)
+        return mine is None or self._is_there(mine, entries[0].data, self._identity.device)
 
     def _settle(self, entries: Sequence[Entry]) -> bool:
         """Mark as sent what is in the log; return whether all of it is this file's."""
         local = self._journal.entries_at([entry.ticks for entry in entries])
         acknowledged = int(self._journal.state("sent_until") or -1)
         pruned = int(self._journal.state("pruned_until") or -1)
-        known: list[int] = []
+        device = self._identity.device
+        known: list[LocalEntry] = []
         forgotten: list[Entry] = []
         foreign = False
         for entry in entries:
             mine = local.get(entry.ticks)
-            if mine is not None and self._replica.pipeline.same(mine, entry.data):
-                known.append(entry.ticks)
+            if mine is not None and self._is_there(mine, entry.data, device):
+                known.append(mine)
             elif mine is None and entry.ticks <= pruned:
                 forgotten.append(entry)
             else:
                 foreign = True
                 break
-        self._journal.mark_sent(known, [])
-        self.found += sum(ticks > acknowledged for ticks in known)
-        if forgotten:
+        self._identity.find(known, device)
+        self.found += sum(e.author is None and e.ticks > acknowledged for e in known)
+        if forgotten:  # pruned here, or never here: nobody can tell
             self._take(forgotten)
         return not foreign
 
-    def _take(self, forgotten: Sequence[Entry]) -> None:
-        """Entries that were pruned here, or never here: nobody can tell, and to apply them once
-        more changes nothing."""
+    def _take(self, entries: Sequence[Entry]) -> None:
+        """Entries that may be known: to apply them once more changes nothing."""
         if self._apply:
-            self._replica.applier.apply(forgotten)
+            self._replica.applier.apply(entries)
         else:
-            self._replica.inbox.keep(forgotten)
+            self._replica.inbox.keep(entries)
 
     def recognize(self, entries: Sequence[Entry]) -> None:
         """What is unsent here may be among what comes from a copy of this file: both had it when
@@ -132,11 +140,22 @@ class Lineage:
             if not akin(device, other):
                 continue
             theirs = {entry.ticks: entry.data for entry in entries if entry.device == other}
-            mine = self._journal.unsent_at(list(theirs))
-            same = [
-                entry
-                for entry in mine
-                if self._replica.pipeline.same(entry, theirs[entry.ticks], device, other)
-            ]
+            mine = self._journal.entries_at(list(theirs), f"AND status = {UNSENT}").values()
+            same = [entry for entry in mine if self._is_there(entry, theirs[entry.ticks], other)]
             if same:
-                self._identity.recognize(same, other)
+                self._identity.find(same, other)
+
+    def catch_up(self) -> None:
+        """All there is was read. What this device counted is merged once more: what was read says
+        again how runs began that were left for others."""
+        if self._identity.behind:
+            self.lost += self._identity.catch_up()
+            which = f"(reason IS NULL OR status = {UNSENT}) AND rules IS NOT NULL"
+            for entries in self._journal.each(which):
+                batch, _ = self._replica.pipeline.outgoing(entries)
+                self._take([Entry(self._identity.device, *entry) for entry in batch])
+
+    def _is_there(self, entry: LocalEntry, data: str, sender: str) -> bool:
+        """Whether this is the entry that the log has as the sender's."""
+        author = entry.author or self._identity.device
+        return self._replica.pipeline.same(entry, data, author, sender)

@@ -73,10 +73,11 @@ class Pipeline:
         """A change as the text that is sent."""
         return changes.encode(change) if self.serializer is None else self.serializer.encode(change)
 
-    def same(self, entry: LocalEntry, data: str, mine: str = "", theirs: str = "") -> bool:
+    def same(self, entry: LocalEntry, data: str, mine: str, theirs: str) -> bool:
         """Whether `data` is what this entry is sent as, in whatever words. `mine` and `theirs` are
-        the devices that the two are of, if not the same one."""
-        if self.pre_send is None and self.serializer is None and entry.data() == data:
+        the devices that the two are of."""
+        in_plain = self.pre_send is None and self.serializer is None
+        if in_plain and entry.data() == data and (entry.rules is None or mine == theirs):
             return True
         change: Change | None = changes.decode(entry.data())
         if self.pre_send is not None and change is not None:
@@ -85,9 +86,7 @@ class Pipeline:
             other = self._deserialized(data)
         except EntryUnreadable:
             return False
-        return change is not None and (
-            change == other or _attributed(change, mine) == _attributed(other, theirs)
-        )
+        return change is not None and _attributed(change, mine) == _attributed(other, theirs)
 
     def decode(self, data: str) -> Change | None:
         """A received entry's change; None if an upgrader or `post_receive` drops it."""

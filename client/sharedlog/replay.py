@@ -17,7 +17,7 @@ from .apply import Applier
 from .changes import Change, Entry
 from .comparing import enforces_foreign_keys
 from .errors import EpochChanged
-from .journal import CHUNK, FORMER, REFUSED, SELECT, Journal, LocalEntry
+from .journal import CHUNK, REFUSED, SELECT, Journal, LocalEntry
 from .pipeline import Pipeline
 from .registry import Registry
 from .remote import SharedLog
@@ -98,22 +98,13 @@ class Replay:
 
     def _written(self) -> list[Entry]:
         """The next of these entries, each under the id that it is sent under."""
-        run = self._source.run
-        cursor = run(
+        cursor = self._source.run(
             f"{SELECT} WHERE ticks > ? AND status <> {REFUSED} ORDER BY ticks LIMIT {CHUNK}",
             (self._followed,),
         )
-        entries = [LocalEntry(*row) for row in cursor.fetchall()]
-        if not entries:
-            return []
-        cursor = run(
-            "SELECT ticks, reason FROM sharedlog_entry "
-            f"WHERE reason IS NOT NULL AND status = {FORMER} AND ticks BETWEEN ? AND ?",
-            (entries[0].ticks, entries[-1].ticks),
-        )
-        former: dict[int, str] = dict(cursor.fetchall())
+        entries = (LocalEntry(*row) for row in cursor.fetchall())
         return [
-            Entry(former.get(entry.ticks, self._device), entry.ticks, entry.offset, entry.data())
+            Entry(entry.author or self._device, entry.ticks, entry.offset, entry.data())
             for entry in entries
         ]
 

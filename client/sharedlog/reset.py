@@ -7,7 +7,7 @@ remembered that the tables may hold rows that nobody recorded.
 
 from __future__ import annotations
 
-from .journal import DROPPED, IN_LOG, REFUSED, UNSENT, Journal
+from .journal import DROPPED, REFUSED, SENT, UNSENT, Journal
 
 FORGOTTEN = (
     "device",
@@ -20,6 +20,7 @@ FORGOTTEN = (
     "behind",
     "all_sent_until",
     "sent_until",
+    "seen_until",
     "pruned_until",
     "folded_until",
     "last_contact",
@@ -42,7 +43,7 @@ def count_unshared(journal: Journal) -> int:
 def forget(journal: Journal) -> None:
     """Forget the client log, inside the open transaction."""
     newest = journal.run(
-        f"SELECT max(ticks) FROM sharedlog_entry WHERE status IN {IN_LOG}"
+        f"SELECT max(ticks) FROM sharedlog_entry WHERE status = {SENT}"
     ).fetchone()[0]
     journal.lift_clock(newest or 0)
     for table in ("entry", "inbox", "row"):

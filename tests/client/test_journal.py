@@ -230,7 +230,7 @@ def test_only_what_is_named_is_marked(journal: Journal) -> None:
     assert journal.oldest_unsent() == four
     assert journal.unshared_rows(0) == [("note", '"0"')]
     with journal.transaction():
-        journal.unsend_everything()
+        journal.unsend()
     assert [entry.ticks for entry in journal.unsent(9, 999)] == [one, three, four]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from sharedlog import (
     SyncResult,
 )
 from sharedlog.changes import decode, encode
-from sharedlog.events import Forked, LogShrunk
+from sharedlog.events import Event, Forked, LogShrunk
 from sharedlog.identity import ID_CHARS_MAX, akin, descendant
 from sharedlog.remote import About, Receipt
 from tests.system.copies import (
@@ -522,7 +524,7 @@ def test_what_a_restored_log_lacks_comes_back(
     third.sync()
     settle(home, one, two, third)
     assert len(home.entries()) == 7
-    assert LogShrunk(2) in one.events and LogShrunk(1) in two.events
+    assert LogShrunk(1) in one.events and LogShrunk(1) in two.events
     assert [each.forks for each in (one, two, third)] == [[], [], []]
 
 
@@ -615,6 +617,132 @@ def test_pruned_entries_that_the_log_has_are_not_taken_for_a_copys(
     home.restore(renew=False)
     settle(home, file, new_file("b"))
     assert file.forks == []
+
+
+@pytest.mark.parametrize("renew", [True, False])
+def test_a_log_that_is_put_back_just_as_a_copy_takes_another_id(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path, renew: bool
+) -> None:
+    """What was acknowledged is the copy's to send again, also if it has read nothing yet: the
+    other file may never come back."""
+    file = new_file("a")
+    file.sync_object.send()
+    home.back_up()
+    file.put("x", text="acknowledged")
+    file.sync_object.send()
+    copy_by_backup(file.path, tmp_path / "copy.db")
+    file.put("y", text="by the first")
+    file.sync_object.send()
+    copy = new_file("copy")
+
+    @copy.sync_object.on_event
+    def put_back(event: Event) -> None:
+        if isinstance(event, Forked):
+            home.restore(renew=renew)
+
+    copy.sync()
+    assert copy.events == [Forked(file.device, copy.device), LogShrunk(1)]
+    assert words(home) == ["acknowledged"]
+    settle(home, copy, new_file("b"))
+
+
+def test_a_copy_in_sync_does_not_read_again_what_it_has(
+    pair: tuple[File, File], new_file: NewFile, home: MemoryHome
+) -> None:
+    file, copy = pair
+    other = new_file("b")
+    other.put("y", text="read before")
+    other.sync()
+    copy.sync()
+    file.put("x", text="by the first")
+    file.sync()
+    assert copy.sync().received == 1
+    assert len(copy.forks) == 1
+
+
+@pytest.mark.parametrize("cut_off", [True, False])
+def test_a_log_that_is_put_back_while_a_device_is_finding_out(
+    new_file: NewFile, home: MemoryHome, cut_off: bool
+) -> None:
+    """What it has found so far was in another log."""
+    file = new_file("a")
+    file.sync()
+    home.back_up()
+    for key in "xyz":
+        file.put(key, text=key)
+    lost = iter(["answer"])
+    file.wire.lost = lambda: next(lost, "no")
+    with pytest.raises(ConnectionFailed):
+        file.sync()
+    file.close()
+    again = new_file("a", batch_size=1)
+    pages = count(1)
+    read_own = again.wire.read_own
+
+    def put_back(*arguments: Any, **options: Any) -> Any:
+        if next(pages) == 2:
+            home.restore(renew=False)
+            if cut_off:
+                raise ConnectionFailed("the request got lost")
+        return read_own(*arguments, **options)
+
+    again.wire.read_own = put_back  # type: ignore[method-assign]
+    with suppress(ConnectionFailed):
+        again.sync()
+    settle(home, again)
+    assert words(home) == ["x", "y", "z"]
+    assert again.forks == []
+
+
+def test_what_a_copy_counted_before_counts_once(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path
+) -> None:
+    """Of one run, the log has the first part, has lost the second, and never had the third."""
+    file = new_file("a")
+    file.count("t", 1)
+    file.sync()
+    home.back_up()
+    copy_by_backup(file.path, tmp_path / "copy.db")
+    copy, other = new_file("copy"), new_file("b")
+    file.count("t", 2)
+    file.sync()
+    other.sync()
+    file.count("t", 4)
+    home.restore(renew=True)
+    copy.put("x", text="by the copy")
+    for each in (copy, file, other, copy):
+        each.sync()
+    assert len(file.forks) == 1
+    some = file, copy, other, new_file("c")
+    some[-1].sync()
+    assert [each.tallies() for each in some] == [{"t": 7}] * 4
+
+
+def test_what_a_log_took_untold_and_lost_may_count_twice_where_it_was_read(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path
+) -> None:
+    """Not guaranteed, as docs/guarantees.md says; but it is found, and can be put right."""
+    file, other = new_file("a"), new_file("b")
+    file.put("x", text="common")
+    file.sync()
+    home.back_up()
+    copy_by_backup(file.path, tmp_path / "copy.db")
+    copy = new_file("copy")
+    file.count("t", 1)
+    lost = iter(["answer"])
+    file.wire.lost = lambda: next(lost, "no")
+    with pytest.raises(ConnectionFailed):
+        file.sync()
+    other.sync()
+    home.restore(renew=True)
+    copy.put("y", text="by the copy")
+    for each in (copy, file, other, copy):
+        each.sync()
+    assert [each.tallies()["t"] for each in (file, copy, other)] == [1, 1, 2]
+    assert [found.collection for found in other.sync_object.verify().differences] == ["tally"]
+    other.sync_object.reset()
+    other.sync()
+    assert other.tallies() == {"t": 1}
 
 
 # -- whose file it is -----------------------------------------------------------------------

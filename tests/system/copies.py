@@ -360,7 +360,8 @@ STEPS = 40
 
 class World:
     """Files of one log that are written, copied and put back. With `losing`, it is the log that
-    is put back and wiped; then no file is, so that every entry is still held by somebody."""
+    is put back and wiped, also between two requests of one sync; then no file is, so that every
+    entry is still held by somebody."""
 
     def __init__(self, seed: int, folder: Path, home: Home, *, losing: bool) -> None:
         self.seed = seed
@@ -370,6 +371,7 @@ class World:
         self._home = home
         self._losing = losing
         self._words = 0
+        self._increments: dict[str, list[int]] = defaultdict(list)
         self._copies = 0
         self._pruned: dict[Path, set[int]] = {}
         self._backups: list[tuple[File, Path]] = []
@@ -399,6 +401,9 @@ class World:
         self.ms += self.chance.randint(0, 50)
         if self._resting:
             return "no"
+        if self._losing and self.chance.random() < 0.05:
+            self.counts["meanwhile"] += 1
+            self.chance.choice((self._lose_end, self._lose_end, self._home.back_up))()
         return self.chance.choices(("no", "answer", "request"), (10, 2, 1))[0]
 
     def _check_answer(self, file: File, device: str) -> None:
@@ -427,11 +432,17 @@ class World:
         self._words += 1
         key, word = self.chance.choice(KEYS), f"word{self._words}"
         if self.chance.random() < 0.3:
-            file.count(key, self.chance.choice((-1, 1, 10)))
+            self._count(file, key)
         elif self.chance.random() < 0.15:
             file.delete(key)
         else:
             file.put(key, **{self.chance.choice(("text", "note")): word})
+
+    def _count(self, file: File, key: str) -> None:
+        """By a number that tells whether the increment counts once."""
+        number = self.chance.choice((-1, 1)) * self._words
+        file.count(key, number)
+        self._increments[key].append(number)
 
     def _sync(self, file: File) -> None:
         try:
@@ -459,15 +470,18 @@ class World:
 
     def _put_back(self, file: File) -> None:
         if self._losing:
-            if self.chance.random() < 0.2:
-                self._home.wipe()
-            else:
-                self._home.restore(renew=self.chance.random() < 0.3)
+            self._lose_end()
         elif self._backups:
             owner, path = self.chance.choice(self._backups)
             target = owner if self.chance.random() < 0.7 else file
             target.restored(path)
             self._pruned[target.path] = set(self._pruned[path])
+
+    def _lose_end(self) -> None:
+        if self.chance.random() < 0.2:
+            self._home.wipe()
+        else:
+            self._home.restore(renew=self.chance.random() < 0.3)
 
     def _prune(self, file: File) -> None:
         if not self._losing:
@@ -498,11 +512,21 @@ class World:
         self._check_tallies(log)
 
     def _check_tallies(self, log: list[Entry]) -> None:
-        """Counters are the same everywhere, and every increment counts once."""
+        """Counters are the same everywhere, and every increment counts once. (Where a log loses
+        its end, one that copies have unsent in common may count as that of both.)"""
         found = [file.tallies() for file in self.files]
-        wanted = found[0] if self._losing else counted(log)
+        wanted = counted(log)
         if any(tallies != wanted for tallies in found):
             raise Bad(f"counted {found}, should be {wanted}")
+        if self._losing:
+            self._check_increments(log, wanted)
+
+    def _check_increments(self, log: list[Entry], wanted: dict[str, int]) -> None:
+        made: dict[str, int] = {key: sum(some) for key, some in self._increments.items()}
+        there = counted(log, once=True)
+        if there != made:
+            raise Bad(f"{made} was counted, and {there} is in the log")
+        self.counts["counted twice"] += made != wanted
 
     def _check_once(self, log: list[Entry]) -> None:
         """Every change that is held somewhere is in the log, and no word is in it twice."""
@@ -552,16 +576,22 @@ def expected(log: list[Entry]) -> dict[str, tuple[str, str]]:
     }
 
 
-def counted(log: list[Entry]) -> dict[str, int]:
-    """What the increments of a log come to: each of them once."""
-    counts: dict[str, int] = {}
+def counted(log: list[Entry], *, once: bool = False) -> dict[str, int]:
+    """What the increments of a log come to: each of them once, also where it was sent again by a
+    copy; `once` also where copies began runs of their own with it."""
+    found: dict[tuple[object, ...], int] = {}
     for entry in log:
         change = json.loads(entry.data)
         if change["collection"] == "tally":
             value = change["value"]["count"]
-            added = value["add"] if isinstance(value, dict) else 0
-            counts[change["pk"]] = counts.get(change["pk"], 0) + added
-    return counts
+            said: dict[str, Any] = value if isinstance(value, dict) else {"add": 0}
+            device = said.get("of", entry.device)
+            author = (device.partition(".")[0], said["add"]) if once else device
+            found[change["pk"], entry.ticks, author] = said["add"]
+    counts: Count[str] = Count()
+    for (key, *_), added in found.items():
+        counts[str(key)] += added
+    return dict(counts)
 
 
 def _is_word(value: object) -> bool:

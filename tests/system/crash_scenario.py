@@ -17,6 +17,7 @@ from sharedlog_service.app import InProcess
 from sharedlog_service.auth import issue_token
 from sharedlog_service.schema import ServiceSchema, build_schema
 from sharedlog_service.store import Store
+from tests.system.copies import copy_by_files
 from tests.system.crash_steps import CountedTransport, Steps, count_service, counted_connection
 from tests.system.crash_world import MODELS, Folder, Note, Tag, device, open_database
 
@@ -66,9 +67,15 @@ class Scenario:
     """How a's device is opened."""
     prunes: bool = False
     resets: bool = False
+    others: str = "b"
+    """Who else there is. c is a copy of a's file, and wrote as the same device since."""
+    loses: bool = False
+    """The log lost what a sent after it was copied, and never what the copy sent."""
 
     def prepare(self, folder: Path) -> str:
         token = prepare(folder, met=self.met)
+        if "c" in self.others:
+            go_apart(folder, loses=self.loses)
         if self.restored or self.resets:
             with local_log(folder) as log, still_device(folder / "a.db", shared_log=log) as a:
                 Note.create(key="n50", title="from another life")
@@ -161,6 +168,10 @@ def without_private(change: Change) -> Change | None:
     return None if change.pk == PRIVATE else change
 
 
+def later() -> int:
+    return still() + 1
+
+
 def an_hour_ahead() -> int:
     return still() + 3_600_000
 
@@ -173,6 +184,8 @@ SCENARIOS = {
     "ahead": Scenario(few, options={"now": an_hour_ahead}),
     "restored": Scenario(few, restored=True),
     "reset": Scenario(reset, resets=True),
+    "copy": Scenario(lambda: [SYNCS], others="bc"),
+    "lost": Scenario(lambda: [SYNCS], others="bc", loses=True, options={"batch_size": 3 * BATCH}),
 }
 
 
@@ -287,6 +300,27 @@ def prepare(folder: Path, *, met: bool = True) -> str:
     return token
 
 
+def go_apart(folder: Path, *, loses: bool) -> None:
+    """Copy a's file, and let the copy, c, write as the same device, and then a, too."""
+    a_file, c_file, service = (folder / f"{name}.db" for name in ("a", "c", "service"))
+    with local_log(folder) as log, still_device(a_file, shared_log=log) as a:
+        Note.create(key="n50", title="sent in common")
+        a.sync()
+        Note.create(key="n51", title="unsent in common")
+    copy_by_files(a_file, c_file)
+    if loses:
+        copy_by_files(service, folder / "backup.db")
+        with local_log(folder) as log, still_device(a_file, shared_log=log) as a:
+            Note.create(key="n52", title="acknowledged")
+            a.sync()
+        copy_by_files(folder / "backup.db", service)
+    with local_log(folder) as log, device(c_file, shared_log=log, now=later) as c:
+        Note.create(key="n53", title="by the copy")
+        c.sync()
+    with local_log(folder) as log, still_device(a_file, shared_log=log) as a:
+        _group(a)
+
+
 def with_rows_from_before(path: Path, count: int) -> None:
     """Make an application's database that has never heard of sharedlog."""
     database = open_database(path)
@@ -360,7 +394,7 @@ def sync_all(folder: Path, scenario: Scenario, steps: Steps | None = None) -> No
     """Everybody syncs until there is nothing left to say."""
     counted: dict[str, Any] = {"factory": counted_connection(steps)} if steps else {}
     with local_log(folder, steps) as log:
-        for name in ("a", "b", "a"):
+        for name in ("a", *scenario.others, "a"):
             options = {**counted, **(scenario.options if name == "a" else {})}
             with still_device(folder / f"{name}.db", shared_log=log, **options) as one:
                 if not scenario.met:

@@ -7,8 +7,8 @@ operation and dies by SIGKILL on coming to a point or on leaving it; then the fi
 and after everybody has synced the devices must be equal and every entry in the shared log exactly
 once. Points are named in `tests.system.crash_points`.
 
-- `writes`, `first`, `stages`, `private`, `ahead`, `restored`, `reset`: client and service in one
-  process over their durable files; it dies at each point of either side.
+- `writes`, `first`, `stages`, `private`, `ahead`, `restored`, `reset`, `copy`, `lost`: client and
+  service in one process over their durable files; it dies at each point of either side.
 - `store`: the service's own transactions, and its first opening.
 - `service`: the service alone dies, speaking real HTTP; the client lives on and is told.
 - `again`: dies at some point, and twice more while it recovers.
@@ -339,7 +339,9 @@ def check_after_death(
     a, log = a_file(folder, scenario, before), read_log(folder / "service.db")
     if scenario.resets:
         return  # until it has read the log again, its tables may be of any time
-    check_client(a, log, adopted=scenario.met or index > 1, applied=before.checkpoint)
+    if not scenario.loses:  # the same here
+        adopted, copied = scenario.met or index > 1, "c" in scenario.others
+        check_client(a, log, adopted=adopted, applied=before.checkpoint, copied=copied)
     assert len(before.entries) <= len(a.entries) <= len(after.entries)
     if operations[index].kind == WRITE:
         assert len(a.entries) in (len(before.entries), len(after.entries)), "half a transaction"
@@ -347,12 +349,14 @@ def check_after_death(
 
 
 def check_recovered(folder: Path, scenario: Scenario, before: ClientFile | None = None) -> None:
-    a, b = a_file(folder, scenario, before), read_client(folder / "b.db")
+    others = [read_client(folder / f"{name}.db") for name in scenario.others]
+    a = a_file(folder, scenario, before)
     log = read_log(folder / "service.db")
     private = sum(change["pk"] == PRIVATE for change in a.changes())
     at_home = private if "pre_send" in scenario.options else 0
-    former = {entry.ticks for entry in log if entry.device not in (a.device, b.device)}
-    check_equal([a, b], log, private=at_home, former=len(former))
+    known = {entry[:2] for client in (a, *others) for entry in client.entries}
+    former = [entry for entry in log if (entry.device, entry.ticks) not in known]
+    check_equal([a, *others], log, private=at_home, former=len(former))
     assert scenario.resets or not former
     sent = {entry.ticks for entry in before.entries if entry.status == SENT} if before else set()
     assert sent <= {entry.ticks for entry in log}

@@ -210,7 +210,7 @@ def checkpoint_first(patch: Patch) -> None:
         with replica.writing():
             self._journal.set_state(checkpoint=page.cursor)
         with replica.writing():
-            applied = self._store_page(page, page.cursor, replica.identity.device)
+            applied = self._store_page(page, page.cursor, replica.identity.device, lineage)
         return self._took(page, applied)
 
     wrap(patch, Exchange, "_pull", around)
@@ -332,7 +332,7 @@ def marked_too_early(patch: Patch) -> None:
 
 @plant("what the log lost is not sent again")
 def nothing_offered_again(patch: Patch) -> None:
-    patch.setattr(Journal, "unsend_everything", lambda self: None)
+    patch.setattr(Journal, "unsend", lambda self, *which: None)
 
 
 @plant("corrected timestamps are not corrected in the versions")
@@ -405,7 +405,7 @@ def lost_answers_fork(patch: Patch) -> None:
 @plant("a copy sends all that it has as its own", out_of_reach=True)
 def copies_send_all(patch: Patch) -> None:
     def around(original: Any, self: Identity) -> str:
-        self._journal.unsend_everything()
+        self._journal.unsend()
         device: str = original(self)
         return device
 
