@@ -21,7 +21,8 @@ from .changes import CREATE, DELETE, MODIFY, Wire, dumps, loads
 from .clock import BEFORE_TRACKING
 from .digest import DIFFERS, Difference, text_of
 from .errors import ValueRefused
-from .journal import OPERATION_CODES, Journal, Record
+from .journal import Journal, Record
+from .reconcile import RowState
 from .registry import Registry
 from .rows import as_wires, rows_after
 from .ruled import RuledWrites, restated
@@ -45,6 +46,15 @@ class Adopted:
     refused: list[tuple[str, Wire, str]] = field(default_factory=list)
 
 
+def unsaid_of(tracked: Tracked, state: RowState, values: Mapping[str, Wire]) -> dict[str, Wire]:
+    """What stands in a row and no entry ever wrote."""
+    return {
+        name: value
+        for name, value in values.items()
+        if state.version_of(name) is None and text_of(value) != text_of(tracked.default_wire(name))
+    }
+
+
 class Adoption:
     """One pass over all tracked tables. `writing` opens a write transaction."""
 
@@ -66,15 +76,15 @@ class Adoption:
     def adopt_rows(self) -> None:
         """Record what stands in the tables and was never said."""
         for tracked in self._registry.in_order:
-            self._chunk_by_chunk(tracked, self._adopt_standing, self._rows_after)
+            self.chunk_by_chunk(tracked, self._adopt_standing, self.rows_after)
 
     def run(self) -> Adopted:
         self.adopt_rows()
         for tracked in reversed(self._registry.in_order):
-            self._chunk_by_chunk(tracked, self._adopt_deleted, self._states_after)
+            self.chunk_by_chunk(tracked, self._adopt_deleted, self._states_after)
         return self.adopted
 
-    def _chunk_by_chunk(
+    def chunk_by_chunk(
         self,
         tracked: Tracked,
         adopt: Callable[[Tracked, list[Any]], None],
@@ -94,11 +104,11 @@ class Adoption:
 
     # -- rows that the log does not know -------------------------------------------------
 
-    def _rows_after(self, tracked: Tracked, last: Sequence[Any] | None) -> list[Any]:
+    def rows_after(self, tracked: Tracked, last: Sequence[Any] | None) -> list[Any]:
         return rows_after(self._journal.database, tracked, last, CHUNK)
 
     def _adopt_standing(self, tracked: Tracked, rows: list[Any]) -> None:
-        found = dict(self._readable(tracked, rows))
+        found = dict(self.readable(tracked, rows))
         states = self._versions.load(tracked.collection, list(found))
         records: list[Record] = []
         for pk, values in found.items():
@@ -108,19 +118,14 @@ class Adoption:
                 values = restated(tracked, state, values) if state else values
                 records += self._recorded(tracked, CREATE, pk, values)
                 continue
-            unsaid = {
-                name: value
-                for name, value in values.items()
-                if state.version_of(name) is None
-                and text_of(value) != text_of(tracked.default_wire(name))
-            }
+            unsaid = unsaid_of(tracked, state, values)
             if unsaid and not state.kept:
                 records += self._recorded(tracked, MODIFY, pk, unsaid)
             else:
                 self.adopted.unchanged += 1
         self._append(records)
 
-    def _readable(self, tracked: Tracked, rows: list[Any]) -> Iterator[tuple[str, dict[str, Wire]]]:
+    def readable(self, tracked: Tracked, rows: list[Any]) -> Iterator[tuple[str, dict[str, Wire]]]:
         """Rows by their pk; one that cannot be carried is noted and passed over."""
         for row in rows:
             pk: Wire = None
@@ -187,6 +192,6 @@ class Adoption:
                 tracked.key_parameters(loads(pk)),
             )
             if cursor.fetchone() is None:
-                gone.append(Record(tracked.collection, pk, OPERATION_CODES[DELETE], None))
+                gone.append(record(tracked, DELETE, pk, None))
         self._append(gone)
         self.adopted.deleted += len(gone)

@@ -21,6 +21,7 @@ from .identity import Identity
 from .inbox import Inbox
 from .journal import Journal
 from .registry import Registry
+from .relearning import Clearance, is_relearning
 from .replay import Replay
 from .replica import Replica
 from .reset import count_unshared, finish, forget, is_resetting
@@ -187,6 +188,17 @@ class Care(ABC):
                 raise UnsentWork(count)
             forget(self.journal)
             self.identity.prepare()
+
+    def _finish_relearning(self) -> bool:
+        """Take out what the log does not know, once all of it was read again; return whether
+        there was anything to do."""
+        if not is_relearning(self.journal) or self.inbox.waiting(1):
+            return False
+        nothing = Clearance(
+            self.registry, self.journal, self.versions, self._writing, lambda _: None
+        )
+        nothing.clear(self._replica.applier)
+        return True
 
     def _finish_reset(self) -> bool:
         """Record what the log never heard of, once all of it was read after a reset; return

@@ -81,11 +81,15 @@ def assemble(
     value_json: str | None,
     rules_json: str | None = None,
     schema: int = FIRST_SCHEMA,
+    *,
+    final: bool = False,
 ) -> str:
-    """The data of an entry, from its beginning and parts that are JSON already."""
+    """The data of an entry, from its beginning and parts that are JSON already. `final` says of a
+    deletion that nobody may need the row any more, so that the log can forget it in time."""
     rules = f',"rules":{rules_json}' if rules_json else ""
     end = "}" if schema == FIRST_SCHEMA else f',"schema":{schema}}}'
-    return f'{beginning}{pk_json},"field":null,"value":{value_json or "null"}{rules}{end}'
+    last = ',"final":true' if final else ""
+    return f'{beginning}{pk_json},"field":null,"value":{value_json or "null"}{rules}{last}{end}'
 
 
 def encode(change: Change) -> str:

@@ -19,7 +19,7 @@ WRITE_ENTRIES = """mutation WriteEntries(
       userId: $userId, deviceId: $deviceId, packed: $packed, now: $now, after: $after,
       withUpdate: true, batchSize: $batchSize, byteLimit: $byteLimit, lineage: $lineage
     ) {
-      accepted duplicates epoch lineage serverTime
+      accepted duplicates epoch lineage serverTime horizon
       rejected { index code reason }
       update { packed cursor hasMore epoch serverTime }
     }

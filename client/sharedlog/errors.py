@@ -162,6 +162,13 @@ class EpochChanged(RemoteError):
     retryable = True
 
 
+class HorizonPassed(RemoteError):
+    """The log has forgotten deletions that this device has not seen."""
+
+    code = "HORIZON_PASSED"
+    retryable = True
+
+
 class LineageChanged(RemoteError):
     """Something was written as this device, or lost, that this file does not know of."""
 

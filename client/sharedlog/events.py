@@ -133,6 +133,16 @@ class Forked:
 
 
 @dataclass(frozen=True, slots=True)
+class BegunAnew:
+    """The log has forgotten deletions that this device had not seen: it was away for too long. It
+    reads everything again, as another device; rows that are not in the log any more are deleted.
+    What was not sent yet is kept, and sent."""
+
+    former: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class LogShrunk:
     """The log lost entries that it had of this device, as when the service is put back from a
     backup. So many are sent again."""
@@ -162,6 +172,7 @@ Event: TypeAlias = (
     | Refused
     | Restamped
     | Forked
+    | BegunAnew
     | LogShrunk
     | RowParked
     | RowReturned

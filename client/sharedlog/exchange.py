@@ -11,8 +11,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from .apply import Applied
-from .errors import DeviceUnknown, EpochChanged, LineageChanged, RemoteError, ServiceFailed
+from .errors import (
+    DeviceUnknown,
+    EpochChanged,
+    HorizonPassed,
+    LineageChanged,
+    RemoteError,
+    ServiceFailed,
+)
 from .events import (
+    BegunAnew,
     LogShrunk,
     Progress,
     Received,
@@ -27,16 +35,19 @@ from .events import (
 from .journal import RefusedEntry
 from .limits import TOO_LARGE
 from .lineage import Lineage
+from .relearning import forget
 from .remote import Outgoing, Page, Receipt, Rejection
 from .replica import Replica
 from .status import note_contact
 from .versions import FOLD_LIMIT
 
-KEPT_UNSENT = frozenset(("CLOCK_AHEAD", "DEVICE_CLONED"))
+KEPT_UNSENT = frozenset(("CLOCK_AHEAD", "ENTRY_TOO_OLD", "DEVICE_CLONED"))
 """Refused as they are: they are sent again with other timestamps, or as another device's."""
 
 RESTAMPS = 3
 """How often one run corrects its timestamps before it gives up, to try again later."""
+
+SURPRISING = (EpochChanged, HorizonPassed, LineageChanged, DeviceUnknown)
 
 SURPRISES = 10
 """How often in a row the log may turn out to be, or to hold, something else than was known."""
@@ -86,7 +97,7 @@ class Exchange:
                 else:
                     more = self._pull(after, lineage)
                 surprises = 0
-            except (EpochChanged, LineageChanged, DeviceUnknown) as surprise:
+            except SURPRISING as surprise:
                 surprises += 1
                 if surprises > SURPRISES:
                     raise
@@ -102,6 +113,8 @@ class Exchange:
         if isinstance(surprise, DeviceUnknown):
             with self._replica.writing():
                 self._identity.unregister()
+        elif isinstance(surprise, HorizonPassed):
+            self._begin_anew(after)
         elif isinstance(surprise, EpochChanged):
             if after is None:
                 raise surprise  # a log that refuses its own beginning is broken
@@ -110,6 +123,15 @@ class Exchange:
             with suppress(DeviceUnknown):  # the next request will tell
                 self._lineage.trace()
             self._count_found()
+
+    def _begin_anew(self, after: str | None) -> None:
+        """The log has forgotten what this device has not seen."""
+        former = self._identity.device
+        with self._replica.writing():
+            if self._journal.state("checkpoint") != after or self._identity.device != former:
+                return  # another process has found out already
+            forget(self._journal, self._identity)
+        self._emit(BegunAnew(former, self._identity.device))
 
     def _count_found(self) -> None:
         """What was in the log although nobody had told counts as sent, and as known there."""
@@ -200,6 +222,9 @@ class Exchange:
             [RefusedEntry(entry.ticks, f"{entry.code}: {entry.reason}") for entry in refused],
         )
         ahead = [outgoing[r.index].ticks for r in receipt.rejected if r.code == "CLOCK_AHEAD"]
+        old = [outgoing[r.index].ticks for r in receipt.rejected if r.code == "ENTRY_TOO_OLD"]
+        if old:
+            self._lineage.lift(old, receipt.horizon_ticks)
         if ahead:
             self._restamp(min(ahead), receipt)
         return refused

@@ -29,6 +29,7 @@ from .marks import BEGIN, END
 from .registry import Registry
 from .ruled import RuledWrites
 from .rules import NOTHING_DONE
+from .statements import code_of
 from .traces import Shape, Trace, Traces
 from .tracked import Tracked
 from .triggers import DELETED, DISPLACED
@@ -204,7 +205,8 @@ class Harvest:
         rules: str | None = None,
         refused: str | None = None,
     ) -> None:
-        record = Record(shape.collection, pk, OPERATION_CODES[operation], text, rules)
+        code = code_of(shape.tracked, operation)
+        record = Record(shape.collection, pk, code, text, rules)
         self._entries.add(trace.at, record, shape.schema, refused)
         self._group.add(trace.at, len(pk) + len(text or ""))
 

@@ -25,9 +25,11 @@ UNSENT, SENT, REFUSED = 0, 1, 2
 than the present one, if there is a `reason`: that id. UNSENT with a reason: it was in the log under
 that id, and is looked for there (see `identity`)."""
 
-OPERATION_NAMES = (CREATE, MODIFY, DELETE)
-OPERATION_CODES: Mapping[str, int] = {name: code for code, name in enumerate(OPERATION_NAMES)}
-DELETED = OPERATION_CODES[DELETE]
+OPERATION_NAMES = (CREATE, MODIFY, DELETE, DELETE)
+OPERATION_CODES: Mapping[str, int] = {CREATE: 0, MODIFY: 1, DELETE: 2}
+DELETED, FINALLY_DELETED = OPERATION_CODES[DELETE], 3
+"""Finally: nobody may need the row any more (see `Tracked.final`)."""
+
 CHUNK = 500
 """Keys in one query; SQLite may be compiled to take no more than 999 parameters."""
 
@@ -83,7 +85,9 @@ class LocalEntry(NamedTuple):
         """The data, for many entries at a time."""
         _, _, collection, pk, operation, value, rules, schema, _ = self
         start = beginnings[operation, collection]
-        return assemble(start, pk, None if operation == DELETED else value, rules, schema)
+        if operation < DELETED:
+            return assemble(start, pk, value, rules, schema)
+        return assemble(start, pk, None, rules, schema, final=operation == FINALLY_DELETED)
 
 
 class Beginnings(dict[tuple[int, str], str]):
@@ -368,7 +372,7 @@ class Journal(State):
         ).fetchone()[0]
         first = max((self._now() - lead_ms) * TICKS_PER_MS, settled + 1)
         renamed = {ticks: first + i for i, (ticks, _) in enumerate(rows)}
-        self._restamp_counters(since, renamed)
+        self.rename_counters(since, renamed)
         starts: dict[int, int] = {}
         moves = []
         for ticks, offset in rows:
@@ -383,8 +387,8 @@ class Journal(State):
         self.new_group()
         return renamed
 
-    def _restamp_counters(self, since: int, renamed: Mapping[int, int]) -> None:
-        """Replace the timestamps that increments name."""
+    def rename_counters(self, since: int, renamed: Mapping[int, int]) -> None:
+        """Replace the timestamps that increments since then name."""
         rows = self.run(
             f"{SELECT} WHERE ticks >= ? AND status <> {SENT} AND rules IS NOT NULL",
             (since,),

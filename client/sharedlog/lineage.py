@@ -20,9 +20,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .changes import Entry
+from .clock import Version
 from .events import Event, Forked
 from .identity import akin
 from .journal import UNSENT, LocalEntry
+from .lifting import lift
 from .remote import OwnPage
 from .replica import Replica
 
@@ -152,8 +154,30 @@ class Lineage:
             self.lost += self._identity.catch_up()
             which = f"(reason IS NULL OR status = {UNSENT}) AND rules IS NOT NULL"
             for entries in self._journal.each(which):
-                batch, _ = self._replica.pipeline.outgoing(entries)
-                self._take([Entry(self._identity.device, *entry) for entry in batch])
+                self._take_own(entries)
+
+    def _take_own(self, entries: Sequence[LocalEntry]) -> None:
+        batch, _ = self._replica.pipeline.outgoing(entries)
+        self._take([Entry(self._identity.device, *entry) for entry in batch])
+
+    def lift(self, ticks: Sequence[int], horizon: int) -> None:
+        """Date entries anew that are too old for the log, inside the open transaction. What was
+        overwritten meanwhile, or was in the log before, is done with: it must not count again."""
+        versions = self._replica.versions
+        versions.fold_local()
+        old = self._journal.entries_at(ticks)
+        left = [e for e in old.values() if e.author is None and self._counts(e)]
+        renamed = lift(self._journal, [entry.ticks for entry in left], horizon)
+        self._journal.mark_sent(old.keys() - renamed.keys())
+        versions.rename_local(renamed, {(entry.collection, entry.pk) for entry in left})
+        # Those that were overwritten in part win over what is older than they are now.
+        self._take_own(list(self._journal.entries_at(list(renamed.values())).values()))
+
+    def _counts(self, entry: LocalEntry) -> bool:
+        versions = self._replica.versions
+        states = versions.load(versions.names.table(entry.collection), [entry.pk])
+        state, version = states.get(entry.pk), Version(entry.ticks, self._identity.device)
+        return state is not None and state.has(version)
 
     def _is_there(self, entry: LocalEntry, data: str, sender: str) -> bool:
         """Whether this is the entry that the log has as the sender's."""

@@ -96,6 +96,11 @@ class RowState:
             return self.born
         return explicit
 
+    def has(self, version: Version) -> bool:
+        """Whether anything of the row is what this write made it."""
+        listed = (write for _, writes in self.writes.values() for write, _ in writes)
+        return version in (self.born, self.died, *self.fields.values(), *listed)
+
     def written_fields(self) -> list[str]:
         """Every field that has a version, in no particular order."""
         return list(self.shape | self.fields.keys())

@@ -118,6 +118,7 @@ class Registry:
         would fall with it and is needed itself, or by a later change."""
         for tracked in self:
             tracked.buries = tracked.update_wins
+            tracked.final = not tracked.update_wins and not self.children(tracked)
         while fresh := [
             parent
             for parent in self

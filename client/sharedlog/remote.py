@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .changes import Entry, Wire
-from .clock import to_created_on
+from .clock import from_created_on, to_created_on
 from .documents import (
     ABOUT,
     CREATE_DEVICE_ID,
@@ -78,7 +78,7 @@ class Rejection:
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of a batch. What is not rejected is in the log, once. `lineage` is what the
-    device's next request has to show."""
+    device's next request has to show; the log takes nothing that is not later than the horizon."""
 
     accepted: int
     duplicates: int
@@ -87,6 +87,7 @@ class Receipt:
     server_time_ms: float
     page: Page | None
     lineage: str = ""
+    horizon_ticks: int = 0
 
 
 class SharedLog(Protocol):
@@ -283,6 +284,7 @@ def _receipt(answer: dict[str, Any]) -> Receipt:
         answer["serverTime"],
         _page(answer["update"]),
         answer["lineage"],
+        from_created_on(answer["horizon"]),
     )
 
 

@@ -17,7 +17,7 @@ from .apply import Applier
 from .changes import Change, Entry
 from .comparing import enforces_foreign_keys
 from .errors import EpochChanged
-from .journal import CHUNK, REFUSED, SELECT, Journal, LocalEntry
+from .journal import CHUNK, SELECT, SENT, UNSENT, Journal, LocalEntry
 from .pipeline import Pipeline
 from .registry import Registry
 from .remote import SharedLog
@@ -90,8 +90,9 @@ class Replay:
             progress()
 
     def follow(self) -> None:
-        """Apply what the device wrote and still has in its client log, sent or not; what is in
-        the shared log already changes nothing. Not what was refused: nobody else has that."""
+        """Apply what the device wrote and may not be in the part of the log that was read. Not what
+        was refused: nobody else has that. Nor what lies before the checkpoint: it was read, or the
+        log has dropped it, together with what ended it."""
         while written := self._written():
             self._apply(written, self._decode_logged)
             self._followed = written[-1].ticks
@@ -99,8 +100,9 @@ class Replay:
     def _written(self) -> list[Entry]:
         """The next of these entries, each under the id that it is sent under."""
         cursor = self._source.run(
-            f"{SELECT} WHERE ticks > ? AND status <> {REFUSED} ORDER BY ticks LIMIT {CHUNK}",
-            (self._followed,),
+            f"{SELECT} WHERE ticks > ? AND (status = {UNSENT} OR status = {SENT} "
+            f"AND reason IS NULL AND ticks > ?) ORDER BY ticks LIMIT {CHUNK}",
+            (self._followed, int(self._source.state("seen_until") or 0)),
         )
         entries = (LocalEntry(*row) for row in cursor.fetchall())
         return [

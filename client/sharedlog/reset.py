@@ -16,6 +16,7 @@ FORGOTTEN = (
     "former",
     "owner",
     "lineage",
+    "relearning",
     "checkpoint",
     "behind",
     "all_sent_until",

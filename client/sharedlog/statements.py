@@ -12,7 +12,7 @@ import peewee
 
 from .changes import CREATE, DELETE, MODIFY, Wire, dumps
 from .fields import check_text
-from .journal import OPERATION_CODES, Record
+from .journal import FINALLY_DELETED, OPERATION_CODES, Record
 from .raw import NotCanonical, tag
 from .tracked import Converted, Tracked, TrackedColumn
 
@@ -27,8 +27,14 @@ class Said(NamedTuple):
     records: list[Record]
 
 
+def code_of(tracked: Tracked, operation: str) -> int:
+    """The number of an operation on a tracked table."""
+    final = operation == DELETE and tracked.final
+    return FINALLY_DELETED if final else OPERATION_CODES[operation]
+
+
 def record(tracked: Tracked, operation: str, pk: str, values: Mapping[str, Wire] | None) -> Record:
-    code = OPERATION_CODES[operation]
+    code = code_of(tracked, operation)
     if values is None or (operation == DELETE and not tracked.buries):
         return Record(tracked.collection, pk, code, None)
     if operation == DELETE:

@@ -229,7 +229,7 @@ class Sync(Care):
         with self._run("sync") as result:
             self._reconcile_received(result)
             self._exchange(result, send=True, apply=True)
-            if self._finish_reset():
+            if self._finish_reset() or self._finish_relearning():
                 self._exchange(result, send=True, apply=True)
         return result
 

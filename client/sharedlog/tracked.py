@@ -173,6 +173,8 @@ class Tracked:
         """Whether a modification revives a deleted row."""
         self.buries = False
         """Whether a deletion's values are remembered: a child, or a later change, may need them."""
+        self.final = False
+        """Whether a deleted row is nothing to anybody: no child can ever refer to it."""
         self.parents = [
             column for column in self.every if isinstance(column.field, peewee.ForeignKeyField)
         ]

@@ -18,6 +18,7 @@ from .errors import (
     DeviceRefused,
     DeviceUnknown,
     EpochChanged,
+    HorizonPassed,
     LineageChanged,
     ProtocolError,
     ServiceFailed,
@@ -182,6 +183,8 @@ def error_from(errors: Sequence[Any]) -> SharedLogError:
         )
     if code in ("EPOCH_CHANGED", "CURSOR_AHEAD"):
         return EpochChanged(message)
+    if code == "HORIZON_PASSED":
+        return HorizonPassed(message)
     if code == "LINEAGE_CHANGED":
         return LineageChanged(message)
     return ServiceFailed(message, service_code=code)

@@ -197,7 +197,7 @@ class Receipt:
     """What became of a batch. `head` is the log's end after it; all of it is durable.
 
     `reached` is where the device has to go on reading: behind this batch if it had all before.
-    `lineage` is what its next request has to show.
+    `lineage` is what its next request has to show. Nothing up to `horizon_ticks` is taken.
     """
 
     offered: Sequence[Any]
@@ -207,6 +207,7 @@ class Receipt:
     reached: Cursor
     server_time: int
     lineage: str
+    horizon_ticks: int = 0
 
     @property
     def accepted(self) -> int:

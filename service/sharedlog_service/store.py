@@ -199,7 +199,8 @@ class Store(Accounts):
                 db.rows(sql, head, done.bytes, shared_on, log.id)
             end = log.cursor(db, head)
         place = end if reached == head else Cursor(log.epoch, reached, since=since)
-        return Receipt(entries, done.duplicates, done.rejections, end, place, now, renewed)
+        known = done.duplicates, done.rejections
+        return Receipt(entries, *known, end, place, now, renewed, log.horizon.ticks)
 
     def read(
         self,

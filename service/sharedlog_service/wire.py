@@ -281,6 +281,9 @@ class SharedSyncLogReceipt:
         description="What this device's next request has to show, as `lineage`."
     )
     server_time: float = strawberry.field(description="The service's time, in milliseconds.")
+    horizon: float = strawberry.field(
+        description="What the log remembers begins after this createdOn: nothing up to it is taken."
+    )
     update: SharedSyncLogUpdate | None = strawberry.field(
         description="What other devices wrote after `after`; null unless `withUpdate`."
     )
@@ -307,6 +310,7 @@ class SharedSyncLogReceipt:
             epoch=strawberry.ID(receipt.head.epoch),
             lineage=strawberry.ID(receipt.lineage),
             server_time=receipt.server_time,
+            horizon=to_ms(receipt.horizon_ticks),
             update=update,
         )
 
