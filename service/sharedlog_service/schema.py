@@ -30,6 +30,7 @@ from sharedlog_service.documents import CheckedDocuments, document_check
 from sharedlog_service.entries import TICKS_PER_MS, Cursor as Place
 from sharedlog_service.faults import explain
 from sharedlog_service.grants import Scope
+from sharedlog_service.known import known_documents
 from sharedlog_service.overview import (
     EntryConnection,
     EntryFilter,
@@ -385,7 +386,7 @@ def build_schema() -> ServiceSchema:
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
         extensions=[lambda: CheckedDocuments(check)],
     )
-    check = document_check(schema._schema)
+    check = document_check(schema._schema, known_documents())
     return schema
 
 
