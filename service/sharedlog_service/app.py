@@ -19,8 +19,9 @@ from sharedlog_service.faults import refused_answer
 from sharedlog_service.grants import EVERYTHING, Grant
 from sharedlog_service.graphiql import GraphiQL
 from sharedlog_service.guard import Guard, LoopbackHosts
-from sharedlog_service.schema import Context, ServiceSchema, build_schema
+from sharedlog_service.schema import Context, build_schema
 from sharedlog_service.service import Authenticate, Service
+from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.settings import Settings
 from sharedlog_service.sockets import SocketGuard
 from sharedlog_service.store import Store

@@ -26,8 +26,9 @@ from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import Scope
 from sharedlog_service.guard import SCOPE_KEY
 from sharedlog_service.request import GraphQLRequest
-from sharedlog_service.schema import Context, ServiceSchema
+from sharedlog_service.schema import Context
 from sharedlog_service.service import Service
+from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.sockets import HEADERS_KEY, INIT_WAIT_S, OPERATIONS_MAX
 from sharedlog_service.store import Store
 

@@ -28,7 +28,6 @@ from sharedlog_service.auth import Access
 from sharedlog_service.browsing import whole
 from sharedlog_service.documents import CheckedDocuments, document_check
 from sharedlog_service.entries import TICKS_PER_MS, Cursor as Place
-from sharedlog_service.faults import explain
 from sharedlog_service.grants import Scope
 from sharedlog_service.known import known_documents
 from sharedlog_service.overview import (
@@ -37,6 +36,7 @@ from sharedlog_service.overview import (
     SharedSyncLogLimits,
     SharedSyncLogStats,
 )
+from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.store import Store
 from sharedlog_service.wire import (
     SCALARS,
@@ -366,16 +366,6 @@ class Mutation:
     @field(SharedSyncLogMutation, "The shared log.")
     def shared_sync_log(self) -> SharedSyncLogMutation:
         return SharedSyncLogMutation()
-
-
-class ServiceSchema(strawberry.Schema):
-    """The schema, with errors that have codes and tell nothing else."""
-
-    def process_errors(self, errors: list[Any], execution_context: Any = None) -> None:
-        context = execution_context.context if execution_context else None
-        running = bool(execution_context and execution_context.result)
-        request_id = context.request_id if isinstance(context, Context) else ""
-        errors[:] = [explain(error, running=running, request_id=request_id) for error in errors]
 
 
 def build_schema() -> ServiceSchema:

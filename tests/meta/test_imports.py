@@ -81,7 +81,7 @@ SERVICE_LAYERS = (
     {"upkeep"},
     {"faults", "known", "extent", "compression", "wire"},
     {"request", "cost", "overview", "graphiql", "arguments"},
-    {"guard", "sockets", "documents"},
+    {"guard", "sockets", "documents", "service_schema"},
     {"schema", "service"},
     {"endpoint"},
     {"app", "patience"},
@@ -131,7 +131,7 @@ STORE_SIDE = {
 }
 GRAPHQL_SIDE = {
     *("wire", "overview", "arguments", "documents", "extent", "cost", "faults", "schema"),
-    *("endpoint", "app"),
+    *("service_schema", "endpoint", "app"),
 }
 
 MODULES = [

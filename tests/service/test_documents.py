@@ -80,6 +80,14 @@ def test_introspection_as_tools_ask_it_is_allowed(store: Store) -> None:
         assert len(answer["data"]["__schema"]["types"]) > 10
 
 
+def test_one_of_is_answered_for_lists_too(store: Store) -> None:
+    """Strawberry fails there, and it would be told as a fault of the service."""
+    answer = InProcess(store, "ada").execute(
+        """{ a: __schema { types { isOneOf fields { type { isOneOf ofType { isOneOf } } } } } }"""
+    )
+    assert "errors" not in answer
+
+
 def test_introspection_that_multiplies_is_refused(store: Store) -> None:
     inner = "name"
     for _ in range(5):
