@@ -18,6 +18,8 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 SIM_ARGS ?= --seconds 300
 BENCH_ARGS ?=
+FUZZ ?= 20000
+FUZZ_SEED := $(if $(FUZZ_SEED),$(FUZZ_SEED),$(shell date +%s))
 
 ##@ The two commands
 
@@ -32,7 +34,7 @@ test: $(VENV)/.dev ## Run all tests (TEST_ARGS="-k capture" for some)
 ##@ While working
 
 .PHONY: check
-check: check-format check-lint check-types check-schema ## Check format, lint, types and schema.graphql
+check: check-format check-lint check-types check-schema check-documents ## Check format, lint, types and written files
 
 .PHONY: check-format
 check-format: $(VENV)/.dev
@@ -50,6 +52,10 @@ check-types: $(VENV)/.dev
 check-schema: $(VENV)/.dev
 	$(BIN)/sharedlog schema --check schema.graphql
 
+.PHONY: check-documents
+check-documents: $(VENV)/.dev
+	$(RUN) tests.fixtures.documents --check
+
 .PHONY: format
 format: $(VENV)/.dev ## Format the code and sort the imports
 	$(RUN) ruff check --fix-only --quiet .
@@ -59,6 +65,10 @@ format: $(VENV)/.dev ## Format the code and sort the imports
 schema: $(VENV)/.dev ## Write schema.graphql from the code
 	$(BIN)/sharedlog schema --output schema.graphql
 
+.PHONY: documents
+documents: $(VENV)/.dev ## Write what the client sends into the file that the service knows it by
+	$(RUN) tests.fixtures.documents
+
 .PHONY: fixtures
 fixtures: $(VENV)/.dev ## Write what this version leaves behind (tests/fixtures); never after its release
 	$(RUN) tests.fixtures.make
@@ -66,6 +76,11 @@ fixtures: $(VENV)/.dev ## Write what this version leaves behind (tests/fixtures)
 .PHONY: sim
 sim: $(VENV)/.dev ## Simulate for longer than the tests do (SIM_ARGS="--seed 42 --show" to replay one)
 	$(RUN) tests.system.simulation $(SIM_ARGS)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.dev ## Send 20,000 requests by chance to the service (FUZZ=200000 FUZZ_SEED=1 for others)
+	@echo "FUZZ=$(FUZZ) FUZZ_SEED=$(FUZZ_SEED)"
+	SHAREDLOG_FUZZ=$(FUZZ) SHAREDLOG_FUZZ_SEED=$(FUZZ_SEED) $(RUN) pytest -q tests/service/test_fuzz.py
 
 .PHONY: plants
 plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant a third)

@@ -14,13 +14,13 @@ from typing import Any
 
 import orjson
 
-from . import capture, exchange, incremental, load, memory, size
+from . import capture, documents, exchange, incremental, load, memory, size
 from .figures import Figure
 from .table import quantity, show
 
 RESULTS = Path(__file__).parent / "results"
 
-NAMES = ("capture", "exchange", "incremental", "size", "memory", "load")
+NAMES = ("capture", "exchange", "incremental", "size", "memory", "load", "documents")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,6 +76,8 @@ def _measure(folder: Path, options: argparse.Namespace) -> Iterator[Figure]:
             yield from memory.measure(own, options.rows)
         elif name == "load":
             yield from load.measure(own, options.seconds or (1 if options.quick else 5))
+        elif name == "documents":
+            yield from documents.measure(own, 50 if options.quick else 300)
         else:
             for rows in options.rows:
                 yield from _for_rows(name, own, rows, _rounds(options, rows))

@@ -7,8 +7,11 @@ process.
 
 from __future__ import annotations
 
+import gzip
+import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -25,6 +28,9 @@ from .errors import (
     SharedLogError,
     Unauthorized,
 )
+
+COMPRESS_FROM_BYTES = 1024
+"""What fits a packet travels as fast as it is."""
 
 
 class Transport(Protocol):
@@ -61,9 +67,18 @@ class HttpTransport:
         url: The service's GraphQL address, such as `http://localhost:8000/graphql`.
         token: The bearer token of this user; None only for a service without access control.
         timeout_s: For connecting and for each answer.
+        compress: Whether long bodies travel in gzip, in both directions. None: unless the service
+            is on this machine, where it would cost more than it saves.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout_s: float = 60.0,
+        compress: bool | None = None,
+    ) -> None:
         if not url.startswith(("http://", "https://")):
             raise ConfigurationError(
                 f"{url!r} is not an http(s) address.",
@@ -71,6 +86,9 @@ class HttpTransport:
             )
         self._url = url
         self._headers = {"Authorization": f"Bearer {_header(token)}"} if token else {}
+        self._compress = not _is_loopback(url) if compress is None else compress
+        self._headers["Accept-Encoding"] = "gzip" if self._compress else "identity"
+        self._takes_gzip = False
         self._timeout_s = timeout_s
         self._session: Any = None
         self._client: Any = None
@@ -87,9 +105,11 @@ class HttpTransport:
             result = self._open().execute(
                 GraphQLRequest(request, variable_values=dict(variables)), parse_result=False
             )
+            self._remember()
         except exceptions.TransportQueryError as error:
             raise error_from(error.errors or []) from None
         except exceptions.TransportServerError as error:
+            self._takes_gzip = False
             raise _http_error(error) from error
         except exceptions.TransportConnectionFailed as error:
             self.close()
@@ -111,12 +131,11 @@ class HttpTransport:
             from gql import Client
             from gql.transport.httpx import HTTPXTransport
 
+            prepare = self._prepared
+
             class OrjsonTransport(HTTPXTransport):
                 def _prepare_request(self, request: Any, **_: Any) -> dict[str, Any]:
-                    # The document as it was written: gql would print it anew each time.
-                    query = request.document.loc.source.body
-                    variables = request.variable_values
-                    return {"content": orjson.dumps({"query": query, "variables": variables})}
+                    return prepare(request)
 
             transport = OrjsonTransport(
                 url=self._url,
@@ -128,10 +147,35 @@ class HttpTransport:
             self._session = self._client.connect_sync()
         return self._session
 
+    def _prepared(self, request: Any) -> dict[str, Any]:
+        # The document as it was written: gql would print it anew each time.
+        query = request.document.loc.source.body
+        body = orjson.dumps({"query": query, "variables": request.variable_values})
+        if not self._takes_gzip or len(body) < COMPRESS_FROM_BYTES:
+            return {"content": body}
+        # The lowest level: seven times smaller, and four times as fast as the usual one.
+        return {
+            "content": gzip.compress(body, 1, mtime=0),
+            "headers": {"Content-Encoding": "gzip"},
+        }
+
+    def _remember(self) -> None:
+        """Note whether the service says that it takes gzip. Not before it said so."""
+        headers = self._client.transport.response_headers or {}
+        self._takes_gzip = self._compress and "gzip" in headers.get("accept-encoding", "")
+
     def close(self) -> None:
         if self._client is not None:
             client, self._client, self._session = self._client, None, None
             client.close_sync()
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _header(token: str) -> str:

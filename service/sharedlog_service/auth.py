@@ -46,6 +46,10 @@ class Access(Protocol):
     def viewer(self, store: Store) -> str | None:
         """Return the user who asks, None where everybody may be anybody."""
 
+    def may_explore(self, store: Store) -> bool:
+        """Whether who asks may send documents that are not the library's, where the service as a
+        whole does not answer them; refuse who may ask nothing at all."""
+
 
 class GrantAccess:
     """What a grant allows, and nothing else."""
@@ -66,6 +70,9 @@ class GrantAccess:
 
     def viewer(self, store: Store) -> str:
         return self.grant(store).user
+
+    def may_explore(self, store: Store) -> bool:
+        return self.grant(store).allows(Scope.EXPLORE)
 
 
 class TokenAccess(GrantAccess):
@@ -128,6 +135,9 @@ class OpenAccess:
 
     def viewer(self, store: Store) -> None:
         return None
+
+    def may_explore(self, store: Store) -> bool:
+        return False
 
 
 def check_user_name(user: str) -> None:

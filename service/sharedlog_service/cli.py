@@ -19,6 +19,7 @@ examples:
   sharedlog serve                             sharedlog.db in this folder, port 8000
   sharedlog serve --db /srv/log.db --host 0.0.0.0 --port 9000
   sharedlog serve --no-auth                   no tokens; this machine only
+  sharedlog serve --no-explore                behind a proxy that others reach
 
 The first start on an empty database makes a user and prints its token, once.
 """
@@ -67,6 +68,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="HOURS",
         help="compact all logs so often, as `sharedlog compact` does (default: never)",
+    )
+    parser.add_argument(
+        "--explore",
+        action=argparse.BooleanOptionalAction,
+        help="answer other GraphQL than the library's own, and show GraphiQL "
+        "(default: on loopback addresses only)",
     )
     parser.add_argument(
         "--ready-file",
@@ -124,6 +131,7 @@ def _serve(args: argparse.Namespace) -> int:
         db=args.db,
         host=args.host,
         no_auth=args.no_auth,
+        explore=args.explore,
         compact_every_ms=None if every is None else int(every * HOUR_MS),
     )
 

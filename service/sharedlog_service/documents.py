@@ -1,37 +1,40 @@
 """Documents: parsed and validated once, and refused when they would cost too much.
 
-Strawberry's own limiters are not used: they walk a fragment again for each spread, which a short
-document of fragments that spread each other twice turns into hours.
+What the library itself sends is checked once and kept; what others send is kept for a while.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from graphql import (
     DocumentNode,
-    FieldNode,
-    FragmentDefinitionNode,
-    FragmentSpreadNode,
     GraphQLError,
     GraphQLSchema,
-    InlineFragmentNode,
+    GraphQLSyntaxError,
     OperationDefinitionNode,
-    SelectionSetNode,
     parse,
+    validate,
 )
 from graphql.validation import specified_rules
 from strawberry.extensions import SchemaExtension
-from strawberry.schema.schema import validate_document
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 from strawberry.types import ExecutionContext
 
-TOKENS_MAX = 500
-ALIASES_MAX = 30
-# Introspection, as GraphiQL asks it, is 15 deep; the schema itself is not recursive.
-DEPTH_MAX = 20
+from sharedlog_service.cost import COST_MAX, cost
+from sharedlog_service.extent import excess
+from sharedlog_service.known import KnownDocuments
+
+TOKENS_MAX = 300
+ERRORS_MAX = 5
+"""Each error costs almost a millisecond, and tells the reader less than the one before."""
+
 CACHED_DOCUMENTS = 128
+
+RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
 
 class Checked(NamedTuple):
@@ -40,22 +43,42 @@ class Checked(NamedTuple):
     document: DocumentNode
     errors: tuple[GraphQLError, ...]
     operations: int
+    known: bool
 
 
 Check = Callable[[str], Checked]
 
 
-def document_check(schema: GraphQLSchema) -> Check:
-    """Return a function that parses and validates a document, remembering the latest ones."""
+def document_check(schema: GraphQLSchema, known: KnownDocuments) -> Check:
+    """Return a function that parses and validates a document, remembering the latest ones, and
+    the known ones for good: a flood of others does not push them out."""
 
     @lru_cache(maxsize=CACHED_DOCUMENTS)
-    def check(text: str) -> Checked:
-        document = parse(text, max_tokens=TOKENS_MAX)
-        errors = validate_document(schema, document, specified_rules) or excess(document)
-        operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
-        return Checked(document, tuple(errors), len(operations))
+    def others(text: str) -> Checked:
+        try:
+            document = parse(text, max_tokens=TOKENS_MAX)
+        except GraphQLSyntaxError as error:
+            # Not raised any further: Strawberry would take it for a fault of ours where it comes
+            # by WebSocket, and log it with the document.
+            return _checked(parse("{ __typename }"), [error.with_traceback(None)], known=False)
+        # The limits come first: they bound what validation costs.
+        return _checked(document, excess(document) or _invalid(schema, document), known=False)
 
-    return check
+    @cache
+    def ours(text: str) -> Checked:
+        document = parse(text)
+        return _checked(document, _invalid(schema, document), known=True)
+
+    return lambda text: ours(text) if text in known else others(text)
+
+
+def _invalid(schema: GraphQLSchema, document: DocumentNode) -> list[GraphQLError]:
+    return validate(schema, document, RULES, max_errors=ERRORS_MAX, hide_suggestions=True)
+
+
+def _checked(document: DocumentNode, errors: list[GraphQLError], *, known: bool) -> Checked:
+    operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
+    return Checked(document, tuple(errors), len(operations), known)
 
 
 class CheckedDocuments(SchemaExtension):
@@ -69,78 +92,34 @@ class CheckedDocuments(SchemaExtension):
         if context.query:
             checked = self._check(context.query)
             context.graphql_document = checked.document
-            self._errors = [*checked.errors]
-            if checked.operations > 1 and not _is_named(context):
-                self._errors.append(GraphQLError("Several operations need an operationName."))
+            self._errors = [*checked.errors] or self._refusals(checked)
+            if any(isinstance(error, GraphQLSyntaxError) for error in checked.errors):
+                # What stands in for the document has one operation, without a name.
+                context._provided_operation_name = None
         yield
 
     def on_validate(self) -> Iterator[None]:
         self.execution_context.pre_execution_errors = self._errors
         yield
 
-
-class Extent(NamedTuple):
-    """How deep a selection goes and how many aliases it has, fragments unfolded."""
-
-    depth: int
-    aliases: int
-
-
-def excess(document: DocumentNode) -> list[GraphQLError]:
-    """Return an error for each limit that a valid document is over."""
-    depth, aliases = _Measure(document).extent()
-    found = []
-    if depth > DEPTH_MAX:
-        found.append(GraphQLError(f"The document is {depth} deep; {DEPTH_MAX} is allowed."))
-    if aliases > ALIASES_MAX:
-        found.append(
-            GraphQLError(f"The document has {aliases} aliases; {ALIASES_MAX} are allowed.")
-        )
-    return found
-
-
-class _Measure:
-    """Measures each fragment once. Fragments must not be cyclic: validation comes first."""
-
-    def __init__(self, document: DocumentNode) -> None:
-        self._definitions = document.definitions
-        self._fragments = {
-            found.name.value: found
-            for found in document.definitions
-            if isinstance(found, FragmentDefinitionNode)
-        }
-        self._known: dict[str, Extent] = {}
-
-    def extent(self) -> Extent:
-        found = [
-            self._of(definition.selection_set)
-            for definition in self._definitions
-            if isinstance(definition, OperationDefinitionNode)
+    def _refusals(self, checked: Checked) -> list[GraphQLError]:
+        """What is wrong with a valid document as it is asked here: with this name and these
+        variables."""
+        context = self.execution_context
+        if checked.operations > 1 and not _is_named(context):
+            return [GraphQLError("Several operations need an operationName.")]
+        if checked.known:
+            return []
+        name = context._provided_operation_name
+        found = cost(context.schema._schema, checked.document, name, context.variables)
+        if found <= COST_MAX:
+            return []
+        return [
+            GraphQLError(
+                f"The answer could cost as much as {found:.0f} fields; {COST_MAX} are allowed. "
+                "Ask for fewer entries at a time, or for less of each."
+            )
         ]
-        return Extent(
-            max((extent.depth for extent in found), default=0),
-            sum(extent.aliases for extent in found),
-        )
-
-    def _of(self, selections: SelectionSetNode | None) -> Extent:
-        depth = aliases = 0
-        for node in selections.selections if selections else ():
-            if isinstance(node, FieldNode):
-                inner = self._of(node.selection_set)
-                inner = Extent(inner.depth + 1, inner.aliases + bool(node.alias))
-            elif isinstance(node, InlineFragmentNode):
-                inner = self._of(node.selection_set)
-            else:
-                assert isinstance(node, FragmentSpreadNode)
-                inner = self._of_fragment(node.name.value)
-            depth = max(depth, inner.depth)
-            aliases += inner.aliases
-        return Extent(depth, aliases)
-
-    def _of_fragment(self, name: str) -> Extent:
-        if name not in self._known:
-            self._known[name] = self._of(self._fragments[name].selection_set)
-        return self._known[name]
 
 
 def _is_named(context: ExecutionContext) -> bool:

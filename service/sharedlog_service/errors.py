@@ -52,11 +52,17 @@ class Code(Enum):
     # The request as such, before or instead of an operation.
     BAD_REQUEST = "The body is not a GraphQL request in JSON."
     BODY_TOO_LARGE = "The request body is over the limit."
-    UNSUPPORTED_MEDIA_TYPE = "Send application/json, in UTF-8, without content encoding."
+    UNSUPPORTED_MEDIA_TYPE = "Send application/json, in UTF-8, as it is or in gzip."
     METHOD_NOT_ALLOWED = "GraphQL requests are sent by POST."
     HOST_NOT_ALLOWED = "Without tokens the service answers only to loopback host names."
     GRAPHQL_PARSE_FAILED = "The document is not valid GraphQL."
     GRAPHQL_VALIDATION_FAILED = "The document does not fit the schema or is over a limit."
+
+    DOCUMENT_NOT_ALLOWED = (
+        "This service answers only the documents of the sharedlog library. To ask others: a token "
+        "with the scope explore, or sharedlog serve --explore"
+    )
+    PERSISTED_QUERY_NOT_FOUND = "No known document has this hash: send the document itself."
 
     # The service's own trouble.
     UNAVAILABLE = "The service cannot do this now; nothing was written. Try again."

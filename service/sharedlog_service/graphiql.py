@@ -17,10 +17,11 @@ from importlib.resources.abc import Traversable
 from string import Template
 from urllib.parse import urlencode
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
+
+from sharedlog_service.compression import takes_gzip
 
 VENDORED: Mapping[str, str] = {
     "react@18.2.0/react.production.min.js": (
@@ -142,7 +143,7 @@ class GraphiQL:
             queries=json.dumps(self.queries).replace("<", "\\u003c"),
         )
 
-    def response(self, request: Request) -> Response:
+    async def response(self, request: Request) -> Response:
         """Answer a browser that opens the endpoint."""
         return HTMLResponse(
             self.page(request.scope.get("root_path", "")),
@@ -173,7 +174,7 @@ class GraphiQL:
         }
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
-        if not _takes_gzip(request.headers):
+        if not takes_gzip(request.headers):
             return Response(asset.plain(), headers=headers, media_type=asset.media_type)
         headers["content-encoding"] = "gzip"
         return Response(asset.gzipped, headers=headers, media_type=asset.media_type)
@@ -221,11 +222,3 @@ def _read_queries() -> dict[str, object]:
         "connect": found.pop("connect.graphql"),
         "examples": [found[name] for name in sorted(found)],
     }
-
-
-def _takes_gzip(headers: Headers) -> bool:
-    for offer in headers.get("accept-encoding", "").split(","):
-        coding, _, weight = offer.replace(" ", "").lower().partition(";q=")
-        if coding in ("gzip", "*"):
-            return weight not in ("0", "0.0", "0.00", "0.000")
-    return False

@@ -6,29 +6,28 @@ request from the scope. Every refusal has the shape of a GraphQL error with a co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import orjson
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sharedlog_service.compression import FoldedAnswer, takes_gzip, unfolding_of
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.faults import internal_error, log_fault, refused_answer
+from sharedlog_service.known import KnownDocuments
+from sharedlog_service.request import GraphQLRequest, parse_json, parse_request
 from sharedlog_service.settings import IdSource, is_loopback
 
-JSON_DEPTH_MAX = 32
-DOCUMENT_BYTES_MAX = 32 * 1024
-
 STRANGER_BYTES_MAX = 64 * 1024
-"""Enough to ask for the schema; who shows no token at all is not listened to for longer."""
+"""Enough to ask for the schema; who shows no valid token is not listened to for longer."""
 
 SCOPE_KEY = "sharedlog.request"
 
 STATUS: Mapping[Code, int] = {
     Code.UNAUTHENTICATED: 401,
+    Code.DOCUMENT_NOT_ALLOWED: 403,
     Code.METHOD_NOT_ALLOWED: 405,
     Code.BODY_TOO_LARGE: 413,
     Code.UNSUPPORTED_MEDIA_TYPE: 415,
@@ -38,80 +37,105 @@ STATUS: Mapping[Code, int] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class GraphQLRequest:
-    """A request that has the right shape; nobody has looked at the document yet."""
-
-    id: str
-    query: str
-    variables: dict[str, Any] | None
-    operation_name: str | None
+Admit = Callable[[Mapping[str, str]], Awaitable[None]]
+"""Asked with the headers of a request; refuses who has no valid token."""
 
 
 class Guard:
-    """Shows browsers the page, and lets through to GraphQL only well-formed requests by POST."""
+    """Shows browsers the page, if any, and lets through to GraphQL only what is well-formed."""
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        page: ASGIApp,
+        page: ASGIApp | None,
+        documents: KnownDocuments,
         body_bytes_max: int,
+        admit: Admit,
         new_id: IdSource,
-        tokens: bool = True,
     ) -> None:
         self._app = app
         self._page = page
+        self._documents = documents
         self._body_bytes_max = body_bytes_max
+        self._admit = admit
         self._new_id = new_id
-        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] in ("GET", "HEAD"):
+        if self._page is not None and scope["method"] in ("GET", "HEAD"):
             # Queries by GET do not exist: an address must never be able to ask for data.
             await self._page(scope, receive, send)
             return
+        headers = Headers(scope=scope)
+        send = FoldedAnswer(send, gzip=takes_gzip(headers))
         request_id = self._new_id()
         try:
-            scope[SCOPE_KEY] = await self._request(scope, receive, request_id)
+            scope[SCOPE_KEY] = await self._request(scope["method"], headers, receive, request_id)
             await self._app(scope, receive, send)
         except Refused as refused:
-            await refusal(refused)(scope, receive, send)
+            await self._refusal(refused)(scope, receive, send)
         except Exception as error:
             log_fault(error, request_id)
             await refusal(internal_error(request_id))(scope, receive, send)
 
-    async def _request(self, scope: Scope, receive: Receive, request_id: str) -> GraphQLRequest:
-        if scope["method"] != "POST":
+    async def _request(
+        self, method: str, headers: Headers, receive: Receive, request_id: str
+    ) -> GraphQLRequest:
+        if method != "POST":
             raise Refused(Code.METHOD_NOT_ALLOWED)
-        headers = Headers(scope=scope)
         check_media_type(headers)
-        return parse_request(await self._body(headers, receive), request_id)
+        body = await self._body(headers, receive)
+        return parse_request(parse_json(body), request_id, self._documents)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        """Read the body, stopping as soon as it is too long, whatever its declared length."""
-        stranger = self._tokens and "authorization" not in headers
-        size_max = STRANGER_BYTES_MAX if stranger else self._body_bytes_max
-        declared = headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > size_max:
-            raise self._too_large(stranger)
+        """Read the body, stopping as soon as it is too long, whatever its declared length, folded
+        or unfolded. Beyond a little, only who has a valid token is listened to."""
+        unfolding = unfolding_of(headers)
+        declared = _declared(headers)
+        size_max = min(STRANGER_BYTES_MAX, self._body_bytes_max)
+        if declared > size_max:
+            size_max = await self._more(declared, headers)
         parts: list[bytes] = []
-        size = 0
-        while True:
-            message: Message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Refused(Code.BAD_REQUEST, "The client went away.")
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > size_max:
-                raise self._too_large(stranger)
-            if not message.get("more_body"):
-                return b"".join(parts)
+        taken = size = 0
+        async for chunk in _chunks(receive):
+            taken += len(chunk)
+            for part in unfolding.parts(chunk):
+                parts.append(part)
+                size += len(part)
+                if max(taken, size) > size_max:
+                    size_max = await self._more(max(taken, size), headers)
+        unfolding.finish()
+        return b"".join(parts)
 
-    def _too_large(self, stranger: bool) -> Refused:
-        if stranger:
-            return Refused(Code.UNAUTHENTICATED)
-        return Refused(Code.BODY_TOO_LARGE, requestBytes=self._body_bytes_max)
+    async def _more(self, size: int, headers: Headers) -> int:
+        """Return how long a body of at least this size may become; refuse it if that is less."""
+        await self._admit(headers)
+        if size > self._body_bytes_max:
+            raise Refused(Code.BODY_TOO_LARGE, requestBytes=self._body_bytes_max)
+        return self._body_bytes_max
+
+    def _refusal(self, refused: Refused) -> Response:
+        response = refusal(refused)
+        if refused.code is Code.METHOD_NOT_ALLOWED:
+            response.headers["allow"] = "POST" if self._page is None else "GET, POST"
+        return response
+
+
+def _declared(headers: Headers) -> int:
+    """Return the length that a body is said to have; 0 if that is no number, since it is counted
+    anyway."""
+    text = headers.get("content-length", "")
+    return int(text[:20]) if text.isascii() and text.isdigit() else 0
+
+
+async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+    more = True
+    while more:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refused(Code.BAD_REQUEST, "The client went away.")
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
 
 
 class LoopbackHosts:
@@ -147,52 +171,9 @@ def check_media_type(headers: Headers) -> None:
     charset = parameters.replace(" ", "").replace('"', "").lower()
     if kind.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
         raise Refused(Code.UNSUPPORTED_MEDIA_TYPE)
-    # A few bytes of gzip can unfold to gigabytes, so nothing unfolds here.
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refused(Code.UNSUPPORTED_MEDIA_TYPE)
-
-
-def parse_request(body: bytes, request_id: str) -> GraphQLRequest:
-    """Parse a body, refusing whatever is not one GraphQL request."""
-    try:
-        found = orjson.loads(body)
-    except ValueError as error:
-        # orjson names the fault and the place, never what stands there.
-        raise Refused(Code.BAD_REQUEST, f"The body is not JSON: {error}.") from error
-    if type(found) is not dict:
-        raise Refused(Code.BAD_REQUEST, "The body must be one JSON object; batches are off.")
-    check_depth(found)
-    query, variables = found.get("query"), found.get("variables")
-    operation_name = found.get("operationName")
-    if type(query) is not str or not query.strip():
-        raise Refused(Code.BAD_REQUEST, "query must be a text.")
-    if len(query.encode()) > DOCUMENT_BYTES_MAX:
-        raise Refused(Code.BODY_TOO_LARGE, "The document is too long: send values as variables.")
-    if variables is not None and type(variables) is not dict:
-        raise Refused(Code.BAD_REQUEST, "variables must be an object or null.")
-    if operation_name is not None and type(operation_name) is not str:
-        raise Refused(Code.BAD_REQUEST, "operationName must be a text or null.")
-    return GraphQLRequest(request_id, query, variables, operation_name or None)
-
-
-def check_depth(value: object) -> None:
-    """Refuse JSON nested deeper than anything we are asked for, level by level."""
-    level = [value]
-    for _ in range(JSON_DEPTH_MAX):
-        inner: list[object] = []
-        for found in level:
-            if type(found) is dict:
-                inner += [v for v in found.values() if type(v) is dict or type(v) is list]
-            elif type(found) is list:
-                inner += [v for v in found if type(v) is dict or type(v) is list]
-        if not inner:
-            return
-        level = inner
-    raise Refused(Code.BAD_REQUEST, f"The JSON is nested deeper than {JSON_DEPTH_MAX}.")
 
 
 def refusal(refused: Refused) -> Response:
     """Answer a refusal outside GraphQL in GraphQL's shape, with a status for everybody else."""
     body = orjson.dumps(refused_answer(refused))
-    headers = {"allow": "GET, POST"} if refused.code is Code.METHOD_NOT_ALLOWED else None
-    return Response(body, STATUS.get(refused.code, 400), headers, media_type="application/json")
+    return Response(body, STATUS.get(refused.code, 400), media_type="application/json")

@@ -28,14 +28,15 @@ from sharedlog_service.auth import Access
 from sharedlog_service.browsing import whole
 from sharedlog_service.documents import CheckedDocuments, document_check
 from sharedlog_service.entries import TICKS_PER_MS, Cursor as Place
-from sharedlog_service.faults import explain
 from sharedlog_service.grants import Scope
+from sharedlog_service.known import known_documents
 from sharedlog_service.overview import (
     EntryConnection,
     EntryFilter,
     SharedSyncLogLimits,
     SharedSyncLogStats,
 )
+from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.store import Store
 from sharedlog_service.wire import (
     SCALARS,
@@ -367,16 +368,6 @@ class Mutation:
         return SharedSyncLogMutation()
 
 
-class ServiceSchema(strawberry.Schema):
-    """The schema, with errors that have codes and tell nothing else."""
-
-    def process_errors(self, errors: list[Any], execution_context: Any = None) -> None:
-        context = execution_context.context if execution_context else None
-        running = bool(execution_context and execution_context.result)
-        request_id = context.request_id if isinstance(context, Context) else ""
-        errors[:] = [explain(error, running=running, request_id=request_id) for error in errors]
-
-
 def build_schema() -> ServiceSchema:
     """Build the schema; it owns the cache of the documents it has checked."""
     schema = ServiceSchema(
@@ -385,7 +376,7 @@ def build_schema() -> ServiceSchema:
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
         extensions=[lambda: CheckedDocuments(check)],
     )
-    check = document_check(schema._schema)
+    check = document_check(schema._schema, known_documents())
     return schema
 
 

@@ -16,7 +16,9 @@ from sharedlog_service.database import check_place, shown
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.grants import EVERYTHING
 from sharedlog_service.graphiql import ready_address
-from sharedlog_service.settings import Settings
+from sharedlog_service.patience import PatientProtocol, Reaper
+from sharedlog_service.settings import Patience, Settings
+from sharedlog_service.sockets import FRAME_BYTES_MAX
 from sharedlog_service.store import Store
 
 FIRST_USER = "me"
@@ -27,6 +29,9 @@ SHUTDOWN_S = 8
 """uvicorn's own default waits for ever for a client that keeps a stream open."""
 
 CONNECTIONS_MAX = 500
+
+TICKS_A_SECOND = 10
+"""How often uvicorn's main loop comes round."""
 
 STARTUP_FAILED = 3
 """uvicorn's own exit code for it."""
@@ -42,7 +47,9 @@ class Announcement:
     token: str | None
 
     @property
-    def graphiql(self) -> str:
+    def graphiql(self) -> str | None:
+        if not self.settings.explores:
+            return None
         if self.token is None or self.user is None:
             return self.url
         return ready_address(self.url, token=self.token, user=self.user)
@@ -71,7 +78,8 @@ class Announcement:
             lines.append(f"  token     as printed at the first start; {another}")
         if self.settings.no_auth:
             lines.append("  access    anybody on this machine, to every log (--no-auth)")
-        lines += [f"  GraphiQL  {self.graphiql}", "Stop it with Ctrl-C."]
+        off = "off, as all documents but the library's own: --explore"
+        lines += [f"  GraphiQL  {self.graphiql or off}", "Stop it with Ctrl-C."]
         return "\n".join(lines)
 
 
@@ -99,7 +107,9 @@ def serve(
         url = f"http://{bracketed(settings.host)}:{listener.getsockname()[1]}/graphql"
         known = (FIRST_USER if user is None else user) if token or settings.no_auth else None
         found = Announcement(settings, url, known, token)
-        server = AnnouncingServer(server_config(settings), lambda: announce(found))
+        server = AnnouncingServer(
+            server_config(settings), lambda: announce(found), settings.patience
+        )
         # The schema and its libraries are here to stay: no collection needs to look at them again.
         gc.freeze()
         try:
@@ -113,12 +123,13 @@ def serve(
 def server_config(settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(settings),
+        http=PatientProtocol,
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
         limit_concurrency=CONNECTIONS_MAX,
-        ws_max_size=1024 * 1024,
+        ws_max_size=FRAME_BYTES_MAX,
         ws_per_message_deflate=False,
     )
 
@@ -171,13 +182,25 @@ def bracketed(host: str) -> str:
 
 
 class AnnouncingServer(uvicorn.Server):
-    """Says when it is ready."""
+    """Says when it is ready, and waits for no client for ever."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[], None],
+        patience: Patience | None = None,
+    ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._patience = patience or Patience()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._reaper = Reaper(self.server_state, self._patience)
         if self.started:
             self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS_A_SECOND == 0:
+            self._reaper.look()
+        return await super().on_tick(counter)

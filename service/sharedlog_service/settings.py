@@ -54,6 +54,19 @@ class Policy(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the service waits for a client that is slow, or does as if."""
+
+    head_s: float = 10
+    """For the head of a request, from its first byte or from the connection."""
+
+    stalled_s: float = 10
+    """For a body, or for an answer to be taken, beyond what `bytes_a_second` allows for."""
+
+    bytes_a_second: int = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything `create_app` needs; the clock and the ids are parts of it, so tests own them."""
 
@@ -62,12 +75,16 @@ class Settings:
 
     host: str = "127.0.0.1"
     no_auth: bool = False
+    explore: bool | None = None
+    """Whether documents other than the library's are answered, introspection among them, and
+    GraphiQL is there. None: on loopback addresses only."""
     readers: int = 4
     compact_every_ms: int | None = None
     """How often all logs are compacted (see compacting.py); None for never."""
 
     compaction: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
+    patience: Patience = field(default_factory=Patience)
     now: Clock = system_clock
     new_id: IdSource = random_id
 
@@ -78,6 +95,10 @@ class Settings:
                 "works on loopback addresses only. Use --host 127.0.0.1, or leave --no-auth out "
                 "and make a token with: sharedlog token create --user NAME"
             )
+
+    @property
+    def explores(self) -> bool:
+        return is_loopback(self.host) if self.explore is None else self.explore
 
 
 def is_loopback(host: str) -> bool:

@@ -25,7 +25,8 @@ def test_every_benchmark_runs_and_is_written_down(tmp_path: Path) -> None:
     assert set(report) == {"machine", "settings", "figures"}
     assert report["settings"]["rows"] == [200]
     measured = {figure["benchmark"] for figure in report["figures"]}
-    assert measured == {"capture", "exchange", "incremental", "size", "memory", "load"}
+    names = {"capture", "exchange", "incremental", "size", "memory", "load", "documents"}
+    assert measured == names
     for figure in report["figures"]:
         assert figure["value"] > 0, figure
         assert (figure["reached"] is None) == (figure["target"] is None), figure

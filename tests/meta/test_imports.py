@@ -80,10 +80,12 @@ SERVICE_LAYERS = (
     {"store"},
     {"auth", "copying", "writer"},
     {"upkeep"},
-    {"faults", "documents", "wire"},
-    {"overview", "guard", "graphiql", "arguments"},
-    {"schema"},
-    {"app"},
+    {"faults", "known", "extent", "compression", "wire"},
+    {"request", "cost", "overview", "graphiql", "arguments"},
+    {"guard", "sockets", "documents", "service_schema"},
+    {"schema", "service"},
+    {"endpoint"},
+    {"app", "patience"},
     {"serving", "commands"},
     {"maintenance"},
     {"cli"},
@@ -128,7 +130,10 @@ STORE_SIDE = {
     "store",
     "copying",
 }
-GRAPHQL_SIDE = {"wire", "overview", "arguments", "documents", "faults", "schema", "app"}
+GRAPHQL_SIDE = {
+    *("wire", "overview", "arguments", "documents", "extent", "cost", "faults", "schema"),
+    *("service_schema", "endpoint", "app"),
+}
 
 MODULES = [
     pytest.param(package, name, path, id=f"{package}.{name}")

@@ -129,7 +129,7 @@ WRITE = """
 """
 
 READ = """
-    query Read($user: ID!, $device: ID!, $after: Cursor, $batchSize: Int! = 1000) {
+    query Read($user: ID!, $device: ID!, $after: Cursor, $batchSize: Int! = 100) {
       sharedSyncLog {
         getUnsyncedEntries(userId: $user, deviceId: $device, after: $after, batchSize: $batchSize) {
           packed cursor hasMore head epoch serverTime

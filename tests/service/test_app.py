@@ -83,10 +83,11 @@ def test_typed_and_packed_are_the_same_entries(ada: Asker, devices: tuple[str, s
 
 def test_each_tick_is_exact_as_a_float(ada: Asker, devices: tuple[str, str]) -> None:
     one, two = devices
-    ticks = [NOON + n for n in range(0, 2048, 7)]
+    ticks = [NOON + n for n in range(0, 2048, 15)]
     typed = [{"createdOn": tick / 1024, "data": "x"} for tick in ticks]
     ada.ask(WRITE, {"user": "ada", "device": one, "entries": typed})
-    update = ada.ask(READ, {"user": "ada", "device": two})["getUnsyncedEntries"]
+    read = {"user": "ada", "device": two, "batchSize": 200}
+    update = ada.ask(READ, read)["getUnsyncedEntries"]
     assert [entry[1] for entry in update["packed"]["entries"]] == ticks
     assert [entry["createdOn"] * 1024 for entry in update["entries"]] == ticks
 
@@ -166,7 +167,9 @@ def test_reading_on_leaves_a_trace_of_where_the_device_is(
 
 def test_a_batch_over_the_limit_is_told_the_limits(ada: Asker, devices: tuple[str, str]) -> None:
     packed = [[NOON - n, 0, "x"] for n in range(10_001)]
-    answer = ada.post(WRITE, {"user": "ada", "device": devices[0], "packed": packed})
+    write = """mutation($d: ID!, $p: PackedEntries!) {
+        sharedSyncLog {writeEntries(userId: "ada", deviceId: $d, packed: $p) {accepted}}}"""
+    answer = ada.post(write, {"d": devices[0], "p": packed})
     assert answer["errors"][0]["extensions"] == {
         "code": "BATCH_TOO_LARGE",
         "batchEntries": 10_000,

@@ -249,6 +249,7 @@ def test_the_announcement_shows_a_token_only_when_it_is_new(tmp_path: Path) -> N
     url = "http://127.0.0.1:8000/graphql"
     new = Announcement(settings, url, "me", "slog_x")
     assert "slog_x" in new.for_people()
+    assert new.graphiql is not None
     assert new.graphiql.startswith(url + "#token=slog_x")
     old = Announcement(settings, url, None, None)
     assert "slog_" not in old.for_people()

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from sharedlog_service.app import Authenticate, create_app
+from sharedlog_service.app import create_app
 from sharedlog_service.auth import issue_token, rotate_token, token_digest
 from sharedlog_service.errors import Refused
 from sharedlog_service.grants import EVERYTHING, Grant, Scope
+from sharedlog_service.service import Authenticate
 from sharedlog_service.settings import Settings
 from sharedlog_service.store import Store
 from tests.service.support import CREATE_DEVICE, NOON, READ, WRITE, Asker, ManualClock, change

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
-from collections.abc import Callable, Iterator
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import httpx2
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from sharedlog_service.compression import PART_BYTES, Gunzip
 from sharedlog_service.guard import STRANGER_BYTES_MAX, Guard
+from sharedlog_service.known import KnownDocuments
 from sharedlog_service.settings import Limits
 from tests.service.support import CREATE_DEVICE, READ, WRITE, Asker, Ids
 
@@ -77,13 +82,6 @@ BODIES: dict[str, bytes] = {
 def test_a_bad_body_is_a_bad_request(ada: Asker, name: str) -> None:
     response = send(ada, BODIES[name])
     assert (response.status_code, code_of(response)) == (400, "BAD_REQUEST")
-
-
-def test_a_compressed_body_is_not_unfolded(ada: Asker) -> None:
-    body = gzip.compress(json.dumps({"query": QUERY}).encode())
-    for encoding in ("gzip", "deflate", "br", "gzip, identity"):
-        response = send(ada, body, {"content-encoding": encoding})
-        assert (response.status_code, code_of(response)) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
 @pytest.mark.parametrize(
@@ -152,14 +150,14 @@ def test_the_refusal_tells_the_limit(small: Asker) -> None:
     assert extensions == {"code": "BODY_TOO_LARGE", "requestBytes": STRANGER_BYTES_MAX * 2}
 
 
-def test_a_body_is_not_read_beyond_the_limit() -> None:
-    """Whatever length it declares: a sender without an end is left after the limit."""
+def guarded(chunks: Iterator[bytes], *headers: tuple[bytes, bytes]) -> tuple[int, int]:
+    """Send chunks to a guard with a limit of 64 KiB; return its status and how many it took."""
     taken = 0
 
     async def receive() -> Message:
         nonlocal taken
         taken += 1
-        return {"type": "http.request", "body": b" " * 1024, "more_body": True}
+        return {"type": "http.request", "body": next(chunks), "more_body": True}
 
     sent: list[Message] = []
 
@@ -169,11 +167,154 @@ def test_a_body_is_not_read_beyond_the_limit() -> None:
     async def never(scope: Scope, receive: Receive, send: Send) -> None:
         raise AssertionError("the guard let it through")
 
-    guard = Guard(never, page=never, body_bytes_max=64 * 1024, new_id=Ids(), tokens=False)
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"10")]
-    asyncio.run(guard({"type": "http", "method": "POST", "headers": headers}, receive, send))
-    assert sent[0]["status"] == 413
-    assert taken == 65
+    async def admit(headers: Mapping[str, str]) -> None:
+        pass
+
+    guard = Guard(
+        never,
+        page=never,
+        documents=KnownDocuments([]),
+        body_bytes_max=64 * 1024,
+        admit=admit,
+        new_id=Ids(),
+    )
+    all_headers = [(b"content-type", b"application/json"), *headers]
+    asyncio.run(guard({"type": "http", "method": "POST", "headers": all_headers}, receive, send))
+    return sent[0]["status"], taken
+
+
+def test_a_body_is_not_read_beyond_the_limit() -> None:
+    """Whatever length it declares: a sender without an end is left after the limit."""
+    endless = itertools.repeat(b" " * 1024)
+    assert guarded(endless, (b"content-length", b"10")) == (413, 65)
+
+
+@pytest.mark.parametrize(
+    ("declared", "taken"),
+    [(b"65536", 65), (b"65537", 0), (b"9" * 5000, 0), (b"\xb2", 65), (b"-1", 65), (b"x", 65)],
+)
+def test_a_length_that_is_none_is_no_fault(declared: bytes, taken: int) -> None:
+    endless = itertools.repeat(b" " * 1024)
+    assert guarded(endless, (b"content-length", declared)) == (413, taken)
+
+
+def test_a_compressed_body_is_not_unfolded_beyond_the_limit() -> None:
+    """Kilobytes of this come to 64 megabytes, and nobody makes more than a little of them."""
+    bomb = zlib.compressobj(9, wbits=31)
+    folded = b"".join(bomb.compress(b" " * 2**20) for _ in range(64)) + bomb.flush()
+    tracemalloc.start()
+    assert guarded(iter([folded]), (b"content-encoding", b"gzip"))[0] == 413
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+@pytest.mark.parametrize("size", range(3 * PART_BYTES - 300, 3 * PART_BYTES + 600, 10))
+def test_all_of_a_body_is_unfolded(size: int) -> None:
+    """Also where the last part is full, and where something is left for another one."""
+    body = bytes(size)
+    gunzip = Gunzip()
+    assert b"".join(gunzip.parts(gzip.compress(body, 9))) == body
+    gunzip.finish()
+
+
+def test_a_compressed_body_that_unfolds_to_nothing_ends_too() -> None:
+    empty = zlib.compressobj(9, wbits=31)
+    head = empty.compress(b"") + empty.flush(zlib.Z_SYNC_FLUSH)
+    block = empty.compress(b"") + empty.flush(zlib.Z_FULL_FLUSH)
+    endless = itertools.chain([head], itertools.repeat(block * 200))
+    status, taken = guarded(endless, (b"content-encoding", b"gzip"))
+    assert status == 413
+    assert taken < 100
+
+
+def folded(document: str = QUERY) -> bytes:
+    return gzip.compress(json.dumps({"query": document}).encode())
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", " x-gzip"])
+def test_a_body_in_gzip_is_taken(ada: Asker, encoding: str) -> None:
+    for body in (folded(), chunks(folded(), 3)):
+        response = send(ada, body, {"content-encoding": encoding})
+        assert response.json()["data"]["sharedSyncLog"]["limits"] == {"entryBytes": 512 * 1024}
+
+
+@pytest.mark.parametrize("encoding", ["deflate", "br", "zstd", "gzip, gzip", "gzip, identity", ""])
+def test_other_encodings_are_refused_by_name(ada: Asker, encoding: str) -> None:
+    response = send(ada, folded(), {"content-encoding": encoding})
+    assert (response.status_code, code_of(response)) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert response.headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        folded()[:-1],
+        folded()[:20],
+        folded() + b"x",
+        folded() + folded(),
+        gzip.compress(folded()),
+        zlib.compress(json.dumps({"query": QUERY}).encode()),
+        folded()[:-8] + b"\0" * 8,
+    ],
+    ids=itertools.count(),
+)
+def test_what_is_not_one_gzip_stream_is_a_bad_request(ada: Asker, body: bytes) -> None:
+    response = send(ada, body, {"content-encoding": "gzip"})
+    assert (response.status_code, code_of(response)) == (400, "BAD_REQUEST")
+
+
+def test_a_large_push_in_gzip(ada: Asker) -> None:
+    """Parts of any size come together again, also where output waits that no input is left for."""
+    device = ada.ask(CREATE_DEVICE, {"user": "ada"})["createDeviceId"]
+    packed = [[1024 + n, 0, f"{n}" * 300] for n in range(2000)]
+    variables = {"user": "ada", "device": device, "packed": packed}
+    write = """mutation($user: ID!, $device: ID!, $packed: PackedEntries!) { sharedSyncLog {
+        writeEntries(userId: $user, deviceId: $device, packed: $packed) { accepted } } }"""
+    body = gzip.compress(json.dumps({"query": write, "variables": variables}).encode())
+    response = send(ada, body, {"content-encoding": "gzip"})
+    assert response.json()["data"]["sharedSyncLog"]["writeEntries"] == {"accepted": 2000}
+
+
+# Answers
+
+
+LONG = "{ __schema { types { name description fields { name description } } } }"
+
+
+def test_a_long_answer_comes_in_gzip_to_who_takes_it(ada: Asker) -> None:
+    body = json.dumps({"query": LONG}).encode()
+    plain = send(ada, body, {"accept-encoding": "identity"})
+    squeezed = send(ada, body, {"accept-encoding": "gzip, deflate"})
+    assert "content-encoding" not in plain.headers
+    assert squeezed.headers["content-encoding"] == "gzip"
+    assert squeezed.headers["vary"] == "accept-encoding"
+    assert squeezed.json() == plain.json()
+    assert int(squeezed.headers["content-length"]) < len(plain.content) / 3
+
+
+def test_an_answer_of_a_megabyte_too(ada: Asker) -> None:
+    """It is folded in a thread, so that nobody else waits."""
+    one, two = (ada.ask(CREATE_DEVICE, {"user": "ada"})["createDeviceId"] for _ in range(2))
+    packed = [[1024, 0, "x" * 400_000]]
+    ada.ask(WRITE, {"user": "ada", "device": one, "packed": packed})
+    read = """query($d: ID!) {
+        sharedSyncLog { getUnsyncedEntries(userId: "ada", deviceId: $d) { packed } } }"""
+    body = json.dumps({"query": read, "variables": {"d": two}}).encode()
+    response = send(ada, body, {"accept-encoding": "gzip"})
+    assert int(response.headers["content-length"]) < 10_000
+    update = response.json()["data"]["sharedSyncLog"]["getUnsyncedEntries"]
+    assert update["packed"]["entries"] == [[0, *packed[0]]]
+
+
+def test_a_short_answer_comes_as_it_is(ada: Asker) -> None:
+    response = send(ada, json.dumps({"query": QUERY}).encode(), {"accept-encoding": "gzip"})
+    assert "content-encoding" not in response.headers
+
+
+# Who is listened to
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -182,6 +323,23 @@ def test_who_shows_no_token_is_not_listened_to_for_long(small: Asker, chunked: b
     for size, status in ((STRANGER_BYTES_MAX, 200), (STRANGER_BYTES_MAX + 1, 401)):
         body = chunks(padded(size)) if chunked else padded(size)
         assert send(stranger, body).status_code == status
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_nor_is_who_shows_one_that_is_not_valid(small: Asker, chunked: bool) -> None:
+    stranger = Asker(small.client, "slog_nobody")
+    for size, status in ((STRANGER_BYTES_MAX, 200), (STRANGER_BYTES_MAX + 1, 401)):
+        body = chunks(padded(size)) if chunked else padded(size)
+        assert send(stranger, body).status_code == status
+    squeezed = gzip.compress(padded(STRANGER_BYTES_MAX + 1))
+    assert send(stranger, squeezed, {"content-encoding": "gzip"}).status_code == 401
+    assert send(small, squeezed, {"content-encoding": "gzip"}).status_code == 200
+
+
+def test_a_limit_below_what_strangers_may_send_holds(serve: Callable[..., Asker]) -> None:
+    asker = serve(limits=Limits(request_bytes=1000))
+    assert send(asker, padded(1000)).status_code == 200
+    assert send(asker, padded(1001)).status_code == 413
 
 
 def test_a_document_over_the_limit_is_refused(ada: Asker) -> None:

@@ -33,7 +33,7 @@ from sharedlog import (
 from sharedlog.events import Event, Forked, LogShrunk
 from sharedlog_service.app import InProcess
 from sharedlog_service.entries import EntryFilter
-from sharedlog_service.schema import ServiceSchema
+from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.store import Store
 from tests.dictmodel import Write, row_of
 

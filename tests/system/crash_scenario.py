@@ -15,7 +15,8 @@ import peewee
 from sharedlog import Change, GraphQLSharedLog, LocalTransport, Sync
 from sharedlog_service.app import InProcess
 from sharedlog_service.auth import issue_token
-from sharedlog_service.schema import ServiceSchema, build_schema
+from sharedlog_service.schema import build_schema
+from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.store import Store
 from tests.system.copies import copy_by_files
 from tests.system.crash_steps import CountedTransport, Steps, count_service, counted_connection

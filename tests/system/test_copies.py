@@ -14,7 +14,8 @@ import pytest
 
 from sharedlog import DeviceRefused, Sync, SyncModel
 from sharedlog.events import Event, Forked, LogShrunk
-from sharedlog_service.schema import ServiceSchema, build_schema
+from sharedlog_service.schema import build_schema
+from sharedlog_service.service_schema import ServiceSchema
 from tests.system.copies import (
     NOON_MS,
     Home,

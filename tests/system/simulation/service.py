@@ -15,7 +15,8 @@ import apsw
 from sharedlog import GraphQLSharedLog, LocalTransport, SharedLog
 from sharedlog_service.app import InProcess
 from sharedlog_service.entries import EntryFilter
-from sharedlog_service.schema import ServiceSchema, build_schema
+from sharedlog_service.schema import build_schema
+from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.store import Store
 
 from .clocks import Clock

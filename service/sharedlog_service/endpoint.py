@@ -1,0 +1,135 @@
+"""Strawberry's endpoint, behind the guards: by HTTP and on WebSockets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import orjson
+from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope as SocketScope
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from strawberry import UNSET
+from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
+from strawberry.exceptions import ConnectionRejectionError
+from strawberry.http import GraphQLRequestData
+from strawberry.http.exceptions import WebSocketDisconnected
+from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.types import ExecutionResult
+from strawberry.types.unset import UnsetType
+
+from sharedlog_service.auth import Access, TokenAccess
+from sharedlog_service.errors import Code, Refused
+from sharedlog_service.grants import Scope
+from sharedlog_service.guard import SCOPE_KEY
+from sharedlog_service.request import GraphQLRequest
+from sharedlog_service.schema import Context
+from sharedlog_service.service import Service
+from sharedlog_service.service_schema import ServiceSchema
+from sharedlog_service.sockets import HEADERS_KEY, INIT_WAIT_S, OPERATIONS_MAX
+from sharedlog_service.store import Store
+
+
+class ParsedRequest(StarletteRequestAdapter):
+    """A request as Strawberry sees it, with what the guard made of its body."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self.parsed: GraphQLRequest = request.scope[SCOPE_KEY]
+
+
+class TextSocket(ASGIWebSocketAdapter):
+    """Sends text, as the protocol wants it, where Strawberry would send orjson's bytes."""
+
+    async def send_json(self, message: Mapping[str, object]) -> None:
+        try:
+            await self.ws.send_text(orjson.dumps(message).decode())
+        except WebSocketDisconnect as error:
+            raise WebSocketDisconnected from error
+
+
+class SocketAccess:
+    """The access of who opened a socket, which is not told before its first frame."""
+
+    def __init__(self, scope: SocketScope) -> None:
+        self.scope = scope
+        self.told: Access = TokenAccess(None)
+
+    def user(
+        self,
+        store: Store,
+        claimed: str,
+        scope: Scope,
+        *,
+        device: str | None = None,
+        create: bool = False,
+    ) -> str:
+        return self.told.user(store, claimed, scope, device=device, create=create)
+
+    def viewer(self, store: Store) -> str | None:
+        return self.told.viewer(store)
+
+    def may_explore(self, store: Store) -> bool:
+        return self.told.may_explore(store)
+
+
+class Endpoint(GraphQL[Context, None]):
+    """Strawberry's endpoint, given requests and frames that a guard has checked already."""
+
+    request_adapter_class = ParsedRequest
+    websocket_adapter_class = TextSocket
+
+    def __init__(self, schema: ServiceSchema, service: Service) -> None:
+        super().__init__(
+            schema,
+            graphql_ide=None,
+            allow_queries_via_get=False,
+            subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL],
+            connection_init_wait_timeout=timedelta(seconds=INIT_WAIT_S),
+            max_subscriptions_per_connection=OPERATIONS_MAX,
+        )
+        self._service = service
+
+    async def get_context(
+        self, request: Request | WebSocket, response: Response | WebSocket
+    ) -> Context:
+        service = self._service
+        if isinstance(request, WebSocket):
+            return Context(service.workers, SocketAccess(request.scope), service.settings.new_id())
+        asked: GraphQLRequest = request.scope[SCOPE_KEY]
+        await service.allow(asked.query, request.headers)
+        access = await service.access(request.headers)
+        return Context(service.workers, access, asked.id)
+
+    async def on_ws_connect(self, context: Context) -> UnsetType:
+        access = context.access
+        assert isinstance(access, SocketAccess)
+        access.told = await self._service.access(access.scope[HEADERS_KEY])
+        try:
+            await self._service.workers.read(access.viewer)
+        except Refused as refused:
+            raise ConnectionRejectionError from refused
+        return UNSET  # type: ignore[no-any-return]
+
+    async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> GraphQLRequestData:
+        assert isinstance(request, ParsedRequest)
+        asked = request.parsed
+        return GraphQLRequestData(
+            query=asked.query,
+            variables=asked.variables,
+            operation_name=asked.operation_name,
+            extensions=None,
+        )
+
+    async def execute_single(self, *args: Any, **kwargs: Any) -> ExecutionResult:
+        try:
+            return await super().execute_single(*args, **kwargs)
+        except HTTPException as error:
+            # No such operation, or a subscription by POST: ours answers in JSON, with a code.
+            raise Refused(Code.BAD_REQUEST, error.reason) from error
+
+    def encode_json(self, data: object) -> bytes:
+        return orjson.dumps(data)

@@ -1,0 +1,86 @@
+"""What the routes share while the server runs: the store, who works on it, and who may ask."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sharedlog_service.auth import Access, KnownAccess, OpenAccess, TokenAccess, bearer_digest
+from sharedlog_service.errors import Code, Refused
+from sharedlog_service.grants import Grant
+from sharedlog_service.guard import refusal
+from sharedlog_service.known import known_documents
+from sharedlog_service.settings import Settings
+from sharedlog_service.store import Store
+from sharedlog_service.upkeep import Upkeep
+from sharedlog_service.writer import Workers
+
+Authenticate = Callable[[Mapping[str, str]], "Grant | Awaitable[Grant | None] | None"]
+"""Says who asks, from the headers of a request, whose names are in small letters; None: nobody."""
+
+
+class Service:
+    """The store and its workers, open while the server runs."""
+
+    store: Store
+    workers: Workers
+
+    def __init__(self, settings: Settings, authenticate: Authenticate | None = None) -> None:
+        self.settings = settings
+        self.documents = known_documents()
+        self._authenticate = authenticate
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        settings = self.settings
+        self.store = Store.open(
+            settings.db, now=settings.now, new_id=settings.new_id, limits=settings.limits
+        )
+        self.workers = Workers(self.store, readers=settings.readers)
+        self.workers.start()
+        upkeep = None
+        if settings.compact_every_ms is not None:
+            policy = settings.compaction
+            upkeep = Upkeep(self.store, self.workers, policy, settings.compact_every_ms)
+            upkeep.start()
+        try:
+            yield
+        finally:
+            if upkeep is not None:
+                await upkeep.close()
+            self.workers.close()
+            self.store.close()
+
+    async def access(self, headers: Mapping[str, str]) -> Access:
+        if self.settings.no_auth:
+            return OpenAccess()
+        if self._authenticate is None:
+            return TokenAccess(bearer_digest(headers.get("authorization")))
+        found = self._authenticate(headers)
+        grant = await found if isinstance(found, Awaitable) else found
+        return TokenAccess(None) if grant is None else KnownAccess(grant, make=True)
+
+    async def admit(self, headers: Mapping[str, str]) -> None:
+        """Refuse who has no valid token."""
+        access = await self.access(headers)
+        await self.workers.read(access.viewer)
+
+    async def allow(self, document: str, headers: Mapping[str, str]) -> None:
+        """Refuse a document that is not the library's from who may not explore."""
+        if self.settings.explores or document in self.documents:
+            return
+        access = await self.access(headers)
+        if not await self.workers.read(access.may_explore):
+            raise Refused(Code.DOCUMENT_NOT_ALLOWED)
+
+    async def health(self, request: Request) -> Response:
+        """Answer 200 when the database does, 503 when not; tells nothing else."""
+        try:
+            await self.workers.read(Store.check)
+        except Refused as refused:
+            return refusal(refused)
+        return JSONResponse({"status": "ok"})

@@ -1,0 +1,130 @@
+"""What travels over HTTP: in gzip where the service takes it and it pays, as it is elsewhere."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from sharedlog.errors import ServiceFailed
+from sharedlog.transports import COMPRESS_FROM_BYTES, HttpTransport
+
+DOCUMENT = "query Q($a: String) { a }"
+LONG = {"a": "x" * COMPRESS_FROM_BYTES}
+
+
+class Service(ThreadingHTTPServer):
+    """Answers each request with the next of `answers`, and notes what came."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.says_gzip = True
+        self.status = 200
+        self.came: list[tuple[dict[str, str], bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/graphql"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Service
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.came.append((headers, self.rfile.read(int(headers["content-length"]))))
+        body = gzip.compress(b'{"data": {"a": 1}}') if self.server.status == 200 else b"no"
+        self.send_response(self.server.status)
+        if self.server.says_gzip:
+            self.send_header("Accept-Encoding", "gzip")
+        if self.server.status == 200:
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as service:
+        thread = threading.Thread(target=service.serve_forever, args=(0.01,))
+        thread.start()
+        yield service
+        service.shutdown()
+        thread.join()
+
+
+def encodings(service: Service) -> list[str | None]:
+    return [headers.get("content-encoding") for headers, _ in service.came]
+
+
+def test_long_bodies_are_folded_once_the_service_said_that_it_takes_them(service: Service) -> None:
+    transport = HttpTransport(service.url, compress=True)
+    for variables in (LONG, LONG, {"a": "x"}, LONG):
+        assert transport.execute(DOCUMENT, variables) == {"a": 1}
+    transport.close()
+    transport.execute(DOCUMENT, LONG)
+    transport.close()
+    assert encodings(service) == [None, "gzip", None, "gzip", "gzip"]
+    folded = service.came[1][1]
+    assert json.loads(gzip.decompress(folded)) == {"query": DOCUMENT, "variables": LONG}
+    assert len(folded) < COMPRESS_FROM_BYTES / 4
+    assert {headers["accept-encoding"] for headers, _ in service.came} == {"gzip"}
+
+
+def test_a_service_that_says_nothing_gets_bodies_as_they_are(service: Service) -> None:
+    service.says_gzip = False
+    transport = HttpTransport(service.url, compress=True)
+    for _ in range(3):
+        transport.execute(DOCUMENT, LONG)
+    transport.close()
+    assert encodings(service) == [None, None, None]
+
+
+def test_what_a_refusal_met_is_not_sent_that_way_again(service: Service) -> None:
+    """Something on the way may not take what the service does."""
+    transport = HttpTransport(service.url, compress=True)
+    transport.execute(DOCUMENT, LONG)
+    service.status, service.says_gzip = 415, False
+    with pytest.raises(ServiceFailed):
+        transport.execute(DOCUMENT, LONG)
+    service.status = 200
+    transport.execute(DOCUMENT, LONG)
+    transport.close()
+    assert encodings(service) == [None, "gzip", None]
+
+
+def test_on_this_machine_nothing_is_folded_unless_asked_for(service: Service) -> None:
+    transport = HttpTransport(service.url)
+    for _ in range(2):
+        transport.execute(DOCUMENT, LONG)
+    transport.close()
+    assert encodings(service) == [None, None]
+    assert {headers["accept-encoding"] for headers, _ in service.came} == {"identity"}
+
+
+@pytest.mark.parametrize(
+    ("url", "folds"),
+    [
+        ("http://127.0.0.1:8000/graphql", False),
+        ("http://localhost/graphql", False),
+        ("http://[::1]:8000/graphql", False),
+        ("http://192.168.1.7:8000/graphql", True),
+        ("https://log.example/graphql", True),
+        ("https://localhost.example/graphql", True),
+    ],
+)
+def test_elsewhere_it_is(url: str, folds: bool) -> None:
+    assert HttpTransport(url)._compress is folds
+    assert HttpTransport(url, compress=not folds)._compress is not folds
