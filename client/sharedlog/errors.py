@@ -18,6 +18,7 @@
     │  ├─ DeviceRefused        this device was revoked, or its file belongs to another log
     │  │  └─ DeviceUnknown     the service lost this device (handled by sync())
     │  ├─ EpochChanged         the log was restored or wiped (handled by sync())
+    │  ├─ HorizonPassed        the log forgot deletions not seen here (handled by sync())
     │  ├─ LineageChanged       this file or the log is a copy of an older one (handled by sync())
     │  └─ ServiceFailed        the service answered with an error; `.code` says which
     └─ ProtocolError           the answer is not what the protocol promises

@@ -27,9 +27,8 @@ that id, and is looked for there (see `identity`)."""
 
 OPERATION_NAMES = (CREATE, MODIFY, DELETE, DELETE)
 OPERATION_CODES: Mapping[str, int] = {CREATE: 0, MODIFY: 1, DELETE: 2}
-DELETED, FINALLY_DELETED = OPERATION_CODES[DELETE], 3
+DELETED, FINALLY_DELETED = 2, 3
 """Finally: nobody may need the row any more (see `Tracked.final`)."""
-
 CHUNK = 500
 """Keys in one query; SQLite may be compiled to take no more than 999 parameters."""
 

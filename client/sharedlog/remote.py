@@ -284,7 +284,7 @@ def _receipt(answer: dict[str, Any]) -> Receipt:
         answer["serverTime"],
         _page(answer["update"]),
         answer["lineage"],
-        from_created_on(answer["horizon"]),
+        from_created_on(answer.get("horizon", 0.0)),
     )
 
 

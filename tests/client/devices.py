@@ -14,6 +14,7 @@ import peewee
 from sharedlog import MemorySharedLog, Sync
 from sharedlog.clock import Now, system_now
 from sharedlog.identity import random_id
+from sharedlog.journal import OPERATION_NAMES
 
 Models = Sequence[type[peewee.Model]]
 
@@ -135,7 +136,7 @@ class Device:
         )
         return [
             Logged(
-                ("create", "modify", "delete")[operation],
+                OPERATION_NAMES[operation],
                 collection,
                 json.loads(pk),
                 None if value is None else json.loads(value),
