@@ -310,7 +310,7 @@ def test_text_that_is_no_unicode_is_told_and_stops_nothing(open_device: OpenDevi
         one.sync.sync()
     [body, key] = refusals(one)
     assert body[:3] == ("note", 1, "{}") and body[3].startswith("Note.body: ")
-    assert key[:3] == ("photo", 2, None) and key[3].startswith("Photo: ")
+    assert key[:3] == ("photo", 3, None) and key[3].startswith("Photo: ")
     refused = [event for event in events if isinstance(event, Refused)]
     assert [(e.code, e.reason) for e in refused] == [
         ("VALUE_REFUSED", body[3]),

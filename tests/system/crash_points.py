@@ -64,7 +64,7 @@ SERVICE = (
     (r"UPDATE devices SET cursor", "device's place moved"),
     (r'INSERT INTO "devices"', "device registered"),
     (r'UPDATE "devices" SET "revoked_at"', "device revoked"),
-    (r'INSERT INTO "users"', "user made"),
+    (r'INSERT INTO "?users', "user made"),
     (r'INSERT INTO "logs"', "log made"),
     (r"UPDATE logs SET head", "head moved"),
     (r'UPDATE "logs" SET "epoch"', "epoch renewed"),
