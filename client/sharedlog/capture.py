@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import peewee
 
@@ -78,7 +78,7 @@ class StatementRecorder:
             self._journal.unwatch_transactions()
 
     def check(self) -> Sequence[str]:
-        if any(present(self._journal.run, self._registry).values()):
+        if any(present(self._database, self._registry).values()):
             raise ConfigurationError(
                 "Another program records the same tables by triggers: what this one writes would "
                 "be recorded twice.",
@@ -115,7 +115,7 @@ class StatementRecorder:
         if isinstance(query, peewee.Insert):
             query, found = in_hand(tracked, query)
             check_key(tracked, found)
-        said = self._said(tracked, query, found)
+        said = None if tracked.dialect.typed else self._said(tracked, query, found)
         if said is not None:
             if self._ruled is not None and tracked.rules and isinstance(query, peewee.Insert):
                 with self._journal.savepoint():
@@ -126,6 +126,8 @@ class StatementRecorder:
         check_constants(tracked, query, () if found is None else found.values())
         with self._journal.savepoint():
             self._journal.take_write_lock()
+            if not tracked.dialect.returning:
+                return self._untold(tracked, query, found, options)
             if isinstance(query, peewee.Insert):
                 return self._insert(tracked, query, found, options)
             if isinstance(query, peewee.Update):
@@ -253,7 +255,7 @@ class StatementRecorder:
             cursor, rows = self._answered(tracked, query, options)
             self._append([record(tracked, DELETE, pk, was) for pk, was in rows.items()])
             return cursor
-        cursor, stored = self._run(query, options, tracked.key)
+        cursor, stored = self._run(tracked, query, options, tracked.key)
         pks = [tracked.pk_json(tracked.pk_of_stored(row)) for row in stored]
         self._append([record(tracked, DELETE, pk, None) for pk in pks])
         return cursor
@@ -261,19 +263,23 @@ class StatementRecorder:
     def _answered(
         self, tracked: Tracked, query: Any, options: dict[str, Any]
     ) -> tuple[Answer, Found]:
-        cursor, stored = self._run(query, options, tracked.every)
+        cursor, stored = self._run(tracked, query, options, tracked.every)
         return cursor, as_wires(tracked, stored)
 
     def _run(
-        self, query: Any, options: dict[str, Any], columns: Sequence[TrackedColumn]
+        self,
+        tracked: Tracked,
+        query: Any,
+        options: dict[str, Any],
+        columns: Sequence[TrackedColumn],
     ) -> tuple[Answer, list[Any]]:
         """Run the query; return what the caller expects, and these columns of the rows it wrote."""
         width = len(columns)
         clone = query.clone()
         # The plus, because SQLite (3.40, for one) may return the integers of a bare column as
         # floats where the table has a column of floats, too, and so lose those beyond 2**53.
-        plus = "+" if isinstance(self._database, peewee.SqliteDatabase) else ""
-        ours = [peewee.SQL(plus + column.quoted) for column in columns]
+        prefix = f"{tracked.quoted_name}." if tracked.dialect.typed else "+"
+        ours = [peewee.SQL(prefix + column.quoted) for column in columns]
         clone._returning = [*(query._returning or ()), *ours]
         cursor = self._execute(clone, **options)
         answered = cursor.fetchall()
@@ -314,11 +320,55 @@ class StatementRecorder:
         comparison: Comparison,
         names: Collection[str],
     ) -> Any:
-        cursor, stored = self._run(query, options, tracked.key)
+        cursor, stored = self._run(tracked, query, options, tracked.key)
         pks = [tracked.pk_json(tracked.pk_of_stored(row)) for row in stored]
         self._append(comparison.records(pks, names))
         self._settle(comparison.before)
         return cursor
+
+    def _untold(
+        self, tracked: Tracked, query: Any, found: Rows | None, options: dict[str, Any]
+    ) -> Any:
+        """Where the database cannot say which rows a statement wrote, those that it may have
+        written are read before and after it."""
+        concerned = self._concerned(tracked, query, found)
+        comparison = self._comparison(tracked, concerned.rows)
+        if concerned.deletes and self._cascades.on_delete(tracked):
+            comparison.follow_deletion()
+        keys = [column.name for column in tracked.key]
+        if concerned.moves and self._cascades.on_update(tracked, [*concerned.names, *keys]):
+            comparison.follow_update([*concerned.names, *keys])
+        cursor = self._execute(query, **options)
+        if concerned.written is None:
+            self._append(comparison.records(self._all_rows(tracked), ()))
+        else:
+            self._append(comparison.records(concerned.written, concerned.names))
+        self._settle(comparison.before)
+        return cursor
+
+    def _concerned(self, tracked: Tracked, query: Any, found: Rows | None) -> Concerned:
+        if not isinstance(query, peewee.Insert):
+            sets = sets_of(tracked, getattr(query, "_update", None) or {})
+            if sets.moves:
+                return Concerned(self._all_rows(tracked), None, sets.names, moves=True)
+            rows = self._rows(tracked, same_rows(tracked, query))
+            is_update = isinstance(query, peewee.Update)
+            return Concerned(rows, rows, sets.names, moves=is_update, deletes=not is_update)
+        conflict: Any = query._on_conflict  # type: ignore[attr-defined]
+        offered = offered_keys(tracked, query, found)
+        action = "" if conflict is None else (conflict._action or "update").lower()
+        if offered is None:
+            return Concerned(self._all_rows(tracked), None, (), moves=True, deletes=True)
+        if action in ("replace", "update"):
+            replaces = action == "replace"
+            given = [*(conflict._preserve or ()), *(conflict._update or {})]
+            names = tracked.names if replaces else sets_of(tracked, given).names
+            rivals = rivals_of(self._database, tracked, query, found)
+            if rivals is None or (given and sets_of(tracked, given).moves):
+                return Concerned(self._all_rows(tracked), None, (), moves=True, deletes=True)
+            return Concerned(rivals, {*offered, *rivals}, names, moves=True, deletes=replaces)
+        keys = [tracked.key_parameters(pk) for pk in offered.values()]
+        return Concerned(read_rows(self._database, tracked, keys), offered, ())
 
     def _settle(self, known: Known | None = None) -> None:
         """Let fields with a rule have what comes of the write that was just recorded."""
@@ -332,7 +382,23 @@ class StatementRecorder:
         return as_wires(tracked, self._execute(select).fetchall())
 
     def _all_rows(self, tracked: Tracked) -> Found:
-        return select_rows(self._database, tracked, "1", ())
+        return select_rows(self._database, tracked, "1 = 1", ())
+
+
+class Concerned(NamedTuple):
+    """The rows that a statement may change or displace, as they are before it.
+
+    Attributes:
+        written: The pks of rows that it writes, None if only the whole table can tell.
+        names: The fields that it sets in rows that stand.
+        moves, deletes: Whether it may change what others refer to, or take away rows.
+    """
+
+    rows: Found
+    written: Collection[str] | None
+    names: Collection[str]
+    moves: bool = False
+    deletes: bool = False
 
 
 def _modified(tracked: Tracked, pk: str, values: Values, names: Sequence[str]) -> list[Record]:

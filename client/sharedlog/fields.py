@@ -52,6 +52,8 @@ class Codec:
         to_stored: JSON value to stored value. ValueError or TypeError if there is none.
         plain: Values of this type are the same in all three forms.
         own: The field is of the application's own class.
+        loose: The database keeps what JSON means, not its text.
+        placeholder: Something of the column's type that stands for no value, from a text.
     """
 
     to_wire: Callable[[Any], Wire]
@@ -59,6 +61,8 @@ class Codec:
     to_stored: Callable[[Wire], Any]
     plain: type | None = None
     own: bool = False
+    loose: bool = False
+    placeholder: Callable[[str], Any] = str
 
 
 def codec_for(field: peewee.Field) -> Codec:
@@ -207,6 +211,8 @@ def _decimal_to_stored(value: Wire) -> Any:
     if not math.isfinite(stored):
         raise ValueError(f"{value!r} is no decimal number")
     whole = number == number.to_integral_value() and -(2**63) <= number < 2**63
+    if not whole and decimal.Decimal(repr(stored)) != number:
+        raise ValueError(f"SQLite cannot hold the decimal {value} exactly")
     return int(number) if whole else stored
 
 

@@ -33,12 +33,12 @@ CHUNK = 500
 
 # Wall time, but later than every timestamp that was given out (the log's newest) or seen from
 # others (the floor).
-_NEXT_TICKS = f"""(SELECT max((? - lead_ms) * {TICKS_PER_MS}, floor + 1,
-    1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)) FROM sharedlog_clock)"""
+_NEXT_OF = f"""((? - lead_ms) * {TICKS_PER_MS}, floor + 1,
+    1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)) FROM sharedlog_clock"""
 # The clock and the entry in one statement; of values, because SQLite would first copy what it
 # selects from the table that it inserts into.
 _APPEND_FIRST = f"""INSERT INTO sharedlog_entry
-    VALUES ({_NEXT_TICKS}, 0, ?, ?, ?, ?, ?, {UNSENT}, NULL, %d)"""
+    VALUES ((SELECT max{_NEXT_OF}), 0, ?, ?, ?, ?, ?, {UNSENT}, NULL, %d)"""
 # Within a group the floor is passed already: wall time or the group's start, but later than the
 # log's newest.
 _LATER = "max(?1, 1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0))"
@@ -130,6 +130,8 @@ class Journal(State):
         self._append_first, self._append_next, self._append_more = (
             sql % schema for sql in (_APPEND_FIRST, _APPEND_NEXT, _APPEND)
         )
+        self._greatest = self.dialect.greatest
+        self._next_ticks = f"SELECT {self._greatest}{_NEXT_OF}"
 
     # -- local entries -------------------------------------------------------------------
 
@@ -158,21 +160,32 @@ class Journal(State):
 
     def _insert(self, group: Group, records: Sequence[Record]) -> int:
         start, now = group.start, self._now()
-        if start is None:
+        if self.dialect.typed:
+            ticks = self._insert_by_number(group, records[0], now)
+            start = ticks if start is None else start
+        elif start is None:
             cursor = self.run(self._append_first, (now, *records[0]))
-            start = group.start = cursor.lastrowid
+            ticks = start = group.start = cursor.lastrowid
         else:
             if group.lead_ms is None:
                 group.lead_ms = self.run("SELECT lead_ms FROM sharedlog_clock").fetchone()[0]
             wall = (now - group.lead_ms) * TICKS_PER_MS
             cursor = self.run(self._append_next, (max(wall, start), start, *records[0]))
-        ticks: int = cursor.lastrowid
+            ticks = cursor.lastrowid
         if len(records) > 1:
             offset = ticks - start
             self.run_many(
                 self._append_more,
                 ((ticks + i, offset + i, *record) for i, record in enumerate(records) if i),
             )
+        return ticks
+
+    def _insert_by_number(self, group: Group, record: Record, now: int) -> int:
+        """The same where a statement does not tell which number it gave: the write lock is ours."""
+        ticks = int(self.run(self._next_ticks, (now,)).fetchone()[0])
+        if group.start is None:
+            group.start = ticks
+        self.run(self._append_more, (ticks, ticks - group.start, *record))
         return ticks
 
     def take_back(self, first_ticks: int) -> None:
@@ -264,12 +277,13 @@ class Journal(State):
             ((entry.reason, entry.ticks) for entry in refused),
         )
         # Only a bound for the search above: everything up to it is sent or refused.
-        self.run(
-            "INSERT OR REPLACE INTO sharedlog_state SELECT 'all_sent_until', ifnull("
+        bound = self.run(
+            "SELECT ifnull("
             f"(SELECT min(ticks) - 1 FROM sharedlog_entry WHERE ticks > ? AND status = {UNSENT}),"
             " (SELECT max(ticks) FROM sharedlog_entry))",
             (int(self.state("all_sent_until") or 0),),
-        )
+        ).fetchone()[0]
+        self.set_state(all_sent_until=None if bound is None else str(bound))
 
     def unshared_rows(self, since: int) -> list[tuple[str, str]]:
         """The (collection, pk) of rows with entries since then that are not in the log."""
@@ -331,17 +345,17 @@ class Journal(State):
     def _raise_floor_over_sent(self) -> None:
         """Remember what was given out. Entries that are not sent may get other timestamps yet."""
         self.run(
-            "UPDATE sharedlog_clock SET floor = max(floor, ifnull("
+            f"UPDATE sharedlog_clock SET floor = {self._greatest}(floor, ifnull("
             f"(SELECT max(ticks) FROM sharedlog_entry WHERE status = {SENT}), 0))"
         )
 
     def lift_clock(self, ticks: int) -> None:
         """Make every later local timestamp greater than `ticks`."""
-        self.run("UPDATE sharedlog_clock SET floor = max(floor, ?)", (ticks,))
+        self.run(f"UPDATE sharedlog_clock SET floor = {self._greatest}(floor, ?)", (ticks,))
 
     def next_ticks(self) -> int:
         """The timestamp that a local change would get now."""
-        row = self.run(f"SELECT {_NEXT_TICKS}", (self._now(),)).fetchone()
+        row = self.run(self._next_ticks, (self._now(),)).fetchone()
         return int(row[0])
 
     def trust_clock(self, lead_ms: int) -> None:
@@ -362,7 +376,7 @@ class Journal(State):
         ).fetchall()
         self.run("UPDATE sharedlog_clock SET lead_ms = ?", (lead_ms,))
         settled = self.run(
-            "SELECT max(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry "
+            f"SELECT {self._greatest}(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry "
             f"WHERE ticks < ? OR status = {SENT}), 0)) FROM sharedlog_clock",
             (since,),
         ).fetchone()[0]

@@ -47,6 +47,16 @@ takes all of them. They only ever grow: a released step is never edited."""
 LAYOUT = 1
 """The version of these tables, kept in `sharedlog_state`: how many steps a database has taken."""
 
+REPLACED = {
+    "sharedlog_row": (
+        "collection, pk",
+        "born, born_device, shape, died, died_device, fields, held, parked, buried, kept, "
+        "cleared, writes",
+    ),
+    "sharedlog_state": ("key", "value"),
+}
+"""The tables whose records are replaced as a whole: their keys, and their other columns."""
+
 TRACE_TABLES = (
     """CREATE TABLE IF NOT EXISTS sharedlog_capture (
         one INTEGER PRIMARY KEY CHECK (one = 1), off INTEGER NOT NULL)""",

@@ -20,7 +20,14 @@ from .apply import Applier
 from .care import Care
 from .carryover import Carryover
 from .changes import FIRST_SCHEMA
-from .checks import check_bounds, check_keys, check_outside_transaction, check_tables, resolved
+from .checks import (
+    check_bounds,
+    check_keys,
+    check_outside_transaction,
+    check_tables,
+    prepare_foreign_keys,
+    resolved,
+)
 from .clock import Now, system_now
 from .described import describe
 from .errors import ConfigurationError, MissingToken, NotSetUp
@@ -168,6 +175,7 @@ class Sync(Care):
         if not self._ready:
             check_outside_transaction(self.journal, "setup")
             check_keys(self.database, self.registry)
+            prepare_foreign_keys(self.database, self.registry)
             self.journal.create_tables()
             with self.journal.transaction():
                 self.identity.prepare()
@@ -362,6 +370,7 @@ class Sync(Care):
         self._recording.catch_up()
         if not self._tables_checked:
             check_tables(self.database, self.registry)
+            prepare_foreign_keys(self.database, self.registry)
             with self._writing():
                 self._carryover.finish()
             self._tables_checked = True

@@ -139,7 +139,7 @@ class TriggerRecorder:
             was_on = self._is_on()
             self._run("UPDATE sharedlog_capture SET off = 0")
             self._widen()
-            there = present(self._run, self._registry)
+            there = present(self._database, self._registry)
             unrecorded = [
                 tracked.collection
                 for tracked in self._registry
@@ -207,7 +207,7 @@ class TriggerRecorder:
 
     def _take_off(self) -> None:
         with self._journal.transaction():
-            for triggers in present(self._run, self._registry).values():
+            for triggers in present(self._database, self._registry).values():
                 self._drop(triggers)
 
     def _put_back(self) -> None:
