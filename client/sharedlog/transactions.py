@@ -24,6 +24,8 @@ class Transactions:
         self.dialect = dialect_of(database)
         self._text = self.dialect.text if self.dialect.typed else None
         self._is_open = self.dialect.in_transaction
+        self.locks: list[str] = [self.dialect.write_lock]
+        """What is run to take the write lock."""
         self._local = threading.local()
         self._begin: Any = database.begin
         self._execute_sql: Any = database.execute_sql
@@ -45,6 +47,10 @@ class Transactions:
         """Whether a transaction is open, by Peewee or by hand. The driver knows; Peewee does
         not: inside `manual_commit()` there may be none, after a raw BEGIN there is one."""
         return bool(self._is_open(self.database.connection()))
+
+    def has_failed(self) -> bool:
+        """Whether the open transaction takes no statement any more, but the end of it."""
+        return self.dialect.has_failed(self.database.connection())
 
     def transaction(self) -> AbstractContextManager[Any]:
         """The application's transaction, or one of our own that takes the write lock at once."""
@@ -92,7 +98,8 @@ class Transactions:
     def take_write_lock(self) -> None:
         """Take the write lock, waiting for it: before anything is read that a later write of
         this transaction depends on."""
-        self.run(self.dialect.write_lock)
+        for statement in self.locks:
+            self.run(statement)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:

@@ -61,7 +61,7 @@ class Device:
         assert recorder in RECORDERS
         self.models = models
         self.recorder = recorder
-        self.database: peewee.Database = database or peewee.SqliteDatabase(
+        self.database: Any = database or peewee.SqliteDatabase(
             str(path), pragmas=dict(pragmas), **options
         )
         self.bound: Any = self.database

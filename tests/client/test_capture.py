@@ -43,6 +43,12 @@ WAYS = [
 ]
 """Where is recorded, by what, and how."""
 
+LOG: Mapping[str, Sequence[str]] = {
+    "signals": ("sharedlog_entry",),
+    "triggers": ("sharedlog_entry", "sharedlog_trace"),
+}
+"""Where a recorder puts what it sees."""
+
 NOT_THERE: Mapping[str, Sequence[str]] = {
     "sqlite": (),
     "postgres": (
@@ -158,7 +164,7 @@ def twins_on_servers(request: pytest.FixtureRequest) -> Iterator[Twins]:
             )
         twin, device = opened[where, recorder]
         server.empty_tables(twin.database, tables(MODELS))
-        server.empty_tables(device.database, [*tables(MODELS), "sharedlog_entry"])
+        server.empty_tables(device.database, [*tables(MODELS), *LOG[recorder]])
         return twin, device
 
     yield opening

@@ -44,6 +44,10 @@ class Dialect(ABC):
     in_transaction: Callable[[Any], bool]
     """Whether a driver's connection has an open transaction, also one begun by raw SQL."""
 
+    def has_failed(self, connection: Any) -> bool:
+        """Whether an error spoiled the open transaction."""
+        return False
+
     # -- statements ----------------------------------------------------------------------
 
     def __init__(self) -> None:

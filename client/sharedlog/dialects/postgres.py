@@ -13,8 +13,9 @@ from ..errors import ConfigurationError
 from ..layout import REPLACED
 from .base import Dialect, IndexPart
 
-IDLE = 0
-"""The status of a connection without a transaction, in libpq's numbers."""
+IDLE, FAILED = 0, 3
+"""The status of a connection without a transaction, and of one that an error spoiled, in libpq's
+numbers."""
 
 MAKING_TABLES = 0x5AED1060
 """The number of the advisory lock under which our tables are made."""
@@ -32,9 +33,11 @@ _UNIQUE_INDEXES = """SELECT index.indexrelid, attribute.attname
 
 _TRIGGERS = r"""SELECT tgname, relname,
         concat_ws(' ', pg_get_triggerdef(t.oid), tgenabled, md5(pg_get_functiondef(tgfoid)))
-    FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = tgrelid
-    WHERE NOT tgisinternal AND tgname LIKE '00\_sharedlog\_%'
-        AND relnamespace = current_schema()::regnamespace
+    FROM pg_trigger AS t
+    JOIN pg_class AS c ON c.oid = tgrelid
+    JOIN pg_proc AS p ON p.oid = tgfoid
+    WHERE NOT tgisinternal AND tgparentid = 0
+        AND proname = 'sharedlog_note' AND pronamespace = current_schema()::regnamespace
     ORDER BY 2, 1"""
 
 _FIXED_FOREIGN_KEYS = """SELECT conname FROM pg_constraint
@@ -47,6 +50,9 @@ class Postgres(Dialect):
     @staticmethod
     def in_transaction(connection: Any) -> bool:
         return bool(connection.pgconn.transaction_status != IDLE)
+
+    def has_failed(self, connection: Any) -> bool:
+        return bool(connection.pgconn.transaction_status == FAILED)
 
     def words(self, sql: str) -> str:
         sql = sql.replace("ifnull(", "coalesce(")
