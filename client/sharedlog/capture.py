@@ -20,12 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import peewee
 
 from .changes import CREATE, DELETE, MODIFY
 from .comparing import Cascades, Comparison, Found
+from .concerned import concerned_by
 from .errors import ConfigurationError
 from .inserts import Rows, check_key, in_hand, inserted, prepared
 from .journal import Journal, Record, RefusedEntry
@@ -33,7 +34,7 @@ from .raw import NotCanonical
 from .recorder import claim, release
 from .registry import Registry
 from .rivals import offered_keys, rivals_of
-from .rows import as_wires, read_rows, select_rows
+from .rows import all_rows, as_wires, read_rows
 from .ruled import RuledWrites
 from .statements import (
     Said,
@@ -331,7 +332,7 @@ class StatementRecorder:
     ) -> Any:
         """Where the database cannot say which rows a statement wrote, those that it may have
         written are read before and after it."""
-        concerned = self._concerned(tracked, query, found)
+        concerned = concerned_by(self._database, tracked, query, found)
         comparison = self._comparison(tracked, concerned.rows)
         if concerned.deletes and self._cascades.on_delete(tracked):
             comparison.follow_deletion()
@@ -346,30 +347,6 @@ class StatementRecorder:
         self._settle(comparison.before)
         return cursor
 
-    def _concerned(self, tracked: Tracked, query: Any, found: Rows | None) -> Concerned:
-        if not isinstance(query, peewee.Insert):
-            sets = sets_of(tracked, getattr(query, "_update", None) or {})
-            if sets.moves:
-                return Concerned(self._all_rows(tracked), None, sets.names, moves=True)
-            rows = self._rows(tracked, same_rows(tracked, query))
-            is_update = isinstance(query, peewee.Update)
-            return Concerned(rows, rows, sets.names, moves=is_update, deletes=not is_update)
-        conflict: Any = query._on_conflict  # type: ignore[attr-defined]
-        offered = offered_keys(tracked, query, found)
-        action = "" if conflict is None else (conflict._action or "update").lower()
-        if offered is None:
-            return Concerned(self._all_rows(tracked), None, (), moves=True, deletes=True)
-        if action in ("replace", "update"):
-            replaces = action == "replace"
-            given = [*(conflict._preserve or ()), *(conflict._update or {})]
-            names = tracked.names if replaces else sets_of(tracked, given).names
-            rivals = rivals_of(self._database, tracked, query, found)
-            if rivals is None or (given and sets_of(tracked, given).moves):
-                return Concerned(self._all_rows(tracked), None, (), moves=True, deletes=True)
-            return Concerned(rivals, {*offered, *rivals}, names, moves=True, deletes=replaces)
-        keys = [tracked.key_parameters(pk) for pk in offered.values()]
-        return Concerned(read_rows(self._database, tracked, keys), offered, ())
-
     def _settle(self, known: Known | None = None) -> None:
         """Let fields with a rule have what comes of the write that was just recorded."""
         if self._ruled is not None:
@@ -382,23 +359,7 @@ class StatementRecorder:
         return as_wires(tracked, self._execute(select).fetchall())
 
     def _all_rows(self, tracked: Tracked) -> Found:
-        return select_rows(self._database, tracked, "1 = 1", ())
-
-
-class Concerned(NamedTuple):
-    """The rows that a statement may change or displace, as they are before it.
-
-    Attributes:
-        written: The pks of rows that it writes, None if only the whole table can tell.
-        names: The fields that it sets in rows that stand.
-        moves, deletes: Whether it may change what others refer to, or take away rows.
-    """
-
-    rows: Found
-    written: Collection[str] | None
-    names: Collection[str]
-    moves: bool = False
-    deletes: bool = False
+        return all_rows(self._database, tracked)
 
 
 def _modified(tracked: Tracked, pk: str, values: Values, names: Sequence[str]) -> list[Record]:

@@ -135,6 +135,10 @@ def select_rows(
     return as_wires(tracked, cursor.fetchall())
 
 
+def all_rows(database: peewee.Database, tracked: Tracked) -> dict[str, dict[str, Wire]]:
+    return select_rows(database, tracked, "1 = 1", ())
+
+
 def check_written(
     database: peewee.Database,
     tracked: Tracked,

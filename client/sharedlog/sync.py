@@ -169,8 +169,7 @@ class Sync(Care):
     def setup(self) -> Sync:
         """Create the client log's tables where missing, and start recording. Idempotent.
 
-        Call it once in each process, before the first write. The application's own tables
-        are its own business.
+        Call it once in each process, before the first write. It makes no table of yours.
         """
         if not self._ready:
             check_outside_transaction(self.journal, "setup")

@@ -20,9 +20,10 @@ from typing import Any
 import peewee
 
 from .changes import Wire, dumps
+from .decimals import decimal_wire
 from .errors import ValueRefused
 from .fields import Codec, codec_for
-from .raw import EXACT_INTEGER, RAW, NotCanonical, is_escape
+from .raw import RAW, NotCanonical, is_escape
 
 MYSQL, POSTGRES = "mysql", "postgres"
 
@@ -111,24 +112,6 @@ def _decimal(field: Any, database: str, usual: Codec) -> Codec:
         return number
 
     return Codec(to_wire, to_wire, to_stored, placeholder=_number_of)
-
-
-def decimal_wire(value: decimal.Decimal) -> Wire:
-    """As SQLite's columns have it: a number of few digits as text, a float as what it is there.
-    What none can hold there travels as text, too, with all its digits."""
-    whole = value == value.to_integral_value()
-    if whole and -(2**63) <= value < 2**63:
-        return str(int(value))
-    _, digits, exponent = value.normalize(decimal.Context(prec=10_000)).as_tuple()
-    assert isinstance(exponent, int)
-    stored = float(value)
-    if decimal.Decimal(repr(stored)) == value:
-        if len(digits) > 15 or not -5 <= exponent <= 0:
-            return {RAW: stored}
-        if stored.is_integer() and abs(stored) <= EXACT_INTEGER:
-            return str(int(stored))
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 # -- bytes and keys ----------------------------------------------------------------------
