@@ -206,11 +206,11 @@ class Placement:
         for work in works:
             try:
                 self._run_works(sql, [work])
+            except (peewee.DataError, ValueAltered) as error:
+                self._park(work, f"VALUE_UNFIT: {error}")
+                failed.append(work)
             except UNTAKEN as error:
                 self._park(work, f"CONSTRAINT: {error}")
-                failed.append(work)
-            except ValueAltered as error:
-                self._park(work, f"VALUE_UNFIT: {error}")
                 failed.append(work)
         return failed
 

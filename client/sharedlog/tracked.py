@@ -82,7 +82,9 @@ class TrackedColumn:
             isinstance(value, peewee.Node) and not isinstance(value, peewee.Model)
         ):
             return value
-        stored = self.field.db_value(value)
+        return self._as_converted(self.field.db_value(value))
+
+    def _as_converted(self, stored: Any) -> Any:
         if isinstance(stored, peewee.Node):
             return stored
         try:
@@ -180,6 +182,16 @@ class TypedColumn(TrackedColumn):
 
     def same(self, wire: Wire, other: Wire) -> bool:
         return dumps(wire) == dumps(other) or (self.codec.loose and same_json(wire, other))
+
+    def converted(self, value: Any) -> Any:
+        if value is None or (
+            isinstance(value, peewee.Node) and not isinstance(value, peewee.Model)
+        ):
+            return value
+        stored = self.field.db_value(value)
+        if type(stored).__name__ == "Binary":
+            stored = stored.obj  # psycopg's sign for bytes, which it takes as well without
+        return self._as_converted(stored)
 
     def default_wire(self) -> Wire:
         default = self.field.default

@@ -11,15 +11,18 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
+import math
+import re
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
 import peewee
 
-from .changes import Wire, dumps
+from .changes import Wire, canonical, dumps
 from .decimals import decimal_wire
 from .errors import ValueRefused
 from .fields import Codec, codec_for
@@ -33,6 +36,8 @@ def typed_codec(field: peewee.Field, database: str) -> Codec:
     if isinstance(field, peewee.ForeignKeyField):
         return typed_codec(field.rel_field, database)
     usual = codec_for(field)
+    if type(field) is peewee.FixedCharField:
+        return _fixed_char(usual)
     if usual.own:
         return usual
     for known, make in _KNOWN:
@@ -42,15 +47,11 @@ def typed_codec(field: peewee.Field, database: str) -> Codec:
 
 
 def same_json(one: Wire, other: Wire) -> bool:
-    """Whether two JSON values mean the same: 1e2 is 100, and the order of keys says nothing."""
-    if isinstance(one, bool) or isinstance(other, bool) or one is None or other is None:
-        return one is other
-    if isinstance(one, list) and isinstance(other, list):
-        pairs = zip(one, other, strict=False)
-        return len(one) == len(other) and all(same_json(a, b) for a, b in pairs)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_json(one[k], other[k]) for k in one)
-    return bool(one == other)
+    """Whether two JSON values mean the same."""
+    if is_escape(one) and is_escape(other):
+        with suppress(TypeError, ValueError):
+            one, other = json.loads(one[RAW]), json.loads(other[RAW])
+    return dumps(canonical(one)) == dumps(canonical(other))
 
 
 def _unescaped(to_stored: Callable[[Wire], Any]) -> Callable[[Wire], Any]:
@@ -78,8 +79,18 @@ def _integer(field: Any, database: str, usual: Codec) -> Codec:
     return replace(usual, placeholder=_number_of)
 
 
-def _fixed_char(field: Any, database: str, usual: Codec) -> Codec:
-    """Of a column that fills up its texts with spaces, these are no part."""
+def _float(field: Any, database: str, usual: Codec) -> Codec:
+    def to_stored(wire: Wire) -> float:
+        number = float(usual.to_stored(wire))
+        if database == MYSQL and not math.isfinite(number):
+            raise ValueError(f"MySQL has no number {number}")
+        return number
+
+    return replace(usual, to_stored=to_stored, placeholder=_number_of)
+
+
+def _fixed_char(usual: Codec) -> Codec:
+    """The spaces that fill up a text are no part of it."""
 
     def from_stored(stored: Any) -> Wire:
         return usual.from_stored(stored.rstrip(" ") if type(stored) is str else stored)
@@ -187,11 +198,10 @@ def _json(field: Any, database: str, usual: Codec) -> Codec:
     own = field._dumps is not json.dumps or field._loads is not json.loads
 
     def from_stored(stored: Any) -> Wire:
-        if database == MYSQL:
-            stored = json.loads(stored)
-        if own or stored is None:
-            return {RAW: _compact(stored)}
-        return usual.to_wire(stored)
+        value = json.loads(stored) if database == MYSQL else _floats(stored)
+        if own:  # SQLite keeps the text that the field's own function makes
+            return {RAW: _without_space(field._dumps(value))}
+        return {RAW: "null"} if value is None else usual.to_wire(value)
 
     def to_stored(wire: Wire) -> Any:
         value = json.loads(wire[RAW]) if is_escape(wire) and type(wire[RAW]) is str else wire
@@ -202,10 +212,25 @@ def _json(field: Any, database: str, usual: Codec) -> Codec:
     return replace(usual, from_stored=from_stored, to_stored=to_stored, loose=True)
 
 
+def _floats(value: Any) -> Any:
+    """PostgreSQL writes large floats with all their digits, as if they were integers."""
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        with suppress(OverflowError):
+            number = float(value)
+            return number if decimal.Decimal(repr(number)) == value else value
+    if type(value) is list:
+        return [_floats(item) for item in value]
+    return {key: _floats(item) for key, item in value.items()} if type(value) is dict else value
+
+
 def _jsonb(value: Any) -> Any:
     from psycopg.types.json import Jsonb
 
     return Jsonb(value)
+
+
+def _without_space(text: str) -> str:
+    return re.sub(r'("(?:[^"\\]|\\.)*")|\s+', r"\1", text)
 
 
 def _compact(value: Any) -> str:
@@ -218,7 +243,7 @@ _KNOWN: tuple[tuple[Any, Callable[[Any, str, Codec], Codec]], ...] = (
     (peewee.BlobField, _bytes),
     (peewee.IntegerField, _integer),
     (peewee.DecimalField, _decimal),
-    (peewee.FixedCharField, _fixed_char),
+    (peewee.FloatField, _float),
     (peewee.DateTimeField, _datetime),
     (peewee.DateField, _date),
     (peewee.TimeField, _time),
