@@ -155,6 +155,11 @@ class TrackedColumn:
         return f"{self.field.model.__name__}.{self.name}"
 
 
+class Uncarried:
+    """In place of a value that no other device could have, NaN for one: not JSON, so that it is
+    refused where it would be recorded, with the name of its field."""
+
+
 class TypedColumn(TrackedColumn):
     """The same in a database whose columns take values of their own type only."""
 
@@ -163,8 +168,14 @@ class TypedColumn(TrackedColumn):
             return None
         try:
             return self.codec.from_stored(stored)
+        except ValueRefused:
+            return Uncarried()
         except NotCanonical:
+            pass
+        try:
             return escape(stored)
+        except NotCanonical:
+            return Uncarried()
 
     def to_parameter(self, wire: Wire) -> Any:
         if wire is None or (type(wire) is str and self.plain is str):

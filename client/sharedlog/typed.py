@@ -224,9 +224,7 @@ def _floats(value: Any) -> Any:
 
 
 def _jsonb(value: Any) -> Any:
-    from psycopg.types.json import Jsonb
-
-    return Jsonb(value)
+    return peewee.Jsonb_pg3(value)  # type: ignore[attr-defined]
 
 
 def _without_space(text: str) -> str:

@@ -1,32 +1,24 @@
-"""Databases on the servers that run here: one of our own in a session, a schema for each device.
-
-Where they are is said by the environment; where none answers, the tests are skipped.
-"""
+"""Databases on servers, for devices that do not keep theirs in a file. See also `tests.engines`."""
 
 from __future__ import annotations
 
+import functools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
 import peewee
-import psycopg
 import pymysql
 import pytest
 
-POSTGRES = os.environ.get("SHAREDLOG_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432")
+from tests.engines import SERVER, drop_schema, new_schema, unreachable
+
 MYSQL = os.environ.get("SHAREDLOG_TEST_MYSQL", "mysql://root@127.0.0.1:3306")
 
-HOW = {
-    "postgres": "start one (docker run -e POSTGRES_HOST_AUTH_METHOD=trust -p 5432:5432 postgres) "
-    "or name one in SHAREDLOG_TEST_POSTGRES",
-    "mysql": "start one (docker run -e MARIADB_ALLOW_EMPTY_ROOT_PASSWORD=1 -p 3306:3306 mariadb) "
-    "or name one in SHAREDLOG_TEST_MYSQL",
-}
 NAME = f"sharedlog_test_{os.getpid()}"
 
 
@@ -44,6 +36,10 @@ class Server(ABC):
     def database(self, place: str, **options: Any) -> peewee.Database: ...
 
     @abstractmethod
+    def close(self) -> None:
+        """Remove all places."""
+
+    @abstractmethod
     def empty_tables(self, database: peewee.Database, tables: Sequence[str]) -> None:
         """Leave no row in them, and nothing that counts, whoever refers to them."""
 
@@ -51,20 +47,17 @@ class Server(ABC):
 class PostgresServer(Server):
     def __init__(self) -> None:
         super().__init__()
-        self.admin = psycopg.connect(POSTGRES, autocommit=True)
-        self.admin.execute(f"CREATE DATABASE {NAME}")
-        self._inside = psycopg.connect(f"{POSTGRES}/{NAME}", autocommit=True)
+        self._places: list[str] = []
 
     def place(self) -> str:
-        name = f"place_{next(self._numbers)}"
-        self._inside.execute(f"CREATE SCHEMA {name}")
-        return name
+        self._places.append(new_schema())
+        return self._places[-1]
 
     def database(self, place: str, **options: Any) -> peewee.Database:
         # Nothing here has to outlive the machine.
         settings = f"-c search_path={place} -c synchronous_commit=off -c lock_timeout=20s"
         options.setdefault("prefer_psycopg3", True)
-        return peewee.PostgresqlDatabase(f"{POSTGRES}/{NAME}", options=settings, **options)
+        return peewee.PostgresqlDatabase(SERVER, options=settings, **options)
 
     def empty_tables(self, database: peewee.Database, tables: Sequence[str]) -> None:
         script = [f'DELETE FROM "{table}"' for table in tables]
@@ -79,9 +72,8 @@ class PostgresServer(Server):
         connection.execute(";".join([f"{role} replica", *script, f"{role} origin"]))
 
     def close(self) -> None:
-        self._inside.close()
-        self.admin.execute(f"DROP DATABASE {NAME} WITH (FORCE)")
-        self.admin.close()
+        for place in self._places:
+            drop_schema(place)
 
 
 class MySQLServer(Server):
@@ -127,16 +119,25 @@ class MySQLServer(Server):
 
 
 @contextmanager
-def serving(kind: str) -> Iterator[Any]:
-    """The server of this kind, or a skip."""
-    make: Any = {"postgres": PostgresServer, "mysql": MySQLServer}[kind]
-    try:
-        server = make()
-    except (psycopg.OperationalError, pymysql.err.OperationalError) as error:
-        first = str(error).splitlines()[0]
-        pytest.skip(f"no {kind} server answers ({first}): {HOW[kind]}")
+def serving(kind: str) -> Iterator[Server]:
+    """The server of this kind, or a skip that says how to start one."""
+    reason = unreachable() if kind == "postgres" else _unreachable_mysql()
+    if reason:
+        pytest.skip(reason)
+    server = PostgresServer() if kind == "postgres" else MySQLServer()
     try:
         yield server
     finally:
-        with suppress(psycopg.Error, pymysql.Error):
-            server.close()
+        server.close()
+
+
+@functools.cache
+def _unreachable_mysql() -> str | None:
+    try:
+        MySQLServer().close()
+    except pymysql.err.OperationalError as error:
+        return (
+            f"no MySQL at {MYSQL} (docker run -e MARIADB_ALLOW_EMPTY_ROOT_PASSWORD=1 "
+            f"-p 3306:3306 mariadb); SHAREDLOG_TEST_MYSQL names another one: {error}"
+        )
+    return None
