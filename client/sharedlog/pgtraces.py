@@ -17,7 +17,7 @@ from .journal import Journal, chunks
 from .marks import BEGIN, END
 from .registry import Registry
 from .traces import CHUNK, Shape, Trace, Traces
-from .tracked import Tracked
+from .tracked import Tracked, Uncarried
 from .triggers import CREATED, DELETED, MODIFIED
 
 _TYPES = """SELECT attname, coalesce(base.typname, kind.typname)
@@ -154,10 +154,6 @@ def _differ(one: Any, other: Any) -> bool:
     return repr(one) != repr(other)
 
 
-class Unreadable:
-    """A value that no other device could have; JSON cannot hold it, which is told."""
-
-
 def _values(layout: Layout, text: str | None) -> list[Any]:
     if text is None:
         return []
@@ -173,7 +169,7 @@ def _value(kind: str, value: Any) -> Any:
         convert = _FROM_JSON.get(kind)
         return value if convert is None else convert(value)
     except (ValueError, TypeError):
-        return Unreadable()
+        return Uncarried()
 
 
 def _bytes(text: str) -> bytes:

@@ -199,7 +199,7 @@ def test_a_transaction_is_a_group_whoever_writes_beside_it(
     groups: dict[int, list[str]] = {}
     for entry in device.log():
         groups.setdefault(entry.group, []).append(entry.pk)
-    assert list(groups.values()) == [["b"], ["c"], ["a1", "a2"]]
+    assert list(groups.values()) == [["b"], ["a1", "a2"], ["c"]]
 
 
 def test_a_row_gets_what_was_committed_last(device: Device, program: Connection) -> None:
