@@ -130,8 +130,7 @@ class Journal(State):
         self._append_first, self._append_next, self._append_more = (
             sql % schema for sql in (_APPEND_FIRST, _APPEND_NEXT, _APPEND)
         )
-        self._greatest = self.dialect.greatest
-        self._next_ticks = f"SELECT {self._greatest}{_NEXT_OF}"
+        self._next_ticks = f"SELECT {self.dialect.greatest}{_NEXT_OF}"
 
     # -- local entries -------------------------------------------------------------------
 
@@ -159,11 +158,11 @@ class Journal(State):
         return first
 
     def _insert(self, group: Group, records: Sequence[Record]) -> int:
+        ticks: int
         start, now = group.start, self._now()
         if self.dialect.typed:
-            ticks = self._insert_by_number(group, records[0], now)
-            start = ticks if start is None else start
-        elif start is None:
+            return self._insert_by_number(group, records)
+        if start is None:
             cursor = self.run(self._append_first, (now, *records[0]))
             ticks = start = group.start = cursor.lastrowid
         else:
@@ -174,18 +173,16 @@ class Journal(State):
             ticks = cursor.lastrowid
         if len(records) > 1:
             offset = ticks - start
-            self.run_many(
-                self._append_more,
-                ((ticks + i, offset + i, *record) for i, record in enumerate(records) if i),
-            )
+            rest = ((ticks + i, offset + i, *record) for i, record in enumerate(records) if i)
+            self.run_many(self._append_more, rest)
         return ticks
 
-    def _insert_by_number(self, group: Group, record: Record, now: int) -> int:
+    def _insert_by_number(self, group: Group, records: Sequence[Record]) -> int:
         """The same where a statement does not tell which number it gave: the write lock is ours."""
-        ticks = int(self.run(self._next_ticks, (now,)).fetchone()[0])
-        if group.start is None:
-            group.start = ticks
-        self.run(self._append_more, (ticks, ticks - group.start, *record))
+        ticks = self.next_ticks()
+        start = group.start = ticks if group.start is None else group.start
+        numbered = ((ticks + i, ticks + i - start, *record) for i, record in enumerate(records))
+        self.run_many(self._append_more, numbered)
         return ticks
 
     def take_back(self, first_ticks: int) -> None:
@@ -345,18 +342,17 @@ class Journal(State):
     def _raise_floor_over_sent(self) -> None:
         """Remember what was given out. Entries that are not sent may get other timestamps yet."""
         self.run(
-            f"UPDATE sharedlog_clock SET floor = {self._greatest}(floor, ifnull("
+            f"UPDATE sharedlog_clock SET floor = {self.dialect.greatest}(floor, ifnull("
             f"(SELECT max(ticks) FROM sharedlog_entry WHERE status = {SENT}), 0))"
         )
 
     def lift_clock(self, ticks: int) -> None:
         """Make every later local timestamp greater than `ticks`."""
-        self.run(f"UPDATE sharedlog_clock SET floor = {self._greatest}(floor, ?)", (ticks,))
+        self.run(f"UPDATE sharedlog_clock SET floor = {self.dialect.greatest}(floor, ?)", (ticks,))
 
     def next_ticks(self) -> int:
         """The timestamp that a local change would get now."""
-        row = self.run(self._next_ticks, (self._now(),)).fetchone()
-        return int(row[0])
+        return int(self.run(self._next_ticks, (self._now(),)).fetchone()[0])
 
     def trust_clock(self, lead_ms: int) -> None:
         """Take back a correction of this device's clock as far as it is no longer needed."""
@@ -376,7 +372,7 @@ class Journal(State):
         ).fetchall()
         self.run("UPDATE sharedlog_clock SET lead_ms = ?", (lead_ms,))
         settled = self.run(
-            f"SELECT {self._greatest}(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry "
+            f"SELECT {self.dialect.greatest}(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry "
             f"WHERE ticks < ? OR status = {SENT}), 0)) FROM sharedlog_clock",
             (since,),
         ).fetchone()[0]

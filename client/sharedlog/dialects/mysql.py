@@ -26,10 +26,15 @@ KEYS: Mapping[str, str] = {
     "collection": "VARCHAR(255)",
     "pk": "VARCHAR(512)",
     "device": "VARCHAR(255)",
-    "id": "VARCHAR(255)",
     "key": "VARCHAR(255)",
 }
 """Columns of indexes, which MySQL bounds to 3,072 bytes together."""
+
+INDEXES: Mapping[str, Sequence[str]] = {
+    "sharedlog_entry": ("reason(8)",),
+    "sharedlog_row": ("parked(8)", "held(8)", "kept", "cleared(8)"),
+}
+"""In place of partial indexes, which MySQL has not: those that hold NULL find the others, too."""
 
 _UPSERT = re.compile(r"ON CONFLICT \(([^)]*)\) DO (?:UPDATE SET (.*)|NOTHING)", re.S)
 _EXCLUDED = re.compile(r'excluded\.("(?:[^"]|"")*"|\w+)')
@@ -66,13 +71,15 @@ class MySQL(Dialect):
 
     def layout(self, statement: str) -> str | None:
         if statement.lstrip().startswith("CREATE INDEX"):
-            return None  # partial ones, which MySQL has not
+            return None  # see INDEXES
         statement = re.sub(r"\bWITHOUT ROWID\b", "", statement)
         statement = statement.replace("AUTOINCREMENT", "AUTO_INCREMENT")
         statement = re.sub(r"\bINTEGER\b", "BIGINT", statement)
         statement = re.sub(r"\bTEXT UNIQUE\b", "LONGTEXT", statement)
         statement = re.sub(r"\b(\w+) TEXT\b", _text_type, statement)
-        if statement.lstrip().startswith("CREATE TABLE"):
+        if found := re.match(r"\s*CREATE TABLE IF NOT EXISTS (\w+)", statement):
+            indexes = "".join(f", INDEX ({part})" for part in INDEXES.get(found[1], ()))
+            statement = f"{statement.rstrip().removesuffix(')')}{indexes})"
             statement += " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
         return statement
 
