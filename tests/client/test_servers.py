@@ -18,8 +18,10 @@ from sharedlog import (
     Maximum,
     Members,
     MemorySharedLog,
+    MigrationRefused,
     Sync,
     SyncModel,
+    migrate_keys,
 )
 from tests.engines import SERVER
 
