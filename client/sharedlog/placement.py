@@ -131,9 +131,10 @@ class Placement:
         self.deleted += sum(not w.state.alive for some in by_table.values() for w in some)
 
     def _delete(self, by_table: Mapping[str, list[Work]]) -> None:
-        for tracked in reversed(self._registry.in_order):
-            if some := by_table.get(tracked.collection):
-                self._run_many(tracked.delete_sql, [work.key_parameters() for work in some])
+        with self._dialect.deleting(self._database):
+            for tracked in reversed(self._registry.in_order):
+                if some := by_table.get(tracked.collection):
+                    self._run_many(tracked.delete_sql, [work.key_parameters() for work in some])
 
     def _blank(self, works: Iterable[Work], which: Callable[[Work, TrackedColumn], bool]) -> None:
         """Let rows refer to nothing for a moment. (Foreign keys are deferred.)"""

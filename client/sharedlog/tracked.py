@@ -159,6 +159,9 @@ class Uncarried:
     """In place of a value that no other device could have, NaN for one: not JSON, so that it is
     refused where it would be recorded, with the name of its field."""
 
+    def __repr__(self) -> str:
+        return "a value that cannot be carried"
+
 
 class TypedColumn(TrackedColumn):
     """The same in a database whose columns take values of their own type only."""

@@ -158,6 +158,58 @@ def test_rows_come_in_any_order(
             Paper.create(key="c", folder="nowhere")
 
 
+REFUSING = {
+    "sqlite": "CREATE TRIGGER strict BEFORE INSERT ON folder WHEN NEW.name = 'no' "
+    "BEGIN SELECT RAISE(ABORT, 'not that one'); END",
+    "postgres": "CREATE FUNCTION strict() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+    "IF NEW.name = 'no' THEN RAISE EXCEPTION 'not that one'; END IF; RETURN NEW; END $$; "
+    "CREATE TRIGGER strict BEFORE INSERT ON folder FOR EACH ROW EXECUTE FUNCTION strict()",
+    "mysql": "CREATE TRIGGER strict BEFORE INSERT ON folder FOR EACH ROW IF NEW.name = 'no' "
+    "THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not that one'; END IF",
+}
+
+
+@pytest.mark.parametrize("where", REFUSING)
+def test_a_row_that_a_trigger_of_the_application_refuses_is_parked(
+    where: str, log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    device = open_device(MODELS, where=where, shared_log=log)
+    device.database.connection().cursor().execute(REFUSING[where])
+    other = open_device(MODELS, shared_log=log)
+    with other:
+        Folder.insert_many(
+            [{"key": name, "name": name} for name in ("yes", "no", "well")]
+        ).execute()
+    sync(other, device)
+    with device:
+        assert sorted(folder.key for folder in Folder.select()) == ["well", "yes"]
+        (parked,) = device.sync.parked()
+        assert (parked.pk, parked.code) == ("no", "CONSTRAINT")
+        assert "not that one" in parked.reason
+
+
+@pytest.mark.parametrize("where", REFUSING)
+def test_untracked_children_go_with_what_others_delete(
+    where: str, log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    device = open_device(MODELS, where=where, shared_log=log)
+    device.database.execute_sql(
+        "CREATE TABLE mark (folder VARCHAR(255), FOREIGN KEY (folder) REFERENCES folder (`key`) "
+        "ON DELETE CASCADE)".replace("`", device.database.quote[0])
+    )
+    other = open_device(MODELS, shared_log=log)
+    with other:
+        Folder.create(key="a", name="a")
+    sync(other, device)
+    device.database.execute_sql("INSERT INTO mark VALUES ('a')")
+    with other:
+        Folder.delete().execute()
+    sync(other, device)
+    assert device.database.execute_sql("SELECT count(*) FROM mark").fetchone()[0] == 0
+    with device, pytest.raises(peewee.IntegrityError):
+        Paper.create(key="p", folder="a")  # foreign keys are checked as before
+
+
 @on_each
 def test_a_failed_write_leaves_no_entry(where: str, recorder: str, open_device: OpenDevice) -> None:
     device = open_device(MODELS, where=where, recorder=recorder)

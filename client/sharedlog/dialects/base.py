@@ -117,6 +117,10 @@ class Dialect(ABC):
         names of the constraints that were changed for it."""
         return ()
 
+    def deleting(self, database: peewee.Database) -> AbstractContextManager[None]:
+        """Inside that, foreign keys act on children of what is deleted."""
+        return nullcontext()
+
     def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
         """In the open transaction, rows may be written before those that they refer to."""
         return nullcontext()

@@ -39,8 +39,11 @@ INDEXES: Mapping[str, Sequence[str]] = {
 _UPSERT = re.compile(r"ON CONFLICT \(([^)]*)\) DO (?:UPDATE SET (.*)|NOTHING)", re.S)
 _EXCLUDED = re.compile(r'excluded\.("(?:[^"]|"")*"|\w+)')
 
-UNFIT = frozenset((1264, 1265, 1292, 1364, 1366, 1406, 1411, 3140, 3819, 4025))
-"""The numbers of errors for values that do not fit, and of CHECK constraints."""
+UNFIT = frozenset((1264, 1265, 1292, 1364, 1366, 1406, 1411, 3140))
+"""The numbers of errors for values that do not fit."""
+
+REFUSED = frozenset((1644, 3819, 4025))
+"""Those of CHECK constraints, and of triggers that refuse a row."""
 
 _UNIQUE_INDEXES = """SELECT index_name, column_name, sub_part FROM information_schema.statistics
     WHERE table_name = ? AND table_schema = coalesce(?, database()) AND non_unique = 0
@@ -91,8 +94,11 @@ class MySQL(Dialect):
         try:
             yield
         except (peewee.OperationalError, peewee.InternalError) as error:
-            if error.args[1:] and error.args[1] in UNFIT:
+            number = error.args[0] if error.args else None
+            if number in UNFIT:
                 raise peewee.DataError(*error.args) from error
+            if number in REFUSED:
+                raise peewee.IntegrityError(*error.args) from error
             raise
 
     def savepoint(self, depth: int) -> str:
@@ -116,17 +122,22 @@ class MySQL(Dialect):
             found.setdefault(index, []).append((None if part else column, "BINARY"))
         return list(found.values())
 
-    @contextmanager
-    def _unchecked(self, database: peewee.Database) -> Iterator[None]:
-        (before,) = database.execute_sql("SELECT @@foreign_key_checks").fetchone()
-        database.execute_sql("SET foreign_key_checks = 0")
-        try:
-            yield
-        finally:
-            database.execute_sql("SET foreign_key_checks = %s", (before,))
-
     def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
-        return self._unchecked(database)
+        """It cannot defer them. So they are off: that all parents are there is seen to before."""
+        return _foreign_keys(database, check=False)
+
+    def deleting(self, database: peewee.Database) -> AbstractContextManager[None]:
+        return _foreign_keys(database, check=True)
+
+
+@contextmanager
+def _foreign_keys(database: peewee.Database, *, check: bool) -> Iterator[None]:
+    (before,) = database.execute_sql("SELECT @@foreign_key_checks").fetchone()
+    database.execute_sql("SET foreign_key_checks = %s", (int(check),))
+    try:
+        yield
+    finally:
+        database.execute_sql("SET foreign_key_checks = %s", (before,))
 
 
 def _text_type(match: re.Match[str]) -> str:
