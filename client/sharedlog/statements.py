@@ -29,6 +29,8 @@ class Said(NamedTuple):
 
 def record(tracked: Tracked, operation: str, pk: str, values: Mapping[str, Wire] | None) -> Record:
     code = OPERATION_CODES[operation]
+    if tracked.dialect.typed:
+        tracked.check_length(pk)
     if values is None or (operation == DELETE and not tracked.buries):
         return Record(tracked.collection, pk, code, None)
     if operation == DELETE:

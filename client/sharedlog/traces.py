@@ -75,7 +75,9 @@ class Shape:
     def pk(self, trace: Trace) -> str:
         if not self._same_key:
             raise ValueRefused(f"The key of {self.collection} was another one.")
-        return self.tracked.pk_json(self.tracked.pk_of_stored(trace.values))
+        pk = self.tracked.pk_json(self.tracked.pk_of_stored(trace.values))
+        self.tracked.check_length(pk)
+        return pk
 
     def wires(self, trace: Trace) -> dict[str, Wire]:
         """The values that a row has, or those that a modification changed."""

@@ -300,6 +300,16 @@ class Tracked:
         except (TypeError, ValueError):
             return check_text(pk, f"The key of {self.collection}")
 
+    def check_length(self, pk: str) -> None:
+        """Refuse a key that an index of ours would not take."""
+        longest = self.dialect.key_chars
+        if longest is not None and len(pk) > longest:
+            raise ValueRefused(
+                f"The key of {self.collection} has {len(pk)} characters as JSON; {longest} can be "
+                "kept beside the table.",
+                hint="Use a shorter key.",
+            )
+
     def value_json(self, values: Mapping[str, Wire]) -> str:
         """Values as JSON text; `ValueRefused` names the field, or the size, that is too much."""
         try:

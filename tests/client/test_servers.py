@@ -21,8 +21,11 @@ from sharedlog import (
     MigrationRefused,
     Sync,
     SyncModel,
+    ValueRefused,
     migrate_keys,
 )
+from sharedlog.changes import Entry
+from sharedlog.events import Refused
 from tests.engines import SERVER
 
 from .conftest import OpenDevice
@@ -156,6 +159,52 @@ def test_rows_come_in_any_order(
         assert {paper.key: paper.below_id for paper in Paper.select()} == {"a": "b", "b": "a"}
         with pytest.raises(peewee.IntegrityError):
             Paper.create(key="c", folder="nowhere")
+
+
+@on_each
+def test_keys_that_are_too_long_are_refused_and_set_aside(
+    where: str, recorder: str, log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    class Long(SyncModel):
+        key = peewee.CharField(600, primary_key=True)
+
+    device = open_device([Long], where=where, recorder=recorder, shared_log=log)
+    other = open_device([Long], shared_log=log)
+    refused: list[Refused] = []
+
+    @device.sync.on_event
+    def note(event: Any) -> None:
+        if isinstance(event, Refused):
+            refused.append(event)
+
+    with device:
+        if recorder == "signals":
+            with pytest.raises(ValueRefused):
+                Long.create(key="x" * 550)
+        else:
+            Long.create(key="x" * 550)
+    with other:
+        Long.insert_many([("a",), ("y" * 550,), ("b",)]).execute()
+    sync(other, device)
+    with device:
+        assert {"a", "b"} <= {row.key for row in Long.select()}
+        assert [row.code for row in device.sync.parked()] == ["UNREADABLE"]
+    assert len(refused) == (recorder == "triggers")
+
+
+def test_what_postgres_cannot_keep_as_text_stops_nothing(
+    log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    device = open_device(MODELS, where="postgres", shared_log=log)
+    other = open_device(MODELS, shared_log=log)
+    with other:
+        Folder.create(key="a", name="a")
+        other.sync.sync()
+    log._append(Entry("stranger", log.entries[-1].ticks + 1, 0, "no \0 JSON"))
+    sync(device)
+    with device:
+        assert Folder.select().count() == 1
+        assert [row.code for row in device.sync.parked()] == ["UNREADABLE"]
 
 
 REFUSING = {

@@ -32,6 +32,8 @@ class Dialect(ABC):
     """Whether a statement can say which rows it wrote."""
     tokens: ClassVar[re.Pattern[str]] = re.compile(rf"{TEXTS_AND_NAMES}|\?|%")
     greatest: ClassVar[str] = "greatest"
+    key_chars: ClassVar[int | None] = 512
+    """How many characters a key may have as JSON text, so that an index takes it."""
     write_lock: ClassVar[str] = "UPDATE sharedlog_clock SET floor = floor WHERE one = 1"
     """What lets nobody else write to tracked tables until the transaction ends."""
     writing: ClassVar[str | None] = None
@@ -87,6 +89,10 @@ class Dialect(ABC):
     def errors(self) -> AbstractContextManager[Any]:
         """Turns what the driver raises for a value that does not fit into what others raise."""
         return nullcontext()
+
+    def storable(self, text: str) -> str:
+        """A text that was not made here, as it can be kept."""
+        return text
 
     # -- transactions --------------------------------------------------------------------
 

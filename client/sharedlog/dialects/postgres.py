@@ -54,6 +54,10 @@ class Postgres(Dialect):
     def has_failed(self, connection: Any) -> bool:
         return bool(connection.pgconn.transaction_status == FAILED)
 
+    def storable(self, text: str) -> str:
+        """It takes no NUL. (What holds one is not JSON: it would not be readable either.)"""
+        return text.replace("\0", "\N{SYMBOL FOR NULL}")
+
     def words(self, sql: str) -> str:
         sql = sql.replace("ifnull(", "coalesce(")
         found = _INSERT.match(sql)

@@ -16,6 +16,7 @@ class SQLite(Dialect):
     name = "sqlite"
     typed = False
     greatest = "max"
+    key_chars = None
     # No row is changed: beginning to look for one takes the lock.
     write_lock = "UPDATE sharedlog_clock SET floor = floor WHERE one = 0"
     # A transaction that reads first and writes later fails at once, whatever the busy timeout,
