@@ -39,9 +39,17 @@ class Transactions:
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         if self._text is not None:
-            sql, rows = self._text(sql), list(rows)
-        with self.dialect.errors(), peewee.__exception_wrapper__:  # type: ignore[attr-defined]
+            self._run_many_typed(self._text(sql), list(rows))
+            return
+        with peewee.__exception_wrapper__:  # type: ignore[attr-defined]
             self.database.cursor().executemany(sql, rows)
+
+    def _run_many_typed(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        with self.dialect.errors(), peewee.__exception_wrapper__:  # type: ignore[attr-defined]
+            if len(rows) == 1:  # psycopg complains aloud of an error among many
+                self.database.cursor().execute(sql, rows[0])
+            elif rows:
+                self.database.cursor().executemany(sql, rows)
 
     def in_transaction(self) -> bool:
         """Whether a transaction is open, by Peewee or by hand. The driver knows; Peewee does

@@ -24,7 +24,7 @@ from sharedlog import MemorySharedLog
 from .conftest import OpenDevice
 from .devices import Device
 from .servers import Server
-from .shop import MODELS, Article, Comment, Note, Price, Reply, Shelf, Tag
+from .shop import MODELS, Article, Comment, Note, Price, Reply, Tag
 from .test_capture import played_back
 from .writer import Entry, write_turns
 
@@ -72,11 +72,6 @@ def new_article(rng: random.Random) -> None:
     Price.create(article=code, currency="EUR", cents=place)
 
 
-def new_shelf(rng: random.Random) -> None:
-    if (article := some(Article, rng)) is not None:
-        Shelf.create(number=rng.randrange(9), best=article.barcode)
-
-
 def tag_note(rng: random.Random) -> None:
     note, tag = some(Note, rng), some(Tag, rng)
     if note is not None and tag is not None:
@@ -113,7 +108,7 @@ def delete_some(rng: random.Random) -> None:
 
 EDITS: Sequence[Edit] = (
     *(new_note, new_note, new_note, new_tag, new_tag, new_comment, new_article, new_article),
-    *(new_shelf, tag_note, rename_tags, move_note, rename_article, delete_one, delete_some),
+    *(tag_note, rename_tags, move_note, rename_article, delete_one, delete_some),
 )
 
 
