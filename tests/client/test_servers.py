@@ -31,6 +31,7 @@ from tests.engines import SERVER
 from .conftest import OpenDevice
 from .devices import Device
 from .servers import Server
+from .writer import frozen
 
 
 class Folder(SyncModel):
@@ -278,7 +279,7 @@ def test_a_failed_write_leaves_no_entry(where: str, recorder: str, open_device: 
 def test_a_transaction_that_looked_before_others_wrote_comes_after_them(
     where: str, open_device: OpenDevice
 ) -> None:
-    device = open_device(MODELS, where=where)
+    device = open_device(MODELS, where=where, now=frozen)
 
     def write() -> None:
         with device.database.connection_context():
