@@ -244,14 +244,14 @@ class Journal(State):
             yield [LocalEntry(*row) for row in rows]
             last = rows[-1][0]
 
-    def oldest_unsent(self, which: str = "1") -> int | None:
+    def oldest_unsent(self, which: str = "1 = 1") -> int | None:
         """The timestamp of the oldest unsent entry."""
         return self._of_unsent("min(ticks)", which)
 
     def count_unsent(self) -> int:
         return self._of_unsent("count(*)") or 0
 
-    def _of_unsent(self, what: str, which: str = "1") -> int | None:
+    def _of_unsent(self, what: str, which: str = "1 = 1") -> int | None:
         row = self.run(
             f"SELECT {what} FROM sharedlog_entry WHERE ticks > ? AND status = {UNSENT} AND {which}",
             (int(self.state("all_sent_until") or 0),),
@@ -291,7 +291,7 @@ class Journal(State):
         )
         return list(cursor.fetchall())
 
-    def unsend(self, which: str = "1", *parameters: object) -> None:
+    def unsend(self, which: str = "1 = 1", *parameters: object) -> None:
         """Take back that sent entries, as far as they are still here, are in the log."""
         self.run(
             f"UPDATE sharedlog_entry SET status = {UNSENT}, reason = ifnull(reason, ?) "
@@ -346,17 +346,9 @@ class Journal(State):
             f"(SELECT max(ticks) FROM sharedlog_entry WHERE status = {SENT}), 0))"
         )
 
-    def lift_clock(self, ticks: int) -> None:
-        """Make every later local timestamp greater than `ticks`."""
-        self.run(f"UPDATE sharedlog_clock SET floor = {self.dialect.greatest}(floor, ?)", (ticks,))
-
     def next_ticks(self) -> int:
         """The timestamp that a local change would get now."""
         return int(self.run(self._next_ticks, (self._now(),)).fetchone()[0])
-
-    def trust_clock(self, lead_ms: int) -> None:
-        """Take back a correction of this device's clock as far as it is no longer needed."""
-        self.run("UPDATE sharedlog_clock SET lead_ms = ? WHERE lead_ms > ?", (lead_ms, lead_ms))
 
     def restamp(self, since: int, lead_ms: int) -> dict[int, int]:
         """Give entries since then new timestamps, from a clock that is `lead_ms` slower.

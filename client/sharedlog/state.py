@@ -58,3 +58,13 @@ class State(Transactions):
 
     def set_state(self, **values: str | None) -> None:
         self.run_many("INSERT OR REPLACE INTO sharedlog_state VALUES (?, ?)", values.items())
+
+    # -- the clock's floor -----------------------------------------------------------------
+
+    def lift_clock(self, ticks: int) -> None:
+        """Make every later local timestamp greater than `ticks`."""
+        self.run(f"UPDATE sharedlog_clock SET floor = {self.dialect.greatest}(floor, ?)", (ticks,))
+
+    def trust_clock(self, lead_ms: int) -> None:
+        """Take back a correction of this device's clock as far as it is no longer needed."""
+        self.run("UPDATE sharedlog_clock SET lead_ms = ? WHERE lead_ms > ?", (lead_ms, lead_ms))
