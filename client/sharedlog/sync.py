@@ -82,7 +82,7 @@ class Sync(Care):
         shared_log: Another way to reach a log, in place of `url` and `token`.
         device_name: What people see in the list of devices.
         capture: How local changes are noticed: "signals" records what is written through
-            `database`, "triggers" whatever is written to its file.
+            `database`, "triggers" whatever is written to its tables.
         batch_size, byte_limit: Bounds of one exchange, each way.
         serializer: How changes become text; JSON by default.
         pre_send, post_receive: Processors for changes on their way out and in.

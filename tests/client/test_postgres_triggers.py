@@ -231,6 +231,27 @@ def test_a_trigger_that_writes_the_row_again_comes_after(
     ]
 
 
+def test_a_trigger_can_rest_while_others_changes_are_applied(
+    device: Device, program: Connection, log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    program.execute(
+        """CREATE FUNCTION mark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        UPDATE thing SET title = title || '!' WHERE key = NEW.key; RETURN NULL; END $$"""
+    )
+    program.execute(
+        "CREATE TRIGGER mark AFTER INSERT ON thing FOR EACH ROW "
+        "WHEN (current_setting('sharedlog.off', true) IS DISTINCT FROM '1') EXECUTE FUNCTION mark()"
+    )
+    other = open_device(MODELS, shared_log=log)
+    with other:
+        Thing.create(key="theirs", title="a")
+        other.sync.sync()
+    with device:
+        device.sync.sync()
+        insert(program, "ours", "b")
+        assert {row.key: row.title for row in Thing.select()} == {"theirs": "a", "ours": "b!"}
+
+
 def test_nobody_writes_between_what_is_harvested_and_what_is_applied(
     device: Device, program: Connection, log: MemorySharedLog, open_device: OpenDevice
 ) -> None:

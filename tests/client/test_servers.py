@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +161,30 @@ def test_rows_come_in_any_order(
         assert {paper.key: paper.below_id for paper in Paper.select()} == {"a": "b", "b": "a"}
         with pytest.raises(peewee.IntegrityError):
             Paper.create(key="c", folder="nowhere")
+
+
+class Moment(peewee.DateTimeField):
+    field_type = "DATETIME(6)"
+
+
+def test_mysql_keeps_microseconds_where_the_column_does(
+    log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    class Visit(SyncModel):
+        key = peewee.CharField(primary_key=True)
+        at = Moment()
+
+    device = open_device([Visit], where="mysql", shared_log=log)
+    other = open_device([Visit], shared_log=log)
+    moment = datetime.datetime(2024, 2, 29, 12, 30, 0, 1)
+    with other:
+        Visit.create(key="a", at=moment)
+    with device:
+        Visit.create(key="b", at=moment)
+    sync(other, device, other)
+    for each in (device, other):
+        with each:
+            assert [visit.at for visit in Visit.select()] == [moment] * 2
 
 
 @on_each
