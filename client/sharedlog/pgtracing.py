@@ -76,18 +76,28 @@ class PostgresTriggerRecorder(TriggerRecorder):
             self._found = there
             return []
         check_tables(self._database, self._registry)
+        try:
+            unrecorded = self._make(there)
+        except peewee.ProgrammingError as error:
+            raise ConfigurationError(
+                f"The triggers cannot be made: {error}",
+                hint="Run setup() once as the owner of all tracked tables, or use "
+                'capture="signals".',
+            ) from error
+        self._found = None  # what others do meanwhile is seen the next time
+        return unrecorded
+
+    def _make(self, there: Mapping[str, Mapping[str, str]]) -> list[str]:
         schema = self._schema()
         with self._journal.making_tables():
             for statement in POSTGRES_TRACE_TABLES:
                 self._database.execute_sql(statement)
             self._database.execute_sql(function_of(schema))
-            unrecorded = [
+            return [
                 tracked.collection
                 for tracked in self._registry
                 if not self._put_right(tracked, schema, there[tracked.collection])
             ]
-        self._found = None  # what others do meanwhile is seen the next time
-        return unrecorded
 
     def _is_right(self, tracked: Tracked, there: Mapping[str, str]) -> bool:
         """Whether triggers are as this program made them."""

@@ -387,14 +387,16 @@ def guest(postgres: Server) -> Iterator[tuple[str, str]]:
         database.create_tables(MODELS)
     database.execute_sql(f"CREATE ROLE {name} LOGIN")
     database.execute_sql(f"GRANT USAGE, CREATE ON SCHEMA {place} TO {name}")
-    database.execute_sql(f"GRANT ALL ON ALL TABLES IN SCHEMA {place} TO {name}")
+    database.execute_sql(
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {place} TO {name}"
+    )
     yield place, name
     database.execute_sql(f"DROP OWNED BY {name} CASCADE")
     database.execute_sql(f"DROP ROLE {name}")
     database.close()
 
 
-def test_a_foreign_key_that_cannot_be_deferred_is_told(
+def test_what_only_the_owner_of_a_table_may_is_told(
     guest: tuple[str, str], postgres: Server
 ) -> None:
     place, name = guest
@@ -414,6 +416,11 @@ def test_a_foreign_key_that_cannot_be_deferred_is_told(
             )
     with database.bind_ctx(MODELS), sync:
         assert sync.status().pending == 0
+    with database.bind_ctx(MODELS):
+        by_triggers = Sync(database, MODELS, shared_log=MemorySharedLog(), capture="triggers")
+        with pytest.raises(ConfigurationError, match="triggers cannot be made") as refused:
+            by_triggers.setup()
+    assert 'capture="signals"' in str(refused.value)
     database.close()
 
 
