@@ -107,20 +107,19 @@ def emptied_by_a_cascade(program: Connection) -> None:
 
 def by_a_user_without_rights(program: Connection) -> None:
     """It may write the table, and knows none of ours."""
-    program.execute(
-        "DO $$ BEGIN CREATE ROLE sharedlog_guest; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+    row = program.execute("SELECT current_schema()").fetchone()
+    assert row is not None
+    schema, guest = row[0], f"guest_{row[0]}"
+    script = (
+        f"CREATE ROLE {guest}; GRANT USAGE ON SCHEMA {schema} TO {guest}; "
+        f"GRANT SELECT, INSERT, UPDATE ON thing TO {guest}; SET ROLE {guest}"
     )
-    program.execute(
-        "DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO sharedlog_guest', "
-        "current_schema()); END $$"
-    )
-    program.execute("GRANT SELECT, INSERT, UPDATE ON thing TO sharedlog_guest")
-    program.execute("SET ROLE sharedlog_guest")
+    program.execute(script.encode())
     try:
         insert(program, "a")
         program.execute("UPDATE thing SET title = 'guest'")
     finally:
-        program.execute("RESET ROLE")
+        program.execute(f"RESET ROLE; DROP OWNED BY {guest}; DROP ROLE {guest}".encode())
 
 
 def in_a_savepoint(program: Connection) -> None:

@@ -381,7 +381,8 @@ def test_what_is_for_files_only_says_so(where: str, open_device: OpenDevice) -> 
 @pytest.fixture
 def guest(postgres: Server) -> Iterator[tuple[str, str]]:
     """A place whose tables belong to somebody else, and a user who may write them."""
-    place, name = postgres.place(), "sharedlog_tenant"
+    place = postgres.place()
+    name = f"guest_{place}"
     database = postgres.database(place)
     with database.bind_ctx(MODELS):
         database.create_tables(MODELS)
