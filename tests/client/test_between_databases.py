@@ -22,7 +22,7 @@ from peewee import fn
 from sharedlog import MemorySharedLog
 
 from .conftest import OpenDevice
-from .devices import Device
+from .devices import RECORDERS, Device
 from .servers import Server
 from .shop import MODELS, Article, Comment, Note, Price, Reply, Tag
 from .test_capture import played_back
@@ -240,7 +240,7 @@ class Log(BaseManager):
 Log.register("memory", MemorySharedLog)
 
 
-def sync_until_killed(server: Server, place: str, log: Any, statements: int) -> None:
+def sync_until_killed(server: Server, place: str, options: dict[str, Any], statements: int) -> None:
     """In a process of its own: sync, and die after so many statements."""
     database = server.database(place)
     left = iter(range(statements, -1, -1))
@@ -250,7 +250,7 @@ def sync_until_killed(server: Server, place: str, log: Any, statements: int) -> 
             os.kill(os.getpid(), signal.SIGKILL)
 
     database.query_hooks.append(count)
-    device = Device(Path("device"), MODELS, database=database, shared_log=log, create=False)
+    device = Device(Path("there"), MODELS, database=database, **options)
     with device:
         device.sync.sync()
 
@@ -274,14 +274,16 @@ def distant_log() -> Iterator[Any]:
         yield processes.memory()  # type: ignore[attr-defined]
 
 
-def test_a_kill_at_any_statement_of_a_sync_loses_and_repeats_nothing(
-    distant_log: Any, open_device: OpenDevice, postgres: Server
+@pytest.mark.parametrize("recorder", RECORDERS)
+def test_a_kill_in_the_middle_of_a_sync_loses_and_repeats_nothing(
+    recorder: str, distant_log: Any, open_device: OpenDevice, postgres: Server
 ) -> None:
     log = distant_log
     place = postgres.place()
     here = open_device(MODELS, shared_log=log)
-    options: Any = {"shared_log": log, "create": False}
-    Device(Path("there"), MODELS, database=postgres.database(place), shared_log=log).close()
+    options: Any = {"shared_log": log, "recorder": recorder}
+    Device(Path("there"), MODELS, database=postgres.database(place), **options).close()
+    options["create"] = False
     rng, written, kills, after, alive = random.Random(1), 0, 0, 0, False
     while not alive:
         there = Device(Path("there"), MODELS, database=postgres.database(place), **options)
@@ -291,9 +293,9 @@ def test_a_kill_at_any_statement_of_a_sync_loses_and_repeats_nothing(
             written += 1
         sync([here])
         there.close()
-        killed = was_killed(partial(sync_until_killed, postgres, place, log, after))
+        killed = was_killed(partial(sync_until_killed, postgres, place, options, after))
         alive = not killed
-        kills, after = kills + killed, after + 12
+        kills, after = kills + killed, after + 15
     there = Device(Path("there"), MODELS, database=postgres.database(place), **options)
     sync([there, here, there])
     with here:
