@@ -151,7 +151,7 @@ class Applier:
     def _decode(self, entries: Sequence[Entry], applied: Applied) -> dict[str, Changes]:
         """Changes by collection and row. What is not a change is kept aside, with the reason."""
         changes: dict[str, Changes] = defaultdict(dict)
-        newest = 0
+        newest, longest = 0, self._journal.dialect.key_chars
         for entry in entries:
             device, ticks, _, data = entry
             try:
@@ -167,6 +167,10 @@ class Applier:
             if change is None:
                 continue
             rows, pk = changes[change.collection], dumps(change.pk)
+            if longest is not None and len(pk) > longest:
+                self._inbox.keep([entry], f"The key has more than {longest} characters.")
+                applied.unreadable += 1
+                continue
             versioned = (tuple.__new__(Version, (ticks, device)), change)  # a fast Version(…)
             if pk in rows:
                 rows[pk].append(versioned)

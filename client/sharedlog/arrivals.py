@@ -15,7 +15,7 @@ import peewee
 from .changes import CREATE, Change, Wire
 from .clock import Version
 from .journal import Journal
-from .rows import UNFIT, UNTAKEN, conversions
+from .rows import UNFIT, UNTAKEN, ValueAltered, check_written, conversions
 from .tracked import Tracked
 from .versions import Versions
 
@@ -84,7 +84,11 @@ class Arrivals:
         try:
             with self._journal.savepoint():
                 self._journal.run_many(tracked.upsert_sql, parameters)
-        except UNTAKEN:
+                if tracked.dialect.typed:
+                    keys = [row[: len(tracked.key)] for row in parameters]
+                    said = {pk: rows[pk][0][1].value or {} for pk, _ in births}
+                    check_written(self._journal.database, tracked, keys, said)
+        except (*UNTAKEN, ValueAltered):
             return set()
         self._versions.store_births(tracked.collection, births, tracked.names)
         return {pk for pk, _ in births}

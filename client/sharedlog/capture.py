@@ -26,6 +26,7 @@ import peewee
 
 from .changes import CREATE, DELETE, MODIFY
 from .comparing import Cascades, Comparison, Found
+from .concerned import concerned_by
 from .errors import ConfigurationError
 from .inserts import Rows, check_key, in_hand, inserted, prepared
 from .journal import Journal, Record, RefusedEntry
@@ -33,7 +34,7 @@ from .raw import NotCanonical
 from .recorder import claim, release
 from .registry import Registry
 from .rivals import offered_keys, rivals_of
-from .rows import as_wires, read_rows, select_rows
+from .rows import all_rows, as_wires, read_rows
 from .ruled import RuledWrites
 from .statements import (
     Said,
@@ -78,7 +79,7 @@ class StatementRecorder:
             self._journal.unwatch_transactions()
 
     def check(self) -> Sequence[str]:
-        if any(present(self._journal.run, self._registry).values()):
+        if any(present(self._database, self._registry).values()):
             raise ConfigurationError(
                 "Another program records the same tables by triggers: what this one writes would "
                 "be recorded twice.",
@@ -115,7 +116,7 @@ class StatementRecorder:
         if isinstance(query, peewee.Insert):
             query, found = in_hand(tracked, query)
             check_key(tracked, found)
-        said = self._said(tracked, query, found)
+        said = None if tracked.dialect.typed else self._said(tracked, query, found)
         if said is not None:
             if self._ruled is not None and tracked.rules and isinstance(query, peewee.Insert):
                 with self._journal.savepoint():
@@ -126,6 +127,8 @@ class StatementRecorder:
         check_constants(tracked, query, () if found is None else found.values())
         with self._journal.savepoint():
             self._journal.take_write_lock()
+            if not tracked.dialect.returning:
+                return self._untold(tracked, query, found, options)
             if isinstance(query, peewee.Insert):
                 return self._insert(tracked, query, found, options)
             if isinstance(query, peewee.Update):
@@ -253,7 +256,7 @@ class StatementRecorder:
             cursor, rows = self._answered(tracked, query, options)
             self._append([record(tracked, DELETE, pk, was) for pk, was in rows.items()])
             return cursor
-        cursor, stored = self._run(query, options, tracked.key)
+        cursor, stored = self._run(tracked, query, options, tracked.key)
         pks = [tracked.pk_json(tracked.pk_of_stored(row)) for row in stored]
         self._append([record(tracked, DELETE, pk, None) for pk in pks])
         return cursor
@@ -261,19 +264,23 @@ class StatementRecorder:
     def _answered(
         self, tracked: Tracked, query: Any, options: dict[str, Any]
     ) -> tuple[Answer, Found]:
-        cursor, stored = self._run(query, options, tracked.every)
+        cursor, stored = self._run(tracked, query, options, tracked.every)
         return cursor, as_wires(tracked, stored)
 
     def _run(
-        self, query: Any, options: dict[str, Any], columns: Sequence[TrackedColumn]
+        self,
+        tracked: Tracked,
+        query: Any,
+        options: dict[str, Any],
+        columns: Sequence[TrackedColumn],
     ) -> tuple[Answer, list[Any]]:
         """Run the query; return what the caller expects, and these columns of the rows it wrote."""
         width = len(columns)
         clone = query.clone()
         # The plus, because SQLite (3.40, for one) may return the integers of a bare column as
         # floats where the table has a column of floats, too, and so lose those beyond 2**53.
-        plus = "+" if isinstance(self._database, peewee.SqliteDatabase) else ""
-        ours = [peewee.SQL(plus + column.quoted) for column in columns]
+        prefix = f"{tracked.quoted_name}." if tracked.dialect.typed else "+"
+        ours = [peewee.SQL(prefix + column.quoted) for column in columns]
         clone._returning = [*(query._returning or ()), *ours]
         cursor = self._execute(clone, **options)
         answered = cursor.fetchall()
@@ -314,9 +321,29 @@ class StatementRecorder:
         comparison: Comparison,
         names: Collection[str],
     ) -> Any:
-        cursor, stored = self._run(query, options, tracked.key)
+        cursor, stored = self._run(tracked, query, options, tracked.key)
         pks = [tracked.pk_json(tracked.pk_of_stored(row)) for row in stored]
         self._append(comparison.records(pks, names))
+        self._settle(comparison.before)
+        return cursor
+
+    def _untold(
+        self, tracked: Tracked, query: Any, found: Rows | None, options: dict[str, Any]
+    ) -> Any:
+        """Where the database cannot say which rows a statement wrote, those that it may have
+        written are read before and after it."""
+        concerned = concerned_by(self._database, tracked, query, found)
+        comparison = self._comparison(tracked, concerned.rows)
+        if concerned.deletes and self._cascades.on_delete(tracked):
+            comparison.follow_deletion()
+        keys = [column.name for column in tracked.key]
+        if concerned.moves and self._cascades.on_update(tracked, [*concerned.names, *keys]):
+            comparison.follow_update([*concerned.names, *keys])
+        cursor = self._execute(query, **options)
+        if concerned.written is None:
+            self._append(comparison.records(self._all_rows(tracked), ()))
+        else:
+            self._append(comparison.records(concerned.written, concerned.names))
         self._settle(comparison.before)
         return cursor
 
@@ -332,7 +359,7 @@ class StatementRecorder:
         return as_wires(tracked, self._execute(select).fetchall())
 
     def _all_rows(self, tracked: Tracked) -> Found:
-        return select_rows(self._database, tracked, "1", ())
+        return all_rows(self._database, tracked)
 
 
 def _modified(tracked: Tracked, pk: str, values: Values, names: Sequence[str]) -> list[Record]:

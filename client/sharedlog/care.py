@@ -15,7 +15,7 @@ import peewee
 from .adopt import Adopted, Adoption
 from .clock import TICKS_PER_MS, Now
 from .digest import Digest, take_digest
-from .errors import UnsentWork
+from .errors import ConfigurationError, UnsentWork
 from .history import HistoryEntry, history_of
 from .identity import Identity
 from .inbox import Inbox
@@ -137,6 +137,12 @@ class Care(ABC):
         transaction: Callable[[], AbstractContextManager[None]],
         progress: Callable[[Verified], None] | None = None,
     ) -> Iterator[Verification]:
+        if self.journal.dialect.typed:
+            raise ConfigurationError(
+                "The log can be compared with an SQLite database only: it is read into a copy of "
+                "the file's tables.",
+                hint="Compare two devices: device.digest(rows=True).compare(other's).",
+            )
         replica = self._replica
         replay = Replay(
             self.journal,

@@ -7,6 +7,7 @@ in which local transaction, with the change as opaque text.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
 import orjson
@@ -22,6 +23,18 @@ FIRST_SCHEMA = 1
 
 Wire: TypeAlias = Any
 """A JSON value: what a field's value becomes on its way (see `fields`)."""
+
+
+def canonical(wire: Wire) -> Wire:
+    """What a JSON value means, written in one way: 100 for 1e2, and keys in order. Databases that
+    keep JSON for what it means write it in their own way."""
+    kind = type(wire)
+    if kind is float:
+        whole = Decimal(repr(wire)) if wire.is_integer() else None
+        return int(whole) if whole is not None and -(2**63) <= whole < 2**63 else wire
+    if kind is dict:
+        return {name: canonical(wire[name]) for name in sorted(wire)}
+    return [canonical(item) for item in wire] if kind is list else wire
 
 
 class Change(NamedTuple):

@@ -11,8 +11,13 @@ from .journal import Journal
 from .registry import Registry
 from .tracked import Tracked
 
-UNSUPPORTED = frozenset(("APSWDatabase", "SqliteQueueDatabase", "CySqliteDatabase"))
-"""SQLite by other drivers, or in a thread of its own: their transactions cannot be watched."""
+UNSUPPORTED = frozenset(
+    ("APSWDatabase", "SqliteQueueDatabase", "CySqliteDatabase", "CockroachDatabase")
+)
+"""SQLite by other drivers, or in a thread of its own: their transactions cannot be watched. And
+what only looks like PostgreSQL."""
+
+SUPPORTED = (peewee.SqliteDatabase, peewee.PostgresqlDatabase, peewee.MySQLDatabase)
 
 
 def resolved(database: Any) -> peewee.Database:
@@ -25,12 +30,32 @@ def resolved(database: Any) -> peewee.Database:
             )
         database = database.obj
     names = {cls.__name__ for cls in type(database).__mro__}
-    if not isinstance(database, peewee.SqliteDatabase) or names & UNSUPPORTED:
+    if not isinstance(database, SUPPORTED) or names & UNSUPPORTED:
         raise ConfigurationError(
             f"A {type(database).__name__} cannot be synced.",
-            hint="sharedlog works on peewee.SqliteDatabase and PooledSqliteDatabase.",
+            hint="sharedlog works on peewee.SqliteDatabase, PostgresqlDatabase, MySQLDatabase, "
+            "and their pooled variants.",
         )
+    check_driver(database)
     return database
+
+
+def check_driver(database: peewee.Database) -> None:
+    """Refuse drivers that sharedlog was not tried with."""
+    if isinstance(database, peewee.PostgresqlDatabase):
+        if not isinstance(database._adapter, peewee.Psycopg3Adapter):  # type: ignore[attr-defined]
+            raise ConfigurationError(
+                "This PostgresqlDatabase uses psycopg2; sharedlog works with psycopg 3.",
+                hint="pip install 'sharedlog[postgres]', and write "
+                "PostgresqlDatabase(…, prefer_psycopg3=True).",
+            )
+    elif isinstance(database, peewee.MySQLDatabase):
+        driver = getattr(peewee.mysql, "__name__", None)  # type: ignore[attr-defined]
+        if driver != "pymysql":
+            raise ConfigurationError(
+                f"This MySQLDatabase uses {driver or 'no driver'}; sharedlog works with PyMySQL.",
+                hint="pip install 'sharedlog[mysql]'.",
+            )
 
 
 def check_bounds(**bounds: Any) -> None:
@@ -94,3 +119,11 @@ def _is_uuid(field: Any) -> bool:
     while isinstance(field, peewee.ForeignKeyField):
         field = field.rel_field
     return isinstance(field, peewee.UUIDField)
+
+
+def prepare_foreign_keys(database: peewee.Database, registry: Registry) -> None:
+    """Make sure that others' rows can come in any order, as far as there are tables yet."""
+    for tracked in registry:
+        if tracked.parents:
+            schema = tracked.model._meta.schema
+            tracked.dialect.prepare_foreign_keys(database, tracked.collection, schema)

@@ -17,7 +17,7 @@ from .clock import Version
 from .journal import chunks
 from .parents import Park
 from .rows import UNFIT, Work, select_rows
-from .tracked import Tracked, TrackedColumn, quote
+from .tracked import Tracked, TrackedColumn
 
 
 class Unique(NamedTuple):
@@ -128,16 +128,9 @@ def unique_sets(database: peewee.Database, tracked: Tracked) -> list[Unique]:
     mean, so what it refuses is parked, whoever came first.
     """
     schema = tracked.model._meta.schema
-    prefix = f"{quote(schema)}." if schema else ""
-    found = []
-    listed = database.execute_sql(f"PRAGMA {prefix}index_list({tracked.quoted_name})").fetchall()
-    for _, index, is_unique, _, partial in listed:
-        if is_unique and not partial:
-            rows = database.execute_sql(f"PRAGMA {prefix}index_xinfo({quote(index)})").fetchall()
-            unique = _unique(tracked, [(row[2], row[4]) for row in rows if row[5]])
-            if unique is not None and set(unique.columns) != set(tracked.key):
-                found.append(unique)
-    return found
+    listed = tracked.dialect.unique_indexes(database, tracked.collection, schema)
+    uniques = [unique for parts in listed if (unique := _unique(tracked, parts)) is not None]
+    return [unique for unique in uniques if set(unique.columns) != set(tracked.key)]
 
 
 def _unique(tracked: Tracked, parts: Sequence[tuple[str | None, str]]) -> Unique | None:

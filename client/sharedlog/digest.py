@@ -15,7 +15,7 @@ from typing import Any
 
 import peewee
 
-from .changes import Wire, dumps, loads
+from .changes import Wire, canonical, dumps, loads
 from .journal import CHUNK, Journal
 from .registry import Registry
 from .rows import UNFIT, as_wires, read_rows, rows_after
@@ -226,8 +226,9 @@ def text_of(wire: Wire) -> str:
 
 
 def row_text(values: Values) -> str:
-    """The values of a row as text: the same text only if they are the same to the bit."""
-    return text_of(dict(sorted(values.items())))
+    """The values of a row as text: the same text only if they are the same to the bit. Of JSON,
+    if they mean the same: databases may keep its keys in another order, and 100 for 1e2."""
+    return text_of({name: canonical(values[name]) for name in sorted(values)})
 
 
 def _rows_that_differ(

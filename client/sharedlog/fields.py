@@ -16,7 +16,6 @@ device has in its table, to the bit, another one will have. A codec answers thre
 from __future__ import annotations
 
 import datetime
-import decimal
 import json
 import math
 import re
@@ -28,6 +27,7 @@ from typing import Any
 import peewee
 
 from .changes import Wire, dumps
+from .decimals import decimal_from_stored, decimal_to_stored, decimal_to_wire
 from .errors import ValueRefused
 from .raw import (
     EXACT_INTEGER,
@@ -52,6 +52,8 @@ class Codec:
         to_stored: JSON value to stored value. ValueError or TypeError if there is none.
         plain: Values of this type are the same in all three forms.
         own: The field is of the application's own class.
+        loose: The database keeps what JSON means, not its text.
+        placeholder: Something of the column's type that stands for no value, from a text.
     """
 
     to_wire: Callable[[Any], Wire]
@@ -59,6 +61,8 @@ class Codec:
     to_stored: Callable[[Wire], Any]
     plain: type | None = None
     own: bool = False
+    loose: bool = False
+    placeholder: Callable[[str], Any] = str
 
 
 def codec_for(field: peewee.Field) -> Codec:
@@ -144,70 +148,6 @@ def _float_from_stored(stored: Any) -> Wire:
     if type(stored) is int and float(stored) == stored:
         return float(stored)
     return _float_to_wire(stored)
-
-
-def _decimal_to_wire(field: peewee.Field) -> Callable[[Any], Wire]:
-    def to_wire(value: Any) -> Wire:
-        if type(value) is not decimal.Decimal:
-            raise NotCanonical
-        if not value.is_finite():
-            raise ValueRefused(
-                f"The decimal {value} cannot be carried.",
-                hint="Store None for a value that is not known.",
-            )
-        value = field.db_value(value)
-        stored = _decimal_as_stored(value)
-        if stored is None:
-            raise ValueRefused(
-                f"SQLite cannot hold the decimal {value} exactly: it keeps a binary fraction.",
-                hint="Use at most 15 digits, or a field that stores the decimal as text.",
-            )
-        return str(stored)
-
-    return to_wire
-
-
-def _decimal_as_stored(value: decimal.Decimal) -> decimal.Decimal | None:
-    """What comes back for a decimal from a column of NUMERIC affinity; None if not the same."""
-    if value.as_tuple().exponent == 0 and -(2**63) <= value < 2**63:
-        return value  # digits only: SQLite makes it an integer
-    stored = float(value)
-    if decimal.Decimal(repr(stored)) != value:
-        return None
-    if stored.is_integer() and abs(stored) <= EXACT_INTEGER:
-        return decimal.Decimal(int(stored))
-    same = decimal.Decimal(repr(stored))
-    if len(same.as_tuple().digits) > 15:
-        return None  # of more digits not every one survives SQLite's own conversion from text
-    if not _is_short(same):
-        raise NotCanonical
-    return same
-
-
-def _is_short(value: decimal.Decimal) -> bool:
-    """Whether SQLite makes the same float of this text on every machine. With more decimals it
-    depends on the processor, so the float itself travels."""
-    _, digits, exponent = value.as_tuple()
-    return len(digits) <= 15 and isinstance(exponent, int) and -5 <= exponent <= 0
-
-
-def _decimal_from_stored(stored: Any) -> Wire:
-    if type(stored) is int:
-        return str(stored)
-    if type(stored) is float and math.isfinite(stored):
-        value = decimal.Decimal(repr(stored))
-        if _is_short(value):
-            return str(value)
-    raise NotCanonical
-
-
-def _decimal_to_stored(value: Wire) -> Any:
-    number = decimal.Decimal(value)
-    stored = float(number)
-    if not math.isfinite(stored):
-        raise ValueError(f"{value!r} is no decimal number")
-    whole = number == number.to_integral_value() and -(2**63) <= number < 2**63
-    return int(number) if whole else stored
 
 
 def _bytes_to_wire(value: Any) -> Wire:
@@ -378,7 +318,7 @@ _KNOWN: tuple[tuple[type[peewee.Field], Callable[[Any], Codec]], ...] = (
     (peewee.FloatField, lambda field: _FLOAT),
     (
         peewee.DecimalField,
-        lambda field: Codec(_decimal_to_wire(field), _decimal_from_stored, _decimal_to_stored),
+        lambda field: Codec(decimal_to_wire(field), decimal_from_stored, decimal_to_stored),
     ),
     (peewee.CharField, lambda field: _TEXT),
     (peewee.TextField, lambda field: _TEXT),

@@ -89,7 +89,8 @@ class Entries:
         self._latest = now()
         self._dated = now is system_now
         self._last, self._lead_ms = journal.run(
-            "SELECT max(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)), lead_ms "
+            f"SELECT {journal.dialect.greatest}"
+            "(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)), lead_ms "
             "FROM sharedlog_clock"
         ).fetchone()
         self._start: int | None = None

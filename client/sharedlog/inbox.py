@@ -14,15 +14,20 @@ class Inbox:
     def __init__(self, journal: Journal) -> None:
         self._run = journal.run
         self._run_many = journal.run_many
+        self._storable = journal.dialect.storable
 
     def keep(self, entries: Iterable[Entry], unreadable: str | None = None) -> None:
         """Keep entries unapplied; `unreadable` says why they cannot be. The same entry twice
         is kept once."""
+        storable = self._storable
         self._run_many(
             "INSERT INTO sharedlog_inbox (device, ticks, offset_ticks, data, reason) "
             "VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT (device, ticks) DO UPDATE SET reason = excluded.reason",
-            ((*entry, unreadable) for entry in entries),
+            (
+                (device, ticks, offset, storable(data), unreadable)
+                for device, ticks, offset, data in entries
+            ),
         )
 
     def waiting(self, limit: int) -> list[tuple[int, Entry]]:

@@ -34,12 +34,12 @@ CHUNK = 500
 
 # Wall time, but later than every timestamp that was given out (the log's newest) or seen from
 # others (the floor).
-_NEXT_TICKS = f"""(SELECT max((? - lead_ms) * {TICKS_PER_MS}, floor + 1,
-    1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)) FROM sharedlog_clock)"""
+_NEXT_OF = f"""((? - lead_ms) * {TICKS_PER_MS}, floor + 1,
+    1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)) FROM sharedlog_clock"""
 # The clock and the entry in one statement; of values, because SQLite would first copy what it
 # selects from the table that it inserts into.
 _APPEND_FIRST = f"""INSERT INTO sharedlog_entry
-    VALUES ({_NEXT_TICKS}, 0, ?, ?, ?, ?, ?, {UNSENT}, NULL, %d)"""
+    VALUES ((SELECT max{_NEXT_OF}), 0, ?, ?, ?, ?, ?, {UNSENT}, NULL, %d)"""
 # Within a group the floor is passed already: wall time or the group's start, but later than the
 # log's newest.
 _LATER = "max(?1, 1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0))"
@@ -133,6 +133,7 @@ class Journal(State):
         self._append_first, self._append_next, self._append_more = (
             sql % schema for sql in (_APPEND_FIRST, _APPEND_NEXT, _APPEND)
         )
+        self._next_ticks = f"SELECT {self.dialect.greatest}{_NEXT_OF}"
 
     # -- local entries -------------------------------------------------------------------
 
@@ -160,22 +161,31 @@ class Journal(State):
         return first
 
     def _insert(self, group: Group, records: Sequence[Record]) -> int:
+        ticks: int
         start, now = group.start, self._now()
+        if self.dialect.typed:
+            return self._insert_by_number(group, records)
         if start is None:
             cursor = self.run(self._append_first, (now, *records[0]))
-            start = group.start = cursor.lastrowid
+            ticks = start = group.start = cursor.lastrowid
         else:
             if group.lead_ms is None:
                 group.lead_ms = self.run("SELECT lead_ms FROM sharedlog_clock").fetchone()[0]
             wall = (now - group.lead_ms) * TICKS_PER_MS
             cursor = self.run(self._append_next, (max(wall, start), start, *records[0]))
-        ticks: int = cursor.lastrowid
+            ticks = cursor.lastrowid
         if len(records) > 1:
             offset = ticks - start
-            self.run_many(
-                self._append_more,
-                ((ticks + i, offset + i, *record) for i, record in enumerate(records) if i),
-            )
+            rest = ((ticks + i, offset + i, *record) for i, record in enumerate(records) if i)
+            self.run_many(self._append_more, rest)
+        return ticks
+
+    def _insert_by_number(self, group: Group, records: Sequence[Record]) -> int:
+        """The same where a statement does not tell which number it gave: the write lock is ours."""
+        ticks = self.next_ticks()
+        start = group.start = ticks if group.start is None else group.start
+        numbered = ((ticks + i, ticks + i - start, *record) for i, record in enumerate(records))
+        self.run_many(self._append_more, numbered)
         return ticks
 
     def take_back(self, first_ticks: int) -> None:
@@ -237,14 +247,14 @@ class Journal(State):
             yield [LocalEntry(*row) for row in rows]
             last = rows[-1][0]
 
-    def oldest_unsent(self, which: str = "1") -> int | None:
+    def oldest_unsent(self, which: str = "1 = 1") -> int | None:
         """The timestamp of the oldest unsent entry."""
         return self._of_unsent("min(ticks)", which)
 
     def count_unsent(self) -> int:
         return self._of_unsent("count(*)") or 0
 
-    def _of_unsent(self, what: str, which: str = "1") -> int | None:
+    def _of_unsent(self, what: str, which: str = "1 = 1") -> int | None:
         row = self.run(
             f"SELECT {what} FROM sharedlog_entry WHERE ticks > ? AND status = {UNSENT} AND {which}",
             (int(self.state("all_sent_until") or 0),),
@@ -267,12 +277,13 @@ class Journal(State):
             ((entry.reason, entry.ticks) for entry in refused),
         )
         # Only a bound for the search above: everything up to it is sent or refused.
-        self.run(
-            "INSERT OR REPLACE INTO sharedlog_state SELECT 'all_sent_until', ifnull("
+        bound = self.run(
+            "SELECT ifnull("
             f"(SELECT min(ticks) - 1 FROM sharedlog_entry WHERE ticks > ? AND status = {UNSENT}),"
             " (SELECT max(ticks) FROM sharedlog_entry))",
             (int(self.state("all_sent_until") or 0),),
-        )
+        ).fetchone()[0]
+        self.set_state(all_sent_until=None if bound is None else str(bound))
 
     def unshared_rows(self, since: int) -> list[tuple[str, str]]:
         """The (collection, pk) of rows with entries since then that are not in the log."""
@@ -283,7 +294,7 @@ class Journal(State):
         )
         return list(cursor.fetchall())
 
-    def unsend(self, which: str = "1", *parameters: object) -> None:
+    def unsend(self, which: str = "1 = 1", *parameters: object) -> None:
         """Take back that sent entries, as far as they are still here, are in the log."""
         self.run(
             f"UPDATE sharedlog_entry SET status = {UNSENT}, reason = ifnull(reason, ?) "
@@ -334,22 +345,13 @@ class Journal(State):
     def _raise_floor_over_sent(self) -> None:
         """Remember what was given out. Entries that are not sent may get other timestamps yet."""
         self.run(
-            "UPDATE sharedlog_clock SET floor = max(floor, ifnull("
+            f"UPDATE sharedlog_clock SET floor = {self.dialect.greatest}(floor, ifnull("
             f"(SELECT max(ticks) FROM sharedlog_entry WHERE status = {SENT}), 0))"
         )
 
-    def lift_clock(self, ticks: int) -> None:
-        """Make every later local timestamp greater than `ticks`."""
-        self.run("UPDATE sharedlog_clock SET floor = max(floor, ?)", (ticks,))
-
     def next_ticks(self) -> int:
         """The timestamp that a local change would get now."""
-        row = self.run(f"SELECT {_NEXT_TICKS}", (self._now(),)).fetchone()
-        return int(row[0])
-
-    def trust_clock(self, lead_ms: int) -> None:
-        """Take back a correction of this device's clock as far as it is no longer needed."""
-        self.run("UPDATE sharedlog_clock SET lead_ms = ? WHERE lead_ms > ?", (lead_ms, lead_ms))
+        return int(self.run(self._next_ticks, (self._now(),)).fetchone()[0])
 
     def restamp(self, since: int, lead_ms: int) -> dict[int, int]:
         """Give entries since then new timestamps, from a clock that is `lead_ms` slower.
@@ -365,7 +367,7 @@ class Journal(State):
         ).fetchall()
         self.run("UPDATE sharedlog_clock SET lead_ms = ?", (lead_ms,))
         settled = self.run(
-            "SELECT max(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry "
+            f"SELECT {self.dialect.greatest}(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry "
             f"WHERE ticks < ? OR status = {SENT}), 0)) FROM sharedlog_clock",
             (since,),
         ).fetchone()[0]

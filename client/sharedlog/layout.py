@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 TABLES = (
     """CREATE TABLE IF NOT EXISTS sharedlog_entry (
         ticks INTEGER PRIMARY KEY, offset_ticks INTEGER NOT NULL, collection TEXT NOT NULL,
@@ -47,6 +49,16 @@ takes all of them. They only ever grow: a released step is never edited."""
 LAYOUT = 1
 """The version of these tables, kept in `sharedlog_state`: how many steps a database has taken."""
 
+REPLACED: Mapping[str, tuple[str, str]] = {
+    "sharedlog_row": (
+        "collection, pk",
+        "born, born_device, shape, died, died_device, fields, held, parked, buried, kept, "
+        "cleared, writes",
+    ),
+    "sharedlog_state": ("key", "value"),
+}
+"""The tables whose records are replaced as a whole: their keys, and their other columns."""
+
 TRACE_TABLES = (
     """CREATE TABLE IF NOT EXISTS sharedlog_capture (
         one INTEGER PRIMARY KEY CHECK (one = 1), off INTEGER NOT NULL)""",
@@ -59,3 +71,13 @@ TRACE_TABLES = (
 )
 """Only where triggers record. Traces and rivals get columns v0, v1, … for the values of the
 widest table; they have no type, so that each value stays what it is."""
+
+POSTGRES_TRACE_TABLES = (
+    """CREATE TABLE IF NOT EXISTS sharedlog_trace (
+        number BIGSERIAL PRIMARY KEY, shape BIGINT NOT NULL, operation BIGINT NOT NULL,
+        at BIGINT NOT NULL, tx BIGINT NOT NULL, was JSONB, became JSONB)""",
+    "CREATE INDEX IF NOT EXISTS sharedlog_trace_tx ON sharedlog_trace (tx)",
+    """CREATE TABLE IF NOT EXISTS sharedlog_trace_shape (
+        number BIGSERIAL PRIMARY KEY, names TEXT COLLATE "C" UNIQUE)""",
+)
+"""The same in PostgreSQL, where one function notes the rows of all tables."""

@@ -24,7 +24,16 @@ from .fates import Fates
 from .journal import Journal
 from .parents import Parents, Relations
 from .registry import Registry
-from .rows import UNFIT, UNTAKEN, Conversion, Work, conversions, read_rows
+from .rows import (
+    UNFIT,
+    UNTAKEN,
+    Conversion,
+    ValueAltered,
+    Work,
+    check_written,
+    conversions,
+    read_rows,
+)
 from .tracked import Tracked, TrackedColumn
 from .versions import Versions
 
@@ -44,6 +53,7 @@ class Placement:
         self._database = database
         self._registry = registry
         self._relations = relations
+        self._dialect = journal.dialect
         self._savepoint = journal.savepoint
         self._run_many = journal.run_many
         self._versions = versions
@@ -53,12 +63,14 @@ class Placement:
 
         Rows that have to leave because of them are added to `works`.
         """
+        with self._dialect.defer_foreign_keys(self._database):
+            self._place(works)
+
+    def _place(self, works: dict[str, list[Work]]) -> None:
         at_work = AtWork(self._database, self._versions, works)
         enforces = enforces_foreign_keys(self._database)
         parents = None
         if enforces:
-            if isinstance(self._database, peewee.SqliteDatabase):
-                self._database.execute_sql("PRAGMA defer_foreign_keys = 1")
             parents = Parents(self._database, self._relations, at_work, self._park)
         fates = Fates(self._registry, self._versions, at_work, self._park, references=enforces)
         fates.decide()
@@ -119,9 +131,10 @@ class Placement:
         self.deleted += sum(not w.state.alive for some in by_table.values() for w in some)
 
     def _delete(self, by_table: Mapping[str, list[Work]]) -> None:
-        for tracked in reversed(self._registry.in_order):
-            if some := by_table.get(tracked.collection):
-                self._run_many(tracked.delete_sql, [work.key_parameters() for work in some])
+        with self._dialect.deleting(self._database):
+            for tracked in reversed(self._registry.in_order):
+                if some := by_table.get(tracked.collection):
+                    self._run_many(tracked.delete_sql, [work.key_parameters() for work in some])
 
     def _blank(self, works: Iterable[Work], which: Callable[[Work, TrackedColumn], bool]) -> None:
         """Let rows refer to nothing for a moment. (Foreign keys are deferred.)"""
@@ -132,7 +145,7 @@ class Placement:
 
     def _blank_one(self, work: Work, column: TrackedColumn) -> None:
         tracked = work.tracked
-        nothing = None if column.field.null else f"sharedlog {work.pk}"
+        nothing = None if column.field.null else column.placeholder(f"sharedlog {work.pk}")
         sql = (
             f"UPDATE {tracked.table} SET {column.quoted} = {column.marker} "
             f"WHERE {tracked.where_key}"
@@ -186,20 +199,29 @@ class Placement:
         if not works:
             return []
         try:
-            with self._savepoint():
-                self._run_many(sql, [work.parameters for work in works])
+            self._run_works(sql, works)
             return []
-        except UNTAKEN:
+        except (*UNTAKEN, ValueAltered):
             pass
         failed = []
         for work in works:
             try:
-                with self._savepoint():
-                    self._run_many(sql, [work.parameters])
+                self._run_works(sql, [work])
+            except (peewee.DataError, ValueAltered) as error:
+                self._park(work, f"VALUE_UNFIT: {error}")
+                failed.append(work)
             except UNTAKEN as error:
                 self._park(work, f"CONSTRAINT: {error}")
                 failed.append(work)
         return failed
+
+    def _run_works(self, sql: str, works: list[Work]) -> None:
+        with self._savepoint():
+            self._run_many(sql, [work.parameters for work in works])
+            if self._dialect.typed:
+                expected = {w.pk: w.written if w.values is None else w.values for w in works}
+                keys = [work.key_parameters() for work in works]
+                check_written(self._database, works[0].tracked, keys, expected)
 
 
 def _parameters(work: Work, columns: Iterable[Conversion]) -> list[Any]:

@@ -14,6 +14,7 @@ from .errors import ConfigurationError
 from .events import Event, Refused, Unrecorded
 from .harvest import REFUSAL
 from .journal import Journal
+from .pgtracing import PostgresTriggerRecorder
 from .recorder import Capture, Recorder
 from .registry import Registry
 from .tracing import TriggerRecorder
@@ -40,17 +41,24 @@ class Recording:
             raise ConfigurationError(
                 f"capture is {capture!r}.", hint='Write capture="signals" or capture="triggers".'
             )
-        self._triggers = TriggerRecorder(database, registry, journal, now)
-        self.recorder: Recorder = self._triggers
+        self._triggers = _triggers(database, registry, journal, now)
+        self.recorder: Recorder
         if capture == "signals":
             self.recorder = StatementRecorder(database, registry, journal)
+        elif self._triggers is not None:
+            self.recorder = self._triggers
+        else:
+            raise ConfigurationError(
+                "MySQL's triggers do not see what its foreign keys do.",
+                hint='Use capture="signals" for this database.',
+            )
         journal.unrecorded = self.recorder.unrecorded
         self._journal = journal
         self._versions = versions
         self._emit = emit
 
     def start(self) -> None:
-        if self.recorder is not self._triggers:
+        if self._triggers is not None and self.recorder is not self._triggers:
             self._triggers.remove()  # the file's, from when it was recorded so
         self._tell(self.recorder.install())
 
@@ -97,3 +105,14 @@ class Recording:
     def _tell(self, unrecorded: Sequence[str]) -> None:
         if unrecorded:
             self._emit(Unrecorded(unrecorded))
+
+
+def _triggers(
+    database: peewee.Database, registry: Registry, journal: Journal, now: Now
+) -> TriggerRecorder | None:
+    """The recorder by triggers of this database, if it can have one."""
+    if isinstance(database, peewee.MySQLDatabase):
+        return None
+    if isinstance(database, peewee.PostgresqlDatabase):
+        return PostgresTriggerRecorder(database, registry, journal, now)
+    return TriggerRecorder(database, registry, journal, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,11 @@ UNTAKEN = (
     OverflowError,
 )
 """What the database or its driver may raise for a row that it does not take."""
+
+
+class ValueAltered(Exception):
+    """The database took a value and made another one of it."""
+
 
 Target = tuple[str, str]
 """A field that others refer to: table and field name."""
@@ -125,8 +130,33 @@ def select_rows(
 ) -> dict[str, dict[str, Wire]]:
     """Rows of a table by a condition: pk as JSON text -> values by name."""
     names = ", ".join(column.quoted for column in tracked.every)
-    cursor = database.execute_sql(f"SELECT {names} FROM {tracked.table} WHERE {where}", parameters)
+    sql = f"SELECT {names} FROM {tracked.table} WHERE {where}"
+    cursor = tracked.dialect.run(database, sql, parameters)
     return as_wires(tracked, cursor.fetchall())
+
+
+def all_rows(database: peewee.Database, tracked: Tracked) -> dict[str, dict[str, Wire]]:
+    return select_rows(database, tracked, "1 = 1", ())
+
+
+def check_written(
+    database: peewee.Database,
+    tracked: Tracked,
+    keys: Sequence[Sequence[Any]],
+    expected: Mapping[str, Mapping[str, Wire]],
+) -> None:
+    """Raise `ValueAltered` unless these rows, which were just written, are as they should be:
+    a column with a type may round a number or cut off a text, and say nothing."""
+    found = read_rows(database, tracked, keys)
+    for pk, values in expected.items():
+        if pk not in found:
+            raise ValueAltered(f"the table of {tracked.collection} makes another key of {pk:.100}")
+        for name, value in values.items():
+            column, made = tracked.by_name[name], found[pk][name]
+            if not column.same(made, value):
+                raise ValueAltered(
+                    f"the column of {name} makes {dumps(made):.100} of {dumps(value):.100}"
+                )
 
 
 def rows_after(
@@ -140,9 +170,8 @@ def rows_after(
     if last is not None:
         parameters = list(last[: len(tracked.key)])
         where = f"WHERE ({key}) > ({', '.join(column.marker for column in tracked.key)})"
-    cursor = database.execute_sql(
-        f"SELECT {every} FROM {tracked.table} {where} ORDER BY {key} LIMIT {limit}", parameters
-    )
+    sql = f"SELECT {every} FROM {tracked.table} {where} ORDER BY {key} LIMIT {limit}"
+    cursor = tracked.dialect.run(database, sql, parameters)
     return list(cursor.fetchall())
 
 

@@ -21,7 +21,7 @@ class State(Transactions):
 
     def create_tables(self, steps: Sequence[Sequence[str]] = STEPS) -> None:
         """Bring the tables to this version's layout. Idempotent; all or nothing."""
-        with self.transaction():
+        with self.making_tables():
             made = self.database.table_exists("sharedlog_state")
             layout = int(self.state("layout") or 0) if made else 0
             if layout > len(steps):
@@ -31,10 +31,15 @@ class State(Transactions):
                 )
             for step in steps[layout:]:
                 for statement in step:
-                    self.run(statement)
+                    self._make(statement)
             if layout < len(steps):
                 self.set_state(layout=str(len(steps)))
             self._check_schema()
+
+    def _make(self, statement: str) -> None:
+        text = self.dialect.layout(statement)
+        if text is not None:
+            self.run(text)
 
     def _check_schema(self) -> None:
         used = int(self.state("schema") or FIRST_SCHEMA)
@@ -53,3 +58,13 @@ class State(Transactions):
 
     def set_state(self, **values: str | None) -> None:
         self.run_many("INSERT OR REPLACE INTO sharedlog_state VALUES (?, ?)", values.items())
+
+    # -- the clock's floor -----------------------------------------------------------------
+
+    def lift_clock(self, ticks: int) -> None:
+        """Make every later local timestamp greater than `ticks`."""
+        self.run(f"UPDATE sharedlog_clock SET floor = {self.dialect.greatest}(floor, ?)", (ticks,))
+
+    def trust_clock(self, lead_ms: int) -> None:
+        """Take back a correction of this device's clock as far as it is no longer needed."""
+        self.run("UPDATE sharedlog_clock SET lead_ms = ? WHERE lead_ms > ?", (lead_ms, lead_ms))

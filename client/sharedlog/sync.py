@@ -20,7 +20,14 @@ from .apply import Applier
 from .care import Care
 from .carryover import Carryover
 from .changes import FIRST_SCHEMA
-from .checks import check_bounds, check_keys, check_outside_transaction, check_tables, resolved
+from .checks import (
+    check_bounds,
+    check_keys,
+    check_outside_transaction,
+    check_tables,
+    prepare_foreign_keys,
+    resolved,
+)
 from .clock import Now, system_now
 from .described import describe
 from .errors import ConfigurationError, MissingToken, NotSetUp
@@ -75,7 +82,7 @@ class Sync(Care):
         shared_log: Another way to reach a log, in place of `url` and `token`.
         device_name: What people see in the list of devices.
         capture: How local changes are noticed: "signals" records what is written through
-            `database`, "triggers" whatever is written to its file.
+            `database`, "triggers" whatever is written to its tables.
         batch_size, byte_limit: Bounds of one exchange, each way.
         serializer: How changes become text; JSON by default.
         pre_send, post_receive: Processors for changes on their way out and in.
@@ -162,12 +169,12 @@ class Sync(Care):
     def setup(self) -> Sync:
         """Create the client log's tables where missing, and start recording. Idempotent.
 
-        Call it once in each process, before the first write. The application's own tables
-        are its own business.
+        Call it once in each process, before the first write. It makes no table of yours.
         """
         if not self._ready:
             check_outside_transaction(self.journal, "setup")
             check_keys(self.database, self.registry)
+            prepare_foreign_keys(self.database, self.registry)
             self.journal.create_tables()
             with self.journal.transaction():
                 self.identity.prepare()
@@ -362,6 +369,7 @@ class Sync(Care):
         self._recording.catch_up()
         if not self._tables_checked:
             check_tables(self.database, self.registry)
+            prepare_foreign_keys(self.database, self.registry)
             with self._writing():
                 self._carryover.finish()
             self._tables_checked = True

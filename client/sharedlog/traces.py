@@ -43,8 +43,11 @@ class Shape:
 
     Attributes:
         collection, schema: As the program was that made the trigger.
+        layout: Where its values are found, if they are not kept one by one.
         today: The names that its fields have now.
     """
+
+    layout: Any = None
 
     def __init__(self, registry: Registry, tracked: Tracked, names: Sequence[Any]) -> None:
         self.tracked = tracked
@@ -72,7 +75,9 @@ class Shape:
     def pk(self, trace: Trace) -> str:
         if not self._same_key:
             raise ValueRefused(f"The key of {self.collection} was another one.")
-        return self.tracked.pk_json(self.tracked.pk_of_stored(trace.values))
+        pk = self.tracked.pk_json(self.tracked.pk_of_stored(trace.values))
+        self.tracked.check_length(pk)
+        return pk
 
     def wires(self, trace: Trace) -> dict[str, Wire]:
         """The values that a row has, or those that a modification changed."""
@@ -100,13 +105,18 @@ class Traces:
 
     def shape_number(self, tracked: Tracked) -> int:
         """The number of what a table's traces are now."""
-        key, fields = ([c.name for c in columns] for columns in (tracked.key, tracked.columns))
-        names = [tracked.collection, key, fields, list(tracked.rules), self._journal.schema]
-        self._run("INSERT OR IGNORE INTO sharedlog_trace_shape (names) VALUES (?)", (dumps(names),))
-        found = self._run(
-            "SELECT number FROM sharedlog_trace_shape WHERE names = ?", (dumps(names),)
-        )
+        names = dumps(self.names_of(tracked))
+        self._run("INSERT OR IGNORE INTO sharedlog_trace_shape (names) VALUES (?)", (names,))
+        found = self._run("SELECT number FROM sharedlog_trace_shape WHERE names = ?", (names,))
         return int(found.fetchone()[0])
+
+    def names_of(self, tracked: Tracked) -> list[Any]:
+        """What its traces are, to be kept."""
+        key, fields = ([c.name for c in columns] for columns in (tracked.key, tracked.columns))
+        return [tracked.collection, key, fields, list(tracked.rules), self._journal.schema]
+
+    def shape_of(self, tracked: Tracked, names: Sequence[Any]) -> Shape:
+        return Shape(self._registry, tracked, names)
 
     def shapes(self) -> dict[int, Shape]:
         """The shapes of our tables, by number."""
@@ -115,7 +125,7 @@ class Traces:
             names = loads(text)
             tracked = self._registry.collection(self._registry.names.table(names[0]))
             if tracked is not None:
-                shapes[number] = Shape(self._registry, tracked, names)
+                shapes[number] = self.shape_of(tracked, names)
         return shapes
 
     def are_there(self) -> bool:

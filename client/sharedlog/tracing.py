@@ -37,7 +37,7 @@ class TriggerRecorder:
         self._registry = registry
         self._journal = journal
         self._run = journal.run
-        self._traces = Traces(registry, journal)
+        self._traces: Traces = Traces(registry, journal)
         self._now = now
         self._marks = Marks(database)
         self._execute: Any = database.execute
@@ -58,7 +58,7 @@ class TriggerRecorder:
             raise
         self._execute = self._database.execute
         self._database.execute = self.execute  # type: ignore[method-assign]
-        self._marks.watch()
+        self._watch()
         self._installed = True
         return unrecorded
 
@@ -67,7 +67,13 @@ class TriggerRecorder:
         if release(self._database, self):
             self._installed = False
             self._database.execute = self._execute  # type: ignore[method-assign]
-            self._marks.unwatch()
+            self._unwatch()
+
+    def _watch(self) -> None:
+        self._marks.watch()
+
+    def _unwatch(self) -> None:
+        self._marks.unwatch()
 
     def waiting(self) -> int:
         return self._traces.count() if self._traces.are_there() else 0
@@ -139,7 +145,7 @@ class TriggerRecorder:
             was_on = self._is_on()
             self._run("UPDATE sharedlog_capture SET off = 0")
             self._widen()
-            there = present(self._run, self._registry)
+            there = present(self._database, self._registry)
             unrecorded = [
                 tracked.collection
                 for tracked in self._registry
@@ -156,7 +162,7 @@ class TriggerRecorder:
             self._drop(there)
             for statement in expected.values():
                 self._run(statement)
-        key = _state_key(tracked)
+        key = state_key(tracked)
         known = self._journal.state(key)
         if known != fingerprint(expected):
             self._journal.set_state(**{key: fingerprint(expected)})
@@ -207,7 +213,7 @@ class TriggerRecorder:
 
     def _take_off(self) -> None:
         with self._journal.transaction():
-            for triggers in present(self._run, self._registry).values():
+            for triggers in present(self._database, self._registry).values():
                 self._drop(triggers)
 
     def _put_back(self) -> None:
@@ -219,8 +225,8 @@ class TriggerRecorder:
     def _forget(self) -> None:
         """Not to find them is no surprise. (A program that dies before is told by the next.)"""
         if self._database.table_exists("sharedlog_state"):
-            self._journal.set_state(**{_state_key(tracked): None for tracked in self._registry})
+            self._journal.set_state(**{state_key(tracked): None for tracked in self._registry})
 
 
-def _state_key(tracked: Tracked) -> str:
+def state_key(tracked: Tracked) -> str:
     return f"triggers {tracked.collection}"

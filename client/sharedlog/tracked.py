@@ -9,11 +9,13 @@ from typing import Any
 import peewee
 
 from .changes import Wire, dumps
+from .dialects import dialect_of
 from .errors import ValueRefused
 from .fields import Codec, check_text, codec_for
 from .limits import Limits
 from .raw import RAW, NotCanonical, escape, is_escape, tag, untag
 from .rules import MergeRule
+from .typed import same_json, typed_codec
 
 
 class Converted(peewee.Value):
@@ -43,14 +45,14 @@ UNBOUND = (list, dict)
 class TrackedColumn:
     """One field of a tracked model, with its conversions."""
 
-    def __init__(self, database: peewee.Database, field: peewee.Field) -> None:
+    def __init__(self, field: peewee.Field, codec: Codec) -> None:
         self.field: Any = field
         self.name: str = field.name
-        self.codec: Codec = codec_for(field)
+        self.codec = codec
         self.plain = self.codec.plain
         self.quoted = quote(field.column_name)
-        self.marker = database.param
-        """What stands for a stored value in SQL."""
+        self.marker = "?"
+        """What stands for a stored value in SQL (see `Dialect.text`)."""
 
     def wire_of_stored(self, stored: Any) -> Wire:
         """The wire form of what stands in the table, whatever its type."""
@@ -80,7 +82,9 @@ class TrackedColumn:
             isinstance(value, peewee.Node) and not isinstance(value, peewee.Model)
         ):
             return value
-        stored = self.field.db_value(value)
+        return self._as_converted(self.field.db_value(value))
+
+    def _as_converted(self, stored: Any) -> Any:
         if isinstance(stored, peewee.Node):
             return stored
         try:
@@ -124,12 +128,100 @@ class TrackedColumn:
             raise ValueError(f"{wire!r:.100} is not how a key {self.name} is written")
         return stored
 
+    def same(self, wire: Wire, other: Wire) -> bool:
+        """Whether two wire values are one."""
+        return dumps(wire) == dumps(other)
+
+    def default_wire(self) -> Wire:
+        """The field's default, or None; a callable (now(), uuid()) would differ from device to
+        device."""
+        default = self.field.default
+        if default is None or callable(default):
+            return None
+        try:
+            return self.exact_wire(default)
+        except NotCanonical:
+            return escape(self.field.db_value(default))  # an integer for a decimal, say
+
+    def placeholder(self, text: str) -> Any:
+        """What can stand in the column for a moment, and means nothing."""
+        return text
+
     def _named(self, refused: ValueRefused) -> ValueRefused:
         """The refusal that says which field it is."""
         return ValueRefused(f"{self}: {refused.message}", hint=refused.hint)
 
     def __str__(self) -> str:
         return f"{self.field.model.__name__}.{self.name}"
+
+
+class Uncarried:
+    """In place of a value that no other device could have, NaN for one: not JSON, so that it is
+    refused where it would be recorded, with the name of its field."""
+
+    def __repr__(self) -> str:
+        return "a value that cannot be carried"
+
+
+class TypedColumn(TrackedColumn):
+    """The same in a database whose columns take values of their own type only."""
+
+    def wire_of_stored(self, stored: Any) -> Wire:
+        if stored is None:
+            return None
+        try:
+            return self.codec.from_stored(stored)
+        except ValueRefused:
+            return Uncarried()
+        except NotCanonical:
+            pass
+        try:
+            return escape(stored)
+        except NotCanonical:
+            return Uncarried()
+
+    def to_parameter(self, wire: Wire) -> Any:
+        if wire is None or (type(wire) is str and self.plain is str):
+            return wire
+        stored = wire if type(wire) is self.plain else self.codec.to_stored(wire)
+        if type(stored) is int and not -(2**63) <= stored < 2**63:
+            raise ValueError(f"{stored!r:.100} is not a value of {self.name}")
+        return stored
+
+    def key_parameter(self, wire: Wire) -> Any:
+        stored = self.to_parameter(wire)
+        if dumps(self.wire_of_stored(stored)) != dumps(wire):
+            raise ValueError(f"{wire!r:.100} is not how a key {self.name} is written")
+        return stored
+
+    def same(self, wire: Wire, other: Wire) -> bool:
+        return dumps(wire) == dumps(other) or (self.codec.loose and same_json(wire, other))
+
+    def converted(self, value: Any) -> Any:
+        if value is None or (
+            isinstance(value, peewee.Node) and not isinstance(value, peewee.Model)
+        ):
+            return value
+        stored = self.field.db_value(value)
+        if type(stored).__name__ == "Binary":
+            stored = stored.obj  # psycopg's sign for bytes, which it takes as well without
+        return self._as_converted(stored)
+
+    def default_wire(self) -> Wire:
+        default = self.field.default
+        if default is None or callable(default):
+            return None
+        try:
+            return self.exact_wire(default)
+        except NotCanonical:
+            pass
+        try:
+            return self.exact_wire(self.field.python_value(self.field.db_value(default)))
+        except NotCanonical:
+            return None  # only the database can tell what it makes of it
+
+    def placeholder(self, text: str) -> Any:
+        return self.codec.placeholder(text)
 
 
 def quote(name: str) -> str:
@@ -148,10 +240,11 @@ class Tracked:
         self.table = self.quoted_name = quote(self.collection)
         if meta.schema:
             self.table = f"{quote(meta.schema)}.{self.table}"
-        self.key = [TrackedColumn(database, field) for field in key]
+        self.dialect = dialect_of(database)
+        self.key = [self._column(field) for field in key]
         names = {column.name for column in self.key}
         self.columns = [
-            TrackedColumn(database, field)
+            self._column(field)
             for field in meta.sorted_fields
             if field.name not in names and not isinstance(field, peewee.AutoField)
         ]
@@ -179,6 +272,11 @@ class Tracked:
             column for column in self.every if isinstance(column.field, peewee.ForeignKeyField)
         ]
 
+    def _column(self, field: peewee.Field) -> TrackedColumn:
+        if self.dialect.typed:
+            return TypedColumn(field, typed_codec(field, self.dialect.name))
+        return TrackedColumn(field, codec_for(field))
+
     def __repr__(self) -> str:
         return f"<Tracked {self.collection}>"
 
@@ -203,6 +301,16 @@ class Tracked:
             return dumps(pk)
         except (TypeError, ValueError):
             return check_text(pk, f"The key of {self.collection}")
+
+    def check_length(self, pk: str) -> None:
+        """Refuse a key that an index of ours would not take."""
+        longest = self.dialect.key_chars
+        if longest is not None and len(pk) > longest:
+            raise ValueRefused(
+                f"The key of {self.collection} has {len(pk)} characters as JSON; {longest} can be "
+                "kept beside the table.",
+                hint="Use a shorter key.",
+            )
 
     def value_json(self, values: Mapping[str, Wire]) -> str:
         """Values as JSON text; `ValueRefused` names the field, or the size, that is too much."""
@@ -272,7 +380,7 @@ class Tracked:
     def correct_sql(self, name: str) -> str:
         """Set one field of a row, if it is not so already."""
         column = self.by_name[name]
-        return f"{self.update_sql([name])} AND {column.quoted} IS NOT {column.marker}"
+        return f"{self.update_sql([name])} AND {self.dialect.differs(column.quoted)}"
 
     @cached_property
     def delete_sql(self) -> str:
@@ -291,12 +399,4 @@ class Tracked:
 
     def default_wire(self, name: str) -> Wire:
         """What a column holds when no change ever wrote it: the field's default, or NULL."""
-        column = self.by_name[name]
-        default = column.field.default
-        if default is None or callable(default):
-            # A callable (now(), uuid()) would differ from device to device.
-            return None
-        try:
-            return column.exact_wire(default)
-        except NotCanonical:
-            return escape(column.field.db_value(default))  # an integer for a decimal, say
+        return self.by_name[name].default_wire()

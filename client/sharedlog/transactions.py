@@ -13,12 +13,19 @@ from typing import Any
 
 import peewee
 
+from .dialects import dialect_of
+
 
 class Transactions:
     """The open transaction of this thread's connection, or one of our own."""
 
     def __init__(self, database: peewee.Database) -> None:
         self.database = database
+        self.dialect = dialect_of(database)
+        self._text = self.dialect.text if self.dialect.typed else None
+        self._is_open = self.dialect.in_transaction
+        self.locks: list[str] = [self.dialect.write_lock]
+        """What is run to take the write lock."""
         self._local = threading.local()
         self._begin: Any = database.begin
         self._execute_sql: Any = database.execute_sql
@@ -26,43 +33,69 @@ class Transactions:
         """What is written to tracked tables inside, in the open transaction, is not recorded."""
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        if self._text is not None:
+            sql = self._text(sql)
         return self.database.execute_sql(sql, parameters)
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        if self._text is not None:
+            self._run_many_typed(self._text(sql), list(rows))
+            return
         with peewee.__exception_wrapper__:  # type: ignore[attr-defined]
             self.database.cursor().executemany(sql, rows)
+
+    def _run_many_typed(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        with self.dialect.errors(), peewee.__exception_wrapper__:  # type: ignore[attr-defined]
+            if len(rows) == 1:  # psycopg complains aloud of an error among many
+                self.database.cursor().execute(sql, rows[0])
+            elif rows:
+                self.database.cursor().executemany(sql, rows)
 
     def in_transaction(self) -> bool:
         """Whether a transaction is open, by Peewee or by hand. The driver knows; Peewee does
         not: inside `manual_commit()` there may be none, after a raw BEGIN there is one."""
-        connection = self.database.connection()
-        return bool(getattr(connection, "in_transaction", self.database.transaction_depth() > 0))
+        return bool(self._is_open(self.database.connection()))
+
+    def has_failed(self) -> bool:
+        """Whether the open transaction takes no statement any more, but the end of it."""
+        return self.dialect.has_failed(self.database.connection())
 
     def transaction(self) -> AbstractContextManager[Any]:
-        """The application's transaction, or one of our own that takes the write lock at once.
+        """The application's transaction, or one of our own that takes the write lock at once."""
+        if self.dialect.typed and not self.in_transaction():
+            return self._locked()
+        return self._transaction(self.dialect.writing)
 
-        IMMEDIATE, because a transaction that reads first and writes later fails at once,
-        whatever the busy timeout, when another connection wrote in between.
-        """
-        return self._transaction("IMMEDIATE")
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._transaction(self.dialect.writing):
+            self.take_write_lock()
+            yield
+
+    @contextmanager
+    def making_tables(self) -> Iterator[None]:
+        """The application's transaction, or one of our own, for making the tables that have the
+        lock."""
+        with self._transaction(self.dialect.writing), self.dialect.making_tables(self.database):
+            yield
 
     def reading(self) -> AbstractContextManager[Any]:
         """The application's transaction, or one of our own in which everything that is read is
-        of one moment. With a write-ahead log no writer has to wait for it."""
-        return self._transaction("DEFERRED")
+        of one moment."""
+        return self._transaction(self.dialect.reading)
 
-    def _transaction(self, lock: str) -> AbstractContextManager[Any]:
+    def _transaction(self, how: str | None) -> AbstractContextManager[Any]:
         if self.in_transaction():
             return nullcontext()
         if self.database.transaction_depth() > 0:
-            return self._transaction_by_hand(lock)
+            return self._transaction_by_hand(how)
         self.new_group()
-        return self.database.atomic(lock)
+        return self.database.atomic(how)
 
     @contextmanager
-    def _transaction_by_hand(self, lock: str) -> Iterator[None]:
+    def _transaction_by_hand(self, how: str | None) -> Iterator[None]:
         """For autocommit inside `manual_commit()`, where Peewee refuses to open one."""
-        self.database.begin(lock)  # type: ignore[call-arg]
+        self.database.begin(how)  # type: ignore[call-arg]
         try:
             yield
         except BaseException:
@@ -73,21 +106,27 @@ class Transactions:
     def take_write_lock(self) -> None:
         """Take the write lock, waiting for it: before anything is read that a later write of
         this transaction depends on."""
-        self.run("UPDATE sharedlog_clock SET floor = floor WHERE one = 0")
+        for statement in self.locks:
+            self.run(statement)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """All or nothing inside an open transaction. Its name is fixed, so SQLite can reuse
-        the prepared statement; savepoints of one name nest."""
-        self.run("SAVEPOINT sharedlog")
+        """All or nothing inside an open transaction. With SQLite, its name is fixed, so that the
+        prepared statement can be used again; savepoints of one name nest there."""
+        depth = self._local.depth = getattr(self._local, "depth", 0) + 1
+        name = self.dialect.savepoint(depth)
         try:
-            yield
-        except BaseException:
-            if self.in_transaction():  # a full disk ends it, for example
-                self.run("ROLLBACK TO SAVEPOINT sharedlog")
-                self.run("RELEASE SAVEPOINT sharedlog")
-            raise
-        self.run("RELEASE SAVEPOINT sharedlog")
+            self.run(f"SAVEPOINT {name}")
+            try:
+                yield
+            except BaseException:
+                if self.in_transaction():  # a full disk ends it, for example
+                    self.run(f"ROLLBACK TO SAVEPOINT {name}")
+                    self.run(f"RELEASE SAVEPOINT {name}")
+                raise
+            self.run(f"RELEASE SAVEPOINT {name}")
+        finally:
+            self._local.depth = depth - 1
 
     # -- groups: which entries are of one transaction ------------------------------------
 
@@ -103,11 +142,13 @@ class Transactions:
 
     def _watched_begin(self, *args: Any, **options: Any) -> Any:
         self.new_group()
+        if self.dialect.usual and not args and not options:
+            args = (self.dialect.usual,)
         return self._begin(*args, **options)
 
     def _watched_execute_sql(self, sql: str, params: Any = None) -> Any:
         connection = self.database._state.conn  # type: ignore[attr-defined]
-        if connection is None or not connection.in_transaction:
+        if connection is None or not self._is_open(connection):
             self.new_group()  # whatever begins a transaction begins outside of one
         return self._execute_sql(sql, params)
 

@@ -14,7 +14,10 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import peewee
+
 from .changes import CREATE, DELETE, MODIFY
+from .dialects import dialect_of
 from .journal import OPERATION_CODES
 from .registry import Registry
 from .tracked import Tracked, TrackedColumn, quote
@@ -105,17 +108,14 @@ def remembered(tracked: Tracked) -> Sequence[TrackedColumn]:
     return tracked.every if tracked.buries or tracked.rules else tracked.key
 
 
-def present(run: Run, registry: Registry) -> dict[str, dict[str, str]]:
+def present(database: peewee.Database, registry: Registry) -> dict[str, dict[str, str]]:
     """The triggers that are there now, by collection: what made them, by their names. Also those
     on a table that has its former name yet."""
     found: dict[str, dict[str, str]] = {tracked.collection: {} for tracked in registry}
     collections = {
         former.lower(): name for name in found for former in (*registry.names.of_table(name), name)
     }
-    for name, table, sql in run(
-        "SELECT name, tbl_name, sql FROM sqlite_master "
-        "WHERE type = 'trigger' AND name GLOB 'sharedlog_*'"
-    ).fetchall():
+    for name, table, sql in dialect_of(database).triggers(database):
         collection = collections.get(table.lower())
         if collection is not None:
             found[collection][name] = sql

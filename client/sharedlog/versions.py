@@ -185,9 +185,16 @@ class Versions:
         return number
 
     def _number(self, table: str, column: str, value: str) -> int:
-        self._run(f"INSERT OR IGNORE INTO sharedlog_{table} ({column}) VALUES (?)", (value,))
-        cursor = self._run(f"SELECT number FROM sharedlog_{table} WHERE {column} = ?", (value,))
-        return int(cursor.fetchone()[0])
+        known = f"SELECT number FROM sharedlog_{table} WHERE {column} = ?"
+        row = self._run(known, (value,)).fetchone()
+        if row is None:
+            self._run(
+                f"INSERT INTO sharedlog_{table} (number, {column}) "
+                f"SELECT 1 + ifnull(max(number), 0), ? FROM sharedlog_{table}",
+                (value,),
+            )
+            row = self._run(known, (value,)).fetchone()
+        return int(row[0])
 
     def forget_numbers(self) -> None:
         """Drop cached numbers: after a rollback they may be wrong."""

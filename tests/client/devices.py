@@ -56,12 +56,15 @@ class Device:
         proxy: bool = False,
         create: bool = True,
         pragmas: Mapping[str, Any] = PRAGMAS,
+        database: peewee.Database | None = None,
         **options: Any,
     ) -> None:
         assert recorder in RECORDERS
         self.models = models
         self.recorder = recorder
-        self.database = peewee.SqliteDatabase(str(path), pragmas=dict(pragmas), **options)
+        self.database: Any = database or peewee.SqliteDatabase(
+            str(path), pragmas=dict(pragmas), **options
+        )
         self.bound: Any = self.database
         if proxy:
             self.bound = peewee.DatabaseProxy()
@@ -123,7 +126,8 @@ class Device:
                 log = self._read_log()
                 raise LookupError
             return log
-        with self.database.atomic("IMMEDIATE") as transaction:
+        with self.database.atomic() as transaction:
+            self.sync.journal.take_write_lock()
             recorder.harvest()
             log = self._read_log()
             transaction.rollback()
@@ -184,6 +188,11 @@ def stored_rows(database: peewee.Database, table: str) -> list[tuple[Any, ...]]:
     names = [column.name for column in database.get_columns(table)]
     # A through model's own number is of its database: no other one knows it.
     names = [name for name in names if not (name == "id" and table.endswith("_through"))]
-    pairs = ", ".join(f'typeof("{name}"), "{name}"' for name in names)
-    rows: Iterable[tuple[Any, ...]] = database.execute_sql(f'SELECT {pairs} FROM "{table}"')
+    quote = database.quote
+    columns = [f"{quote[0]}{name}{quote[1]}" for name in names]
+    if isinstance(database, peewee.SqliteDatabase):
+        columns = [f"typeof({column}), {column}" for column in columns]
+    rows: Iterable[tuple[Any, ...]] = database.execute_sql(
+        f"SELECT {', '.join(columns)} FROM {quote[0]}{table}{quote[1]}"
+    )
     return sorted(rows, key=repr)

@@ -8,6 +8,7 @@ from typing import Any
 
 import peewee
 import pytest
+from playhouse.cockroachdb import CockroachDatabase
 from playhouse.migrate import SqliteMigrator, migrate
 
 from sharedlog import (
@@ -52,7 +53,7 @@ def test_models_are_a_list_of_models(database: peewee.SqliteDatabase, models: An
         new_sync(database, models)
 
 
-@pytest.mark.parametrize("database", [None, "app.db", peewee.PostgresqlDatabase("app")])
+@pytest.mark.parametrize("database", [None, "app.db", CockroachDatabase("app")])
 def test_databases_that_cannot_be_synced_are_refused(database: Any) -> None:
     with pytest.raises(ConfigurationError, match="SqliteDatabase"):
         new_sync(database, [Note])

@@ -243,6 +243,11 @@ def _opened(database: Any) -> Iterator[sqlite3.Connection]:
             yield connection
         return
     database = resolved(database)
+    if not isinstance(database, peewee.SqliteDatabase):
+        raise MigrationRefused(
+            "Keys are migrated in SQLite files only.",
+            hint="On a server: add a column for the new keys, fill it, and move the references.",
+        )
     opened = database.connect(reuse_if_open=True)
     connection = database.connection()
     factories = connection.row_factory, connection.text_factory

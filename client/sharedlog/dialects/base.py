@@ -1,0 +1,132 @@
+"""What differs between databases, as one interface.
+
+Our own SQL is written in SQLite's words. Where another database has other ones, `text` puts them
+in place, once for each statement.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import peewee
+
+TEXTS_AND_NAMES = r"""'(?:[^']|'')*'|"(?:[^"]|"")*\""""
+"""What is left as it is: a `?` within a name is no mark."""
+
+IndexPart = tuple[str | None, str]
+"""A column of an index (None for an expression), and the collation it is compared by."""
+
+
+class Dialect(ABC):
+    """What differs. One object for each database object."""
+
+    name: ClassVar[str]
+    typed: ClassVar[bool] = True
+    """Whether a column takes values of its own type only, and may make something else of them."""
+    returning: ClassVar[bool] = True
+    """Whether a statement can say which rows it wrote."""
+    tokens: ClassVar[re.Pattern[str]] = re.compile(rf"{TEXTS_AND_NAMES}|\?|%")
+    greatest: ClassVar[str] = "greatest"
+    key_chars: ClassVar[int | None] = 512
+    """How many characters a key may have as JSON text, so that an index takes it."""
+    write_lock: ClassVar[str] = "UPDATE sharedlog_clock SET floor = floor WHERE one = 1"
+    """What lets nobody else write to tracked tables until the transaction ends."""
+    writing: ClassVar[str | None] = None
+    """How a transaction begins that is going to write."""
+    reading: ClassVar[str | None] = "REPEATABLE READ"
+    """How one begins in which everything is of one moment."""
+    usual: ClassVar[str | None] = None
+    """How one begins where the application does not say."""
+
+    in_transaction: Callable[[Any], bool]
+    """Whether a driver's connection has an open transaction, also one begun by raw SQL."""
+
+    def has_failed(self, connection: Any) -> bool:
+        """Whether an error spoiled the open transaction."""
+        return False
+
+    # -- statements ----------------------------------------------------------------------
+
+    def __init__(self) -> None:
+        self.text: Callable[[str], str] = lru_cache(maxsize=2_000)(self._text)
+        """A statement of ours as this database takes it."""
+
+    def run(self, database: peewee.Database, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        return database.execute_sql(self.text(sql), parameters)
+
+    def _text(self, sql: str) -> str:
+        return self.tokens.sub(self._token, self.words(sql))
+
+    def _token(self, match: re.Match[str]) -> str:
+        token = match[0]
+        if token == "?":
+            return "%s"
+        return (
+            self.quoted(token).replace("%", "%%") if token[0] == '"' else token.replace("%", "%%")
+        )
+
+    def words(self, sql: str) -> str:
+        """The statement in this database's words; marks and names are still SQLite's."""
+        return sql
+
+    def quoted(self, name: str) -> str:
+        """A name that is quoted as SQLite does."""
+        return name
+
+    @abstractmethod
+    def layout(self, statement: str) -> str | None:
+        """A statement of `layout` as this database takes it; None if it does without."""
+
+    @abstractmethod
+    def differs(self, column: str) -> str:
+        """The condition that a column is not what the parameter says, NULL included."""
+
+    def errors(self) -> AbstractContextManager[Any]:
+        """Turns what the driver raises for a value that does not fit into what others raise."""
+        return nullcontext()
+
+    def storable(self, text: str) -> str:
+        """A text that was not made here, as it can be kept."""
+        return text
+
+    # -- transactions --------------------------------------------------------------------
+
+    def savepoint(self, depth: int) -> str:
+        return "sharedlog"
+
+    @contextmanager
+    def making_tables(self, database: peewee.Database) -> Iterator[None]:
+        """Inside, nobody else makes our tables."""
+        yield
+
+    # -- the application's tables --------------------------------------------------------
+
+    @abstractmethod
+    def unique_indexes(
+        self, database: peewee.Database, table: str, schema: str | None
+    ) -> list[Sequence[IndexPart]]:
+        """The columns of each unique index that is neither partial nor of expressions alone."""
+
+    def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
+        """Our triggers, as far as there can be any: name, table, what made it."""
+        return []
+
+    def prepare_foreign_keys(
+        self, database: peewee.Database, table: str, schema: str | None
+    ) -> Sequence[str]:
+        """Make it possible that rows are written before those that they refer to. Returns the
+        names of the constraints that were changed for it."""
+        return ()
+
+    def deleting(self, database: peewee.Database) -> AbstractContextManager[None]:
+        """Inside that, foreign keys act on children of what is deleted."""
+        return nullcontext()
+
+    def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
+        """In the open transaction, rows may be written before those that they refer to."""
+        return nullcontext()

@@ -1,0 +1,134 @@
+"""PostgreSQL, by psycopg 3."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import peewee
+
+from ..errors import ConfigurationError
+from ..layout import REPLACED
+from .base import Dialect, IndexPart
+
+IDLE, FAILED = 0, 3
+"""The status of a connection without a transaction, and of one that an error spoiled, in libpq's
+numbers."""
+
+MAKING_TABLES = 0x5AED1060
+"""The number of the advisory lock under which our tables are made."""
+
+_INSERT = re.compile(r"\s*INSERT OR (IGNORE|REPLACE) INTO (\w+)")
+
+_UNIQUE_INDEXES = """SELECT index.indexrelid, attribute.attname
+    FROM pg_index AS index
+    CROSS JOIN LATERAL unnest(index.indkey) WITH ORDINALITY AS part (number, place)
+    LEFT JOIN pg_attribute AS attribute
+        ON attribute.attrelid = index.indrelid AND attribute.attnum = part.number
+    WHERE index.indrelid = to_regclass(?) AND index.indisunique AND index.indpred IS NULL
+        AND part.place <= index.indnkeyatts
+    ORDER BY 1, part.place"""
+
+_TRIGGERS = r"""SELECT tgname, relname,
+        concat_ws(' ', pg_get_triggerdef(t.oid), tgenabled, md5(pg_get_functiondef(tgfoid)))
+    FROM pg_trigger AS t
+    JOIN pg_class AS c ON c.oid = tgrelid
+    JOIN pg_proc AS p ON p.oid = tgfoid
+    WHERE NOT tgisinternal AND tgparentid = 0
+        AND proname = 'sharedlog_note' AND pronamespace = current_schema()::regnamespace
+    ORDER BY 2, 1"""
+
+_FIXED_FOREIGN_KEYS = """SELECT conname FROM pg_constraint
+    WHERE conrelid = to_regclass(?) AND contype = 'f' AND NOT condeferrable ORDER BY 1"""
+
+
+class Postgres(Dialect):
+    name = "postgres"
+
+    @staticmethod
+    def in_transaction(connection: Any) -> bool:
+        return bool(connection.pgconn.transaction_status != IDLE)
+
+    def has_failed(self, connection: Any) -> bool:
+        return bool(connection.pgconn.transaction_status == FAILED)
+
+    def storable(self, text: str) -> str:
+        """It takes no NUL. (What holds one is not JSON: it would not be readable either.)"""
+        return text.replace("\0", "\N{SYMBOL FOR NULL}")
+
+    def words(self, sql: str) -> str:
+        sql = sql.replace("ifnull(", "coalesce(")
+        found = _INSERT.match(sql)
+        if found is None:
+            return sql
+        sql = f"INSERT INTO {found[2]}{sql[found.end() :]}"
+        if found[1] == "IGNORE":
+            return f"{sql} ON CONFLICT DO NOTHING"
+        key, others = REPLACED[found[2]]
+        sets = ", ".join(f"{name} = excluded.{name}" for name in others.split(", "))
+        return f"{sql} ON CONFLICT ({key}) DO UPDATE SET {sets}"
+
+    def layout(self, statement: str) -> str:
+        statement = re.sub(r"\bWITHOUT ROWID\b", "", statement)
+        statement = re.sub(r"\bTEXT\b", 'TEXT COLLATE "C"', statement)
+        statement = statement.replace("INTEGER PRIMARY KEY AUTOINCREMENT", "BIGSERIAL PRIMARY KEY")
+        return re.sub(r"\bINTEGER\b", "BIGINT", statement)
+
+    def differs(self, column: str) -> str:
+        return f"{column} IS DISTINCT FROM ?"
+
+    @contextmanager
+    def making_tables(self, database: peewee.Database) -> Iterator[None]:
+        self.run(database, "SELECT pg_advisory_xact_lock(?)", (MAKING_TABLES,))
+        yield
+
+    def unique_indexes(
+        self, database: peewee.Database, table: str, schema: str | None
+    ) -> list[Sequence[IndexPart]]:
+        found: dict[int, list[IndexPart]] = {}
+        rows = self.run(database, _UNIQUE_INDEXES, (_name(table, schema),)).fetchall()
+        for index, column in rows:
+            found.setdefault(index, []).append((column, "BINARY"))
+        return list(found.values())
+
+    def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
+        """A trigger that is switched off is not as it was made."""
+        return list(self.run(database, _TRIGGERS).fetchall())
+
+    def prepare_foreign_keys(
+        self, database: peewee.Database, table: str, schema: str | None
+    ) -> Sequence[str]:
+        """A constraint that is checked with each statement still is, unless we ask otherwise."""
+        name = _name(table, schema)
+        fixed = [row[0] for row in self.run(database, _FIXED_FOREIGN_KEYS, (name,)).fetchall()]
+        for constraint in fixed:
+            try:
+                with database.atomic():
+                    self.run(
+                        database,
+                        f"ALTER TABLE {name} ALTER CONSTRAINT {_quote(constraint)} "
+                        "DEFERRABLE INITIALLY IMMEDIATE",
+                    )
+            except peewee.ProgrammingError as error:
+                raise ConfigurationError(
+                    f"The foreign key {constraint!r} of {table!r} cannot be deferred, and this "
+                    f"user may not change it: {error}",
+                    hint="Let the owner of the table run: ALTER TABLE … ALTER CONSTRAINT … "
+                    "DEFERRABLE INITIALLY IMMEDIATE; or make the table with "
+                    "ForeignKeyField(deferrable='INITIALLY IMMEDIATE').",
+                ) from error
+        return fixed
+
+    def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
+        database.execute_sql("SET CONSTRAINTS ALL DEFERRED")
+        return nullcontext()
+
+
+def _name(table: str, schema: str | None) -> str:
+    return f"{_quote(schema)}.{_quote(table)}" if schema else _quote(table)
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

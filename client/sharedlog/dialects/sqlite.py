@@ -1,0 +1,67 @@
+"""SQLite: our statements are written for it, and a column keeps a value of any type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from operator import attrgetter
+from typing import Any
+
+import peewee
+
+from .base import Dialect, IndexPart
+
+
+class SQLite(Dialect):
+    name = "sqlite"
+    typed = False
+    greatest = "max"
+    key_chars = None
+    # No row is changed: beginning to look for one takes the lock.
+    write_lock = "UPDATE sharedlog_clock SET floor = floor WHERE one = 0"
+    # A transaction that reads first and writes later fails at once, whatever the busy timeout,
+    # when another connection wrote in between.
+    writing = "IMMEDIATE"
+    # With a write-ahead log no writer has to wait for it.
+    reading = "DEFERRED"
+    in_transaction = attrgetter("in_transaction")
+
+    def run(self, database: peewee.Database, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        return database.execute_sql(sql, parameters)
+
+    def _text(self, sql: str) -> str:
+        return sql
+
+    def layout(self, statement: str) -> str:
+        return statement
+
+    def differs(self, column: str) -> str:
+        return f"{column} IS NOT ?"
+
+    def unique_indexes(
+        self, database: peewee.Database, table: str, schema: str | None
+    ) -> list[Sequence[IndexPart]]:
+        run: Any = database.execute_sql
+        prefix = f"{_quote(schema)}." if schema else ""
+        listed = run(f"PRAGMA {prefix}index_list({_quote(table)})").fetchall()
+        found: list[Sequence[IndexPart]] = []
+        for _, index, is_unique, _, partial in listed:
+            if is_unique and not partial:
+                rows = run(f"PRAGMA {prefix}index_xinfo({_quote(index)})").fetchall()
+                found.append([(row[2], row[4]) for row in rows if row[5]])
+        return found
+
+    def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
+        cursor = database.execute_sql(
+            "SELECT name, tbl_name, sql FROM sqlite_master "
+            "WHERE type = 'trigger' AND name GLOB 'sharedlog_*'"
+        )
+        return list(cursor.fetchall())
+
+    def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
+        database.execute_sql("PRAGMA defer_foreign_keys = 1")
+        return nullcontext()
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
