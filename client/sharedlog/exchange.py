@@ -38,6 +38,7 @@ from .lineage import Lineage
 from .relearning import forget
 from .remote import Outgoing, Page, Receipt, Rejection
 from .replica import Replica
+from .restamping import restamp
 from .status import note_contact
 from .versions import FOLD_LIMIT
 
@@ -281,7 +282,7 @@ class Exchange:
         lead = max(0, self._replica.now() - int(receipt.server_time_ms))
         self._replica.versions.fold_local()
         rows = self._journal.unshared_rows(since)
-        renamed = self._journal.restamp(since, lead)
+        renamed = restamp(self._journal, since, lead)
         self._replica.versions.rename_local(renamed, rows)
         if renamed:  # else another process of this device was faster
             self._journal.set_state(folded_until=str(max(renamed.values())))

@@ -15,7 +15,6 @@ import peewee
 
 from .changes import CREATE, DELETE, FIRST_SCHEMA, MODIFY, assemble, beginning
 from .clock import TICKS_PER_MS, Now
-from .counter import restamped_json
 from .groups import ENVELOPE, Group, parts, series
 from .limits import Limits
 from .state import State
@@ -128,7 +127,7 @@ class Journal(State):
 
     def __init__(self, database: peewee.Database, now: Now, schema: int = FIRST_SCHEMA) -> None:
         super().__init__(database, schema)
-        self._now = now
+        self.now = now
         self.limits = Limits()
         self._append_first, self._append_next, self._append_more = (
             sql % schema for sql in (_APPEND_FIRST, _APPEND_NEXT, _APPEND)
@@ -162,7 +161,7 @@ class Journal(State):
 
     def _insert(self, group: Group, records: Sequence[Record]) -> int:
         ticks: int
-        start, now = group.start, self._now()
+        start, now = group.start, self.now()
         if self.dialect.typed:
             return self._insert_by_number(group, records)
         if start is None:
@@ -351,51 +350,7 @@ class Journal(State):
 
     def next_ticks(self) -> int:
         """The timestamp that a local change would get now."""
-        return int(self.run(self._next_ticks, (self._now(),)).fetchone()[0])
-
-    def restamp(self, since: int, lead_ms: int) -> dict[int, int]:
-        """Give entries since then new timestamps, from a clock that is `lead_ms` slower.
-
-        In order, groups kept; later local changes use the corrected clock too. Refused
-        entries are among them: they are in no log, and must not hold the clock where it was.
-        Inside the open transaction. Returns the new timestamps by the old ones.
-        """
-        rows = self.run(
-            "SELECT ticks, offset_ticks FROM sharedlog_entry "
-            f"WHERE ticks >= ? AND status <> {SENT} ORDER BY ticks",
-            (since,),
-        ).fetchall()
-        self.run("UPDATE sharedlog_clock SET lead_ms = ?", (lead_ms,))
-        settled = self.run(
-            f"SELECT {self.dialect.greatest}(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry "
-            f"WHERE ticks < ? OR status = {SENT}), 0)) FROM sharedlog_clock",
-            (since,),
-        ).fetchone()[0]
-        first = max((self._now() - lead_ms) * TICKS_PER_MS, settled + 1)
-        renamed = {ticks: first + i for i, (ticks, _) in enumerate(rows)}
-        self.rename_counters(since, renamed)
-        starts: dict[int, int] = {}
-        moves = []
-        for ticks, offset in rows:
-            start = starts.setdefault(ticks - offset, renamed[ticks])
-            moves.append((-renamed[ticks], renamed[ticks] - start, ticks))
-        # By way of negative numbers, so that no new timestamp meets an old one.
-        self.run_many(
-            "UPDATE sharedlog_entry SET ticks = ?, offset_ticks = ? WHERE ticks = ?", moves
-        )
-        self.run("UPDATE sharedlog_entry SET ticks = -ticks WHERE ticks < 0")
-        self.set_state(all_sent_until="0")
-        self.new_group()
-        return renamed
-
-    def rename_counters(self, since: int, renamed: Mapping[int, int]) -> None:
-        """Replace the timestamps that increments since then name."""
-        rows = self.run(
-            f"{SELECT} WHERE ticks >= ? AND status <> {SENT} AND rules IS NOT NULL",
-            (since,),
-        ).fetchall()
-        moved = [(restamped_json(row[5], row[6], renamed), row[0]) for row in rows]
-        self.run_many("UPDATE sharedlog_entry SET value = ? WHERE ticks = ?", moved)
+        return int(self.run(self._next_ticks, (self.now(),)).fetchone()[0])
 
     def device_id(self) -> str:
         """This device's id, or "" before `Sync.setup`."""

@@ -24,9 +24,9 @@ from .clock import Version
 from .events import Event, Forked
 from .identity import akin
 from .journal import UNSENT, LocalEntry
-from .lifting import lift
 from .remote import OwnPage
 from .replica import Replica
+from .restamping import lift
 
 UNSETTLED = "-"
 """The lineage of a device that has compared some of the log's entries, and not all: no log's."""

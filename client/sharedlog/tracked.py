@@ -264,10 +264,8 @@ class Tracked:
         """What `inserts` knows of inserts that it has seen."""
         self.update_wins: bool = getattr(meta, "update_wins", False)
         """Whether a modification revives a deleted row."""
-        self.buries = False
-        """Whether a deletion's values are remembered: a child, or a later change, may need them."""
-        self.final = False
-        """Whether a deleted row is nothing to anybody: no child can ever refer to it."""
+        self.buries = self.final = False
+        """Whether a child, or a later change, may need a deleted row; whether nobody ever can."""
         self.parents = [
             column for column in self.every if isinstance(column.field, peewee.ForeignKeyField)
         ]

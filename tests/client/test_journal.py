@@ -13,6 +13,7 @@ from hypothesis import given, settings, strategies as st
 from sharedlog.groups import ENVELOPE, series
 from sharedlog.journal import DROPPED, Journal, Record, RefusedEntry
 from sharedlog.limits import Limits
+from sharedlog.restamping import restamp
 
 MS = 1024
 
@@ -96,7 +97,7 @@ def test_entries_of_a_transaction_are_a_group(journal: Journal, clock: Clock) ->
 
 def test_every_entry_of_a_transaction_has_its_own_time(journal: Journal, clock: Clock) -> None:
     with journal.transaction():
-        journal.restamp(0, 400)  # this clock is 400 ms ahead
+        restamp(journal, 0, 400)  # this clock is 400 ms ahead
         for _ in range(3):
             journal.append(records(1))
             clock.ms += 10
@@ -297,7 +298,7 @@ def test_entries_get_new_timestamps_in_order(journal: Journal, clock: Clock) -> 
     old = ticks(journal)
     with journal.transaction():
         journal.mark_sent(old[:1], [])
-        renamed = journal.restamp(old[1], 600)
+        renamed = restamp(journal, old[1], 600)
     new = ticks(journal)
     assert renamed == dict(zip(old[1:], new[1:], strict=True))
     assert new[0] == old[0]
@@ -309,7 +310,7 @@ def test_entries_get_new_timestamps_in_order(journal: Journal, clock: Clock) -> 
 
 def test_a_corrected_clock_is_trusted_again(journal: Journal, clock: Clock) -> None:
     with journal.transaction():
-        journal.restamp(0, 900)
+        restamp(journal, 0, 900)
         journal.trust_clock(1_000)
     assert journal.next_ticks() == (clock.ms - 900) * MS
     with journal.transaction():

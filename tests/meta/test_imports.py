@@ -51,7 +51,7 @@ CLIENT_LAYERS = (
     {"apply", "adopt", "memory", "pipeline"},
     {"described", "events", "replay"},
     {"replica"},
-    {"lifting"},
+    {"restamping"},
     {"lineage", "relearning"},
     {"exchange", "verify"},
     {"carryover", "checks", "care", "inspection"},
