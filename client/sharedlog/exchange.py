@@ -169,11 +169,11 @@ class Exchange:
         if page is not None:
             self._announce(page)
         with self._replica.writing():
-            if device != self._identity.device:
-                return True  # another process found out that this is a copy, and saw to all
+            if (device, lineage) != (self._identity.device, self._identity.lineage):
+                return True  # another process has asked the log since: what it found out stands
             self._note(receipt.epoch, receipt.server_time_ms)
             refused = self._settle(outgoing, receipt)
-            if receipt.epoch and lineage == self._identity.lineage:
+            if receipt.epoch:
                 self._journal.set_state(lineage=receipt.lineage)
             applied = None
             if page is not None:

@@ -528,6 +528,33 @@ def test_what_a_restored_log_lacks_comes_back(
     assert [each.forks for each in (one, two, third)] == [[], [], []]
 
 
+@pytest.mark.parametrize("renew", [True, False])
+def test_an_answer_from_before_the_log_was_put_back_counts_no_more(
+    new_file: NewFile, home: MemoryHome, renew: bool
+) -> None:
+    """Another process of this device has asked the log since, and knows better."""
+    file, beside = new_file("a"), new_file("a")
+    file.put("x", text="before")
+    file.sync()
+    home.back_up()
+    file.put("y", text="lost")
+    file.sync()
+    file.put("z", text="on its way")
+    wire, write = file.wire, file.wire.write
+
+    def overtaken(*arguments: Any, **options: Any) -> Receipt:
+        wire.write = write  # type: ignore[method-assign]
+        receipt = write(*arguments, **options)
+        home.restore(renew=renew)
+        beside.sync_object.receive()
+        return receipt
+
+    wire.write = overtaken  # type: ignore[method-assign]
+    file.sync()
+    assert sorted(words(home)) == ["before", "lost", "on its way"]
+    settle(home, file)
+
+
 def test_a_log_that_lost_nothing_gets_nothing_again(new_file: NewFile, home: MemoryHome) -> None:
     file = new_file("a")
     file.put("x", text="one")
