@@ -11,6 +11,7 @@ import peewee
 from .changes import Wire, dumps
 from .journal import chunks
 from .reconcile import RowState
+from .stored import stored_rows
 from .tracked import Tracked, TrackedColumn
 
 UNFIT = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
@@ -131,8 +132,7 @@ def select_rows(
     """Rows of a table by a condition: pk as JSON text -> values by name."""
     names = ", ".join(column.quoted for column in tracked.every)
     sql = f"SELECT {names} FROM {tracked.table} WHERE {where}"
-    cursor = tracked.dialect.run(database, sql, parameters)
-    return as_wires(tracked, cursor.fetchall())
+    return as_wires(tracked, stored_rows(tracked.dialect, database, sql, parameters))
 
 
 def all_rows(database: peewee.Database, tracked: Tracked) -> dict[str, dict[str, Wire]]:
@@ -171,8 +171,7 @@ def rows_after(
         parameters = list(last[: len(tracked.key)])
         where = f"WHERE ({key}) > ({', '.join(column.marker for column in tracked.key)})"
     sql = f"SELECT {every} FROM {tracked.table} {where} ORDER BY {key} LIMIT {limit}"
-    cursor = tracked.dialect.run(database, sql, parameters)
-    return list(cursor.fetchall())
+    return stored_rows(tracked.dialect, database, sql, parameters)
 
 
 def as_wires(tracked: Tracked, rows: Iterable[Sequence[Any]]) -> dict[str, dict[str, Wire]]:

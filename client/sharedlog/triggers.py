@@ -78,7 +78,7 @@ def triggers_of(tracked: Tracked, shape: int, table: Table) -> dict[str, str]:
     every = [column.quoted for column in tracked.every]
     old_key, new_key, new = _of("OLD", key), _of("NEW", key), _of("NEW", every)
     old = _of("OLD", (column.quoted for column in remembered(tracked)))
-    whole = WHOLE if len(old) > len(key) else "NULL"
+    whole = WHOLE if _is_remembered(tracked) else "NULL"
     moved = " OR ".join(_differs(column, table) for column in tracked.key)
     deleted = _note(shape, DELETED, old, changed=whole)
     created = _note(shape, CREATED, new)
@@ -105,7 +105,12 @@ def triggers_of(tracked: Tracked, shape: int, table: Table) -> dict[str, str]:
 def remembered(tracked: Tracked) -> Sequence[TrackedColumn]:
     """The columns of a deleted row that are noted: of a row that may be needed, and of one that may
     be displaced by itself, which is a modification, with a rule for some of its fields."""
-    return tracked.every if tracked.buries or tracked.rules else tracked.key
+    return tracked.every if _is_remembered(tracked) else tracked.key
+
+
+def _is_remembered(tracked: Tracked) -> bool:
+    """Not told by the columns: a table may have none beside its key."""
+    return tracked.buries or bool(tracked.rules)
 
 
 def present(database: peewee.Database, registry: Registry) -> dict[str, dict[str, str]]:

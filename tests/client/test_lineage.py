@@ -544,7 +544,7 @@ def test_an_answer_from_before_the_log_was_put_back_counts_no_more(
 
     def overtaken(*arguments: Any, **options: Any) -> Receipt:
         wire.write = write  # type: ignore[method-assign]
-        receipt = write(*arguments, **options)
+        receipt: Receipt = write(*arguments, **options)
         home.restore(renew=renew)
         beside.sync_object.receive()
         return receipt

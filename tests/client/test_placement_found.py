@@ -12,7 +12,7 @@ import pytest
 from sharedlog import Entry, MemorySharedLog, SyncModel
 
 from ..dictmodel import Write
-from .devices import Device
+from .devices import RECORDERS, Device
 from .test_apply import Models, Replica, entry
 
 
@@ -273,3 +273,76 @@ def test_a_cleared_reference_dies_with_its_row() -> None:
     replica.apply([delete("room", 1, 4), create("room", 1, 5)])  # by who knows no houses
     replica.apply([create("house", 1, 6)])
     assert replica.table("room") == {"1": {"house": None}}
+
+
+def test_text_that_is_not_utf_8_blocks_nobody() -> None:
+    class Shelf(SyncModel):
+        number = peewee.IntegerField(primary_key=True)
+        label = peewee.CharField(unique=True)
+        note = peewee.TextField(default="")
+
+        class Meta:
+            table_name = "shelf"
+
+    replica = Replica(":memory:", {"Shelf": Shelf})
+    replica.apply([create("shelf", 1, 5, label="a"), create("shelf", 2, 6, label="b")])
+    replica.database.execute_sql("UPDATE shelf SET note = CAST(x'ff' AS TEXT)")  # by who knows
+    replica.apply([create("shelf", 3, 1, label="a"), modify("shelf", 2, 7, label="c")])
+    found = replica.database.execute_sql("SELECT number, label, hex(note) FROM shelf").fetchall()
+    assert found == [(2, "c", "FF"), (3, "a", "")]
+    assert replica.parked()["shelf", "1"] == {"label": "a", "note": {"raw": {"bytes": "/w=="}}}
+    replica.apply([delete("shelf", 3, 8)])
+    found = replica.database.execute_sql("SELECT number, label, hex(note) FROM shelf").fetchall()
+    assert found == [(1, "a", "FF"), (2, "c", "FF")]
+
+
+def towns() -> list[Any]:
+    class Town(SyncModel):
+        name = peewee.CharField(primary_key=True)
+
+        class Meta:
+            table_name = "town"
+
+    class Street(SyncModel):
+        number = peewee.IntegerField(primary_key=True)
+        town = peewee.ForeignKeyField(Town, on_delete="RESTRICT")
+
+        class Meta:
+            table_name = "street"
+
+    return [Town, Street]
+
+
+@pytest.mark.parametrize("recorder", RECORDERS)
+def test_a_kept_parent_that_is_nothing_but_its_key(recorder: str, tmp_path: Path) -> None:
+    def keys(device: Device) -> tuple[list[str], list[int]]:
+        with device:
+            town, street = cast(list[Any], device.models)
+            return [row._pk for row in town.select()], [row._pk for row in street.select()]
+
+    def sync(*devices: Device) -> None:
+        for device in devices:
+            with device:
+                device.sync.sync()
+
+    log = MemorySharedLog()
+    one, other = (
+        Device(tmp_path / f"{name}.db", towns(), shared_log=log, recorder=recorder)
+        for name in ("one", "other")
+    )
+    town, street = one.models[0], cast(Any, other.models[1])
+    with one:
+        cast(Any, town).create(name="here")
+    sync(one, other)
+    with other:
+        street.create(number=1, town="here")
+    with one:
+        town.delete_by_id("here")  # without a sight of the street
+    sync(one, other, one, other)
+    assert keys(one) == keys(other) == (["here"], [1])
+    with other:
+        street.delete_by_id(1)
+    sync(other, one)
+    assert keys(one) == keys(other) == ([], [])
+    one.close()
+    other.close()

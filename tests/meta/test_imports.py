@@ -35,7 +35,7 @@ CLIENT_LAYERS = (
     {"declarations"},
     {"naming"},
     {"registry"},
-    {"journal"},
+    {"journal", "stored"},
     {"history", "inbox", "reset", "rows", "statements", "status", "recorder", "marks", "triggers"},
     {"folding", "inserts", "pgtriggers"},
     {"versions"},
