@@ -18,6 +18,7 @@ One noun a file, from the ground up:
     device     one replica: a file, its models, a `Sync`; works, syncs, dies, restarts
     oracle     what must be in the tables, worked out from the log alone
     checks     what must hold when all is quiet
+    report     what a world did, in figures
     world      brings them together: events in time, from a seed to a report
     fleet      many worlds, one after the other, within bounds
 """

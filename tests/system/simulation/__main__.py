@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="run this world only, and print its digest")
     parser.add_argument("--days", type=float, help="how long each world lives")
     parser.add_argument("--faults", type=float, help="how much goes wrong: 0 to 3")
+    parser.add_argument("--storms", type=float, help="how many days are stormy: 0 to 1")
     parser.add_argument(
         "--memory", action=argparse.BooleanOptionalAction, help="MemorySharedLog for the service"
     )
@@ -28,7 +29,7 @@ def main() -> None:
     given = parser.parse_args()
     asked = {
         name: getattr(given, name)
-        for name in ("days", "faults", "memory")
+        for name in ("days", "faults", "storms", "memory")
         if getattr(given, name) is not None
     }
     if given.seed is not None:

@@ -26,6 +26,12 @@ from .shapes import Application, Shape, User
 STATEMENTS = 45
 """Within so many statements it dies, if it is to die at a statement."""
 
+PAGES = 12
+"""About so many at most make a whole log."""
+
+ENTRY_BYTES = 200
+"""About so large is one."""
+
 
 LEDGER = (
     """CREATE TABLE IF NOT EXISTS ledger (
@@ -57,19 +63,30 @@ LEDGER = (
 class Habits:
     """How a device is set up."""
 
-    batch_size: int
-    byte_limit: int
     prunes: bool
     capture: str
 
 
 def any_habits(chance: Random, *, may_prune: bool) -> Habits:
     return Habits(
-        chance.choices((1, 3, 10, 50, 1000), (1, 2, 3, 3, 3))[0],
-        chance.choices((1, 2_000, 1_000_000), (1, 3, 6))[0],
         may_prune and chance.random() < 0.5,
         "triggers" if switches.TRIGGERS and chance.random() < 0.5 else "signals",
     )
+
+
+class Bounds(NamedTuple):
+    """Of a page."""
+
+    batch_size: int
+    byte_limit: int
+
+
+def any_bounds(chance: Random, entries: int) -> Bounds:
+    """Small ones only as long as there are few entries in the log."""
+    least = entries // PAGES
+    size = chance.choices((1, 3, 10, 50, 1000), (2, 3, 4, 5, 6))[0]
+    byte_limit = chance.choices((1, 2_000, 1_000_000), (1, 4, 10))[0]
+    return Bounds(max(size, least), max(byte_limit, least * ENTRY_BYTES))
 
 
 class Committed(NamedTuple):
@@ -126,13 +143,14 @@ class Device:
         self.sync_object = self._sync_on(self.database)
 
     def _sync_on(self, database: Any) -> Sync:
+        bounds = any_bounds(self._chance, self.link.entries)
         sync = Sync(
             database,
             self._models.given,
             shared_log=self.link,
             device_name=self.name,
-            batch_size=self.habits.batch_size,
-            byte_limit=self.habits.byte_limit,
+            batch_size=bounds.batch_size,
+            byte_limit=bounds.byte_limit,
             now=self.clock,
             **self._capture(),
             new_id=lambda: f"{self._chance.getrandbits(64):x}",

@@ -55,7 +55,8 @@ class Drawing:
 
     def _shape(self, name: str) -> Shape:
         chance, key = self._chance, self._keys[name]
-        references = [self._reference(f"ref{n}") for n in range(chance.choice((0, 1, 1, 2, 2, 3)))]
+        number = chance.choice((0, 1, 1, 2, 2, 3))
+        references = [self._reference(name, f"ref{n}") for n in range(number)]
         values = [self._value(f"val{n}") for n in range(chance.randint(1, 4))]
         columns = (*key, *references, *values)
         shape = Shape(name, tuple(column.name for column in key), columns)
@@ -92,9 +93,11 @@ class Drawing:
 
     # -- other columns -------------------------------------------------------------------
 
-    def _reference(self, name: str) -> Column:
+    def _reference(self, table: str, name: str) -> Column:
+        """Rows of a later table need not be there: nobody could begin to fill a circle."""
         column = self._to(name, self._chance.choice(self._targets()))
-        return replace(column, unique=self._chance.random() < 0.1)
+        later = column.parent is not None and column.parent > table
+        return replace(column, unique=self._chance.random() < 0.1, null=column.null or later)
 
     def _to(self, name: str, parent: str) -> Column:
         chance, kind = self._chance, self._kind_of(parent)

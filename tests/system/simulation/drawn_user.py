@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -15,11 +15,14 @@ from .kinds import BIG, COUNT, INTEGER, UUID, Kind
 from .shapes import Column, Shape
 from .workload import Workload
 
-ROWS_MAX = 12
+ROWS_MAX = 16
 """In one table: few enough for devices to meet."""
 
-KEYS = 4
+KEYS = 6
 """How many values of a kind serve as keys."""
+
+TRIES = 6
+"""How often a user looks for values that are free."""
 
 
 class DrawnUser(Workload):
@@ -101,10 +104,11 @@ class DrawnUser(Workload):
     # -- one row -------------------------------------------------------------------------
 
     def create(self, table: Table) -> object:
+        table = table.lacking()
         if table.is_crowded():
             self.delete(table)
             return None
-        values = table.new()
+        (values,) = table.free(1)
         for column in table.shape.others:  # some are left to their defaults
             if not column.is_required and self._chance.random() < 0.2:
                 del values[column.name]
@@ -186,8 +190,7 @@ class DrawnUser(Workload):
 
     def insert_many(self, table: Table) -> None:
         if not table.is_crowded():
-            rows = [table.new() for _ in range(self._chance.randint(1, 3))]
-            table.model.insert_many(rows).execute()
+            table.model.insert_many(table.free(self._chance.choice((1, 2, 3, 8)))).execute()
 
     def insert_from(self, table: Table) -> str | None:
         """Copy rows, with other keys."""
@@ -205,10 +208,10 @@ class DrawnUser(Workload):
 
     def bulk_create(self, table: Table) -> None:
         if not table.is_crowded():
-            table.model.bulk_create([table.model(**table.new()) for _ in range(2)])
+            table.model.bulk_create([table.model(**values) for values in table.free(2)])
 
     def bulk_update(self, table: Table) -> None:
-        rows = table.rows()[:3]
+        rows = table.rows()[: self._chance.choice((3, 8))]
         if rows and table.shape.others and len(table.shape.key) == 1:  # Peewee takes no others
             column = self._chance.choice(table.shape.others)
             for row in rows:
@@ -270,8 +273,9 @@ class Table:
 
     def pks(self) -> list[Any]:
         """The keys of all rows, of a table whose key is one column."""
-        key = self.model._meta.primary_key
-        return [value for (value,) in self.model.select(key).order_by(key).tuples()]
+        key, database = self.model._meta.primary_key, self.model._meta.database
+        sql = f'SELECT "{key.column_name}" FROM "{self.shape.name}" ORDER BY 1'
+        return [key.python_value(value) for (value,) in database.execute_sql(sql).fetchall()]
 
     def rows(self) -> list[Any]:
         return list(self.model.select().order_by(*self.model._meta.get_primary_keys()))
@@ -295,8 +299,47 @@ class Table:
     # -- values --------------------------------------------------------------------------
 
     def new(self) -> dict[str, Any]:
-        """A row that may or may not be there already."""
-        return {column.name: self.value(column) for column in self.shape.columns}
+        """A row that may or may not be there already. The first refers to itself, if it must."""
+        values = {column.name: self.value(column) for column in self.shape.columns}
+        for column in self.shape.columns:
+            if column.parent == self.shape.name and not column.null and not self.pks():
+                values[column.name] = values[self.shape.key[0]]
+        return values
+
+    def free(self, number: int) -> list[dict[str, Any]]:
+        """Rows that clash with none, mostly."""
+        rows = [dict(row.__data__) for row in self.rows()]
+        found = []
+        for _ in range(number):
+            for _ in range(TRIES):
+                values = self.new()
+                if not any(self._clash(values, row) for row in rows):
+                    break
+            rows.append(values)
+            found.append(values)
+        return found
+
+    def _clash(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        singly = ((column.name,) for column in self.shape.columns if column.unique)
+        return any(
+            all(one[name] is not None and one[name] == other[name] for name in names)
+            for names in (self.shape.key, *self.shape.unique, *singly)
+        )
+
+    def lacking(self) -> Table:
+        """This one, or the one above it that has no row yet to refer to."""
+        table = self
+        for _ in self._models.shapes:
+            required = [
+                column.parent
+                for column in table.shape.columns
+                if column.parent not in (None, table.shape.name) and not column.null
+            ]
+            empty = [name for name in required if name and not self.other(name).pks()]
+            if not empty:
+                break
+            table = self.other(empty[0])
+        return table
 
     def new_or_again(self) -> dict[str, Any]:
         values = self.new()

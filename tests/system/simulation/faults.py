@@ -42,26 +42,26 @@ class Crash(BaseException):
 
 
 class Faults:
-    """Decides by chance, and counts. `heal()` ends all faults that come by chance."""
+    """Decides by chance, and counts. `scale` says how much goes wrong; `heal()` ends it all."""
 
     def __init__(self, chance: random.Random, *, scale: float = 1.0) -> None:
         self.counts: Counter[str] = Counter()
         self._chance = chance
-        self._scale = scale
+        self.scale = scale
 
     def strike(self, kind: str) -> bool:
         """Whether this fault happens here and now."""
-        struck = self._chance.random() < RATES[kind] * self._scale
+        struck = self._chance.random() < RATES[kind] * self.scale
         if struck:
             self.counts[kind] += 1
         return struck
 
     def threaten(self, kind: str) -> bool:
         """Whether this fault may happen; it counts when somebody says `struck`."""
-        return self._chance.random() < RATES[kind] * self._scale
+        return self._chance.random() < RATES[kind] * self.scale
 
     def struck(self, kind: str) -> None:
         self.counts[kind] += 1
 
     def heal(self) -> None:
-        self._scale = 0.0
+        self.scale = 0.0

@@ -11,6 +11,9 @@ import peewee
 
 from .faults import Crash
 
+STATEMENTS_KEPT = 2_000
+"""So many prepared ones: more than there are texts of them."""
+
 
 class Fuse:
     """Burns down with every statement, and then everything is over, until it is replaced."""
@@ -58,7 +61,9 @@ def open_database(path: str, fuse: Fuse) -> peewee.SqliteDatabase:
             return super().cursor(factory)
 
     pragmas = {"journal_mode": "wal", "synchronous": 0, "foreign_keys": 1}
-    return peewee.SqliteDatabase(path, pragmas=pragmas, factory=Connection)
+    return peewee.SqliteDatabase(
+        path, pragmas=pragmas, factory=Connection, cached_statements=STATEMENTS_KEPT
+    )
 
 
 def abandon(database: peewee.SqliteDatabase) -> None:

@@ -13,7 +13,8 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from .world import Report, run_world
+from .report import Report
+from .world import run_world
 
 PROCESSES = 2
 

@@ -238,6 +238,11 @@ class Link:
 
         return self._call(f"reads its own since {since}", request)
 
+    @property
+    def entries(self) -> int:
+        """About how many there are in the log."""
+        return len(self._network.acknowledged)
+
     def _check_groups(self, page: Page, after: str | None) -> None:
         """A page must not go on with the transaction that the one before it ended with."""
         last = self._ends.get(after or "")

@@ -16,7 +16,8 @@ class Plan:
 
     Attributes:
         days: How long users work.
-        faults: How much goes wrong, as a factor.
+        faults: How much goes wrong on a stormy day, as a factor.
+        storms: How many of the days are stormy.
         memory: Whether `MemorySharedLog` stands for the service.
         restores: Whether the service's log begins anew and comes back from backups; then no
             device may prune, because only the devices have what a backup lacks.
@@ -26,6 +27,7 @@ class Plan:
     seed: int
     days: float
     faults: float
+    storms: float
     memory: bool
     devices: int
     restores: bool
@@ -40,10 +42,16 @@ class Plan:
 
 
 def plan(
-    seed: int, *, days: float | None = None, faults: float | None = None, memory: bool | None = None
+    seed: int,
+    *,
+    days: float | None = None,
+    faults: float | None = None,
+    storms: float | None = None,
+    memory: bool | None = None,
 ) -> Plan:
     chance = Random(f"{seed}/plan")
     drawn_days, drawn_faults = chance.choice((2.0, 4.0, 4.0, 8.0)), chance.choice((0.5, 1, 1, 1, 3))
+    drawn_storms = chance.choice((0.0, 0.1, 0.2, 0.4))
     drawn_memory, devices = chance.random() < 0.1, chance.randint(2, 5)
     restores, encore = chance.random() < 0.4, chance.random() < 0.5
     application = any_application(Random(f"{seed}/application"))
@@ -51,6 +59,7 @@ def plan(
         seed,
         drawn_days if days is None else days,
         float(drawn_faults) if faults is None else faults,
+        drawn_storms if storms is None else storms,
         drawn_memory if memory is None else memory,
         devices,
         restores,
