@@ -21,9 +21,9 @@ from .simulation.oracle import Expected, expected
 from .simulation.service import Logged
 from .simulation.world import Failed, run_world
 
-DEVICE_DAYS = 1_000
-FAULTS = 2_500
-SECONDS_MAX = 600
+DEVICE_DAYS = 200
+FAULTS = 1_000
+SECONDS_MAX = 300
 """Only a bound for machines that are busy with other things."""
 
 ROOT = Path(__file__).parents[2]
