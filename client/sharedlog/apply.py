@@ -151,7 +151,7 @@ class Applier:
     def _decode(self, entries: Sequence[Entry], applied: Applied) -> dict[str, Changes]:
         """Changes by collection and row. What is not a change is kept aside, with the reason."""
         changes: dict[str, Changes] = defaultdict(dict)
-        newest, longest = 0, self._journal.dialect.key_chars
+        newest, longest, me = 0, self._journal.dialect.key_chars, self._journal.device_id()
         for entry in entries:
             device, ticks, _, data = entry
             try:
@@ -162,7 +162,7 @@ class Applier:
                 self._inbox.keep([entry], error.message)
                 applied.unreadable += 1
                 continue
-            if ticks > newest:
+            if ticks > newest and device != me:  # one's own may be ahead yet, and come back
                 newest = ticks
             if change is None:
                 continue

@@ -146,7 +146,7 @@ def read_client(path: Path) -> ClientFile:
         if "sharedlog_state" not in made:
             return ClientFile("", 0, [], set(), tables)
         state = dict(db.execute("SELECT key, value FROM sharedlog_state"))
-        operations = ("create", "modify", "delete")
+        operations = ("create", "modify", "delete", "delete")
         entries = [
             ClientEntry(
                 (reason if status != REFUSED else None) or state["device"],

@@ -16,7 +16,7 @@ from .device import Committed, Device, same
 from .oracle import Expected, Oracle
 from .service import Logged
 
-OPERATIONS = ("create", "modify", "delete")
+OPERATIONS = ("create", "modify", "delete", "delete")
 DELETE = 2
 
 
@@ -207,7 +207,7 @@ def check_agreement(device: Device, log: Sequence[Logged], oracle: Oracle) -> No
                 "operation": OPERATIONS[operation],
                 "collection": collection,
                 "pk": orjson.loads(pk),
-                "value": None if operation == DELETE else orjson.loads(value),
+                "value": None if operation >= DELETE else orjson.loads(value),
                 "rules": rules and orjson.loads(rules),
             }
             known.append(Logged(0, device.id, ticks, 0, orjson.dumps(change).decode()))
