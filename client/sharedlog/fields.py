@@ -162,15 +162,21 @@ def _uuid_to_wire(value: Any) -> Wire:
     return str(value)
 
 
+# By their texts: most keys are UUIDs, and to make an object of each takes longer than all else.
+_UUID_HEX = re.compile(r"[0-9a-f]{32}")
+_UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
 def _uuid_from_stored(stored: Any) -> Wire:
-    if type(stored) is str and len(stored) == 32:
-        try:
-            value = uuid.UUID(stored)
-        except ValueError:
-            raise NotCanonical from None
-        if value.hex == stored:
-            return str(value)
+    if type(stored) is str and _UUID_HEX.fullmatch(stored):
+        return f"{stored[:8]}-{stored[8:12]}-{stored[12:16]}-{stored[16:20]}-{stored[20:]}"
     raise NotCanonical
+
+
+def _uuid_to_stored(wire: Any) -> str:
+    if type(wire) is str and _UUID_TEXT.fullmatch(wire):
+        return wire.replace("-", "")
+    return uuid.UUID(wire).hex
 
 
 def _binary_uuid_from_stored(stored: Any) -> Wire:
@@ -301,7 +307,7 @@ _INTEGER = Codec(_integer_to_wire, _integer_to_wire, int)
 _BOOL = Codec(_bool_to_wire, _bool_from_stored, bool, plain=bool)
 _FLOAT = Codec(_float_to_wire, _float_from_stored, float)
 _BYTES = Codec(_bytes_to_wire, _bytes_to_wire, unbase64)
-_UUID = Codec(_uuid_to_wire, _uuid_from_stored, lambda value: uuid.UUID(value).hex)
+_UUID = Codec(_uuid_to_wire, _uuid_from_stored, _uuid_to_stored)
 _BINARY_UUID = Codec(_uuid_to_wire, _binary_uuid_from_stored, lambda value: uuid.UUID(value).bytes)
 
 # The first match decides, so subclasses stand before their bases.
