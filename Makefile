@@ -16,6 +16,7 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3)
 
 DEMO_ARGS ?=
 TEST_ARGS ?=
+TEST_JOBS ?= 2
 SIM_ARGS ?= --seconds 300
 BENCH_ARGS ?=
 FUZZ ?= 20000
@@ -28,8 +29,8 @@ demo: $(VENV)/.demo ## Watch two devices edit offline and end equal (DEMO_ARGS=-
 	$(BIN)/sharedlog demo $(DEMO_ARGS)
 
 .PHONY: test
-test: $(VENV)/.dev ## Run all tests (TEST_ARGS="-k capture" for some)
-	$(RUN) pytest $(TEST_ARGS)
+test: $(VENV)/.dev ## Run all tests (TEST_ARGS="-k capture" for some; TEST_JOBS=4)
+	$(RUN) pytest -n $(TEST_JOBS) --dist worksteal $(TEST_ARGS)
 
 ##@ While working
 
