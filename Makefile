@@ -16,7 +16,7 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3)
 
 DEMO_ARGS ?=
 TEST_ARGS ?=
-TEST_JOBS ?= 2
+TEST_JOBS ?= 3
 SIM_ARGS ?= --seconds 300
 BENCH_ARGS ?=
 FUZZ ?= 20000
@@ -29,8 +29,8 @@ demo: $(VENV)/.demo ## Watch two devices edit offline and end equal (DEMO_ARGS=-
 	$(BIN)/sharedlog demo $(DEMO_ARGS)
 
 .PHONY: test
-test: $(VENV)/.dev ## Run all tests (TEST_ARGS="-k capture" for some; TEST_JOBS=4)
-	$(RUN) pytest -n $(TEST_JOBS) --dist worksteal $(TEST_ARGS)
+test: $(VENV)/.dev ## Run all tests (TEST_ARGS="-k capture" for some; TEST_JOBS=8)
+	$(RUN) pytest -n $(TEST_JOBS) --dist loadscope $(TEST_ARGS)
 
 ##@ While working
 
@@ -84,7 +84,7 @@ fuzz: $(VENV)/.dev ## Send 20,000 requests by chance to the service (FUZZ=200000
 	SHAREDLOG_FUZZ=$(FUZZ) SHAREDLOG_FUZZ_SEED=$(FUZZ_SEED) $(RUN) pytest -q tests/service/test_fuzz.py
 
 .PHONY: plants
-plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant a third)
+plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant a fifth)
 	PLANTS=all $(RUN) pytest -q tests/system/test_planted.py
 
 .PHONY: bench

@@ -75,9 +75,9 @@ def _measure(folder: Path, options: argparse.Namespace) -> Iterator[Figure]:
         elif name == "memory":
             yield from memory.measure(own, options.rows)
         elif name == "load":
-            yield from load.measure(own, options.seconds or (1 if options.quick else 5))
+            yield from load.measure(own, options.seconds or 5, *([(1, 8)] if options.quick else []))
         elif name == "documents":
-            yield from documents.measure(own, 50 if options.quick else 300)
+            yield from documents.measure(own, 20 if options.quick else 300)
         else:
             for rows in options.rows:
                 yield from _for_rows(name, own, rows, _rounds(options, rows))

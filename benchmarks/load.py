@@ -38,29 +38,31 @@ Ask = Callable[[int], None]
 """One request of one device; the argument counts them."""
 
 
-def measure(folder: Path, seconds: float) -> Iterator[Figure]:
-    yield from _engine("SQLite", folder, None, seconds)
+def measure(folder: Path, seconds: float, devices: Sequence[int] = DEVICES) -> Iterator[Figure]:
+    yield from _engine("SQLite", folder, None, seconds, devices)
     if reachable():
         with Schema() as schema:
-            yield from _engine("PostgreSQL", folder, schema, seconds)
+            yield from _engine("PostgreSQL", folder, schema, seconds, devices)
 
 
-def _engine(engine: str, folder: Path, schema: Schema | None, seconds: float) -> Iterator[Figure]:
+def _engine(
+    engine: str, folder: Path, schema: Schema | None, seconds: float, devices: Sequence[int]
+) -> Iterator[Figure]:
     place: Path | str = schema.place if schema else folder / "load.db"
     data = [as_change(record) for record in records(PUSH)]
     with Service(place) as service:
-        for count in DEVICES:
+        for count in devices:
             users = [f"user-{count}-{number}" for number in range(count)]
             with contextlib.closing(Store.open(place)) as store:
                 tokens = [issue_token(store, user, "load") for user in users]
-            devices = [
+            asking = [
                 _Device(service.announced["url"], user, token, data)
                 for user, token in zip(users, tokens, strict=True)
             ]
             limit = _rate(_raw(folder, schema, count, data), seconds)[0]
             for what, asks in (
-                ("push", [device.push for device in devices]),
-                ("pull", [device.pull for device in devices]),
+                ("push", [device.push for device in asking]),
+                ("pull", [device.pull for device in asking]),
             ):
                 rate, waits = _rate(asks, seconds)
                 yield _figure(engine, what, count, rate, waits, limit if what == "push" else None)

@@ -20,6 +20,7 @@ import peewee
 
 from sharedlog import SharedLog, Sync, SyncModel
 from sharedlog.clock import Now, system_now
+from sharedlog.journal import FINALLY_DELETED, OPERATION_NAMES
 from sharedlog.pipeline import Processor
 from sharedlog_service.entries import EntryFilter
 from sharedlog_service.store import Store
@@ -146,13 +147,12 @@ def read_client(path: Path) -> ClientFile:
         if "sharedlog_state" not in made:
             return ClientFile("", 0, [], set(), tables)
         state = dict(db.execute("SELECT key, value FROM sharedlog_state"))
-        operations = ("create", "modify", "delete", "delete")
         entries = [
             ClientEntry(
                 (reason if status != REFUSED else None) or state["device"],
                 ticks,
                 offset,
-                _change(operations[operation], collection, pk, value),
+                _change(operation, collection, pk, value),
                 status,
             )
             for ticks, offset, collection, pk, operation, value, status, reason in db.execute(
@@ -179,9 +179,10 @@ def _tables(db: sqlite3.Connection) -> Tables:
     }
 
 
-def _change(operation: str, collection: str, pk: str, value: str | None) -> dict[str, Any]:
-    return {
-        "operation": operation,
+def _change(operation: int, collection: str, pk: str, value: str | None) -> dict[str, Any]:
+    final = {"final": True} if operation == FINALLY_DELETED else {}
+    return final | {
+        "operation": OPERATION_NAMES[operation],
         "collection": collection,
         "pk": json.loads(pk),
         "field": None,

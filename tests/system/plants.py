@@ -157,13 +157,13 @@ def checkpoint_goes_back(patch: Patch) -> None:
 
 @plant("F5 falsy values become null")
 def or_none(patch: Patch) -> None:
-    def around(original: Any, self: LocalEntry) -> str:
-        change = changes.loads(original(self))
+    def around(original: Any, self: LocalEntry, beginnings: Any) -> str:
+        change = changes.loads(original(self, beginnings))
         if change["value"]:
             change["value"] = {name: value or None for name, value in change["value"].items()}
         return changes.dumps(change)
 
-    wrap(patch, LocalEntry, "data", around)
+    wrap(patch, LocalEntry, "text", around)
 
 
 @plant("F6 ties are decided by arrival")

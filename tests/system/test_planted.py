@@ -3,7 +3,7 @@
 Without the bug the same checks pass: that is what the other test modules are. Here each check
 is also run once without any bug, in the same way, so that what catches is the bug alone.
 
-A run plants a third of the bugs, another one for each commit; `make plants` plants all of them.
+A run plants a fifth of the bugs, another one for each commit; `make plants` plants all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .copies import MemoryHome, files
 from .plants import PLANTS, Plant
 from .simulation.world import Failed, run_world
 
-PARTS = 3
+PARTS = 5
 
 
 def chosen() -> list[Plant]:
@@ -130,6 +130,12 @@ def in_world(where: str, *, losing: bool) -> Check:
     return check
 
 
+def put_back_while_finding_out(
+    new_file: test_lineage.NewFile, home: MemoryHome, folder: Path
+) -> None:
+    test_lineage.test_a_log_that_is_put_back_while_a_device_is_finding_out(new_file, home, True)
+
+
 def on_files(test: Callable[[test_lineage.NewFile, MemoryHome, Path], None]) -> Check:
     def check(folder: Path) -> None:
         time = test_lineage.Time()
@@ -222,7 +228,9 @@ NAMED: dict[Plant, list[Check]] = {
     ],
     plants.copies_of_any_id: [on_files(test_lineage.test_copies_that_find_out_at_the_same_time)],
     plants.lost_end_unnoticed: [in_world("memory", losing=True)],
-    plants.newest_unchecked: [in_world("memory", losing=True)],
+    plants.newest_unchecked: [
+        on_files(put_back_while_finding_out),
+    ],
     plants.refused_may_come_again: [in_fleet(late_copy)],
     plants.pruning_fixes_the_clock: [
         on_devices(test_clock.test_pruning_does_not_make_a_wrong_clock_final)
