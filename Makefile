@@ -84,7 +84,7 @@ fuzz: $(VENV)/.dev ## Send 20,000 requests by chance to the service (FUZZ=200000
 	SHAREDLOG_FUZZ=$(FUZZ) SHAREDLOG_FUZZ_SEED=$(FUZZ_SEED) $(RUN) pytest -q tests/service/test_fuzz.py
 
 .PHONY: plants
-plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant a fifth)
+plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant an eighth)
 	PLANTS=all $(RUN) pytest -q tests/system/test_planted.py
 
 .PHONY: bench
