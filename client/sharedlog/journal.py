@@ -321,7 +321,7 @@ class Journal(State):
     def prune(self, older_than_ticks: int) -> int:
         """Delete entries that are folded, and sent or kept back by the application itself;
         return how many. Changes no outcome."""
-        self._raise_floor_over_sent()
+        self.raise_floor_over_sent()
         bound = min(older_than_ticks, int(self.state("folded_until") or 0))
         newest = self.run(
             f"SELECT max(ticks) FROM sharedlog_entry WHERE ticks <= ? AND status = {SENT} "
@@ -341,7 +341,7 @@ class Journal(State):
 
     # -- the clock -----------------------------------------------------------------------
 
-    def _raise_floor_over_sent(self) -> None:
+    def raise_floor_over_sent(self) -> None:
         """Remember what was given out. Entries that are not sent may get other timestamps yet."""
         self.run(
             f"UPDATE sharedlog_clock SET floor = {self.dialect.greatest}(floor, ifnull("

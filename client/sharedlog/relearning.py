@@ -24,6 +24,7 @@ FIRST = Version(1, "")
 
 def forget(journal: Journal, identity: Identity) -> str:
     """Become another device, which has read nothing, inside the open transaction; return its id."""
+    journal.raise_floor_over_sent()
     # What the log had is read from it, as far as it still is there, and is not offered again.
     journal.run(f"DELETE FROM sharedlog_entry WHERE status = {SENT}")
     device = identity.fork()

@@ -7,7 +7,7 @@ remembered that the tables may hold rows that nobody recorded.
 
 from __future__ import annotations
 
-from .journal import DROPPED, REFUSED, SENT, UNSENT, Journal
+from .journal import DROPPED, REFUSED, UNSENT, Journal
 
 FORGOTTEN = (
     "device",
@@ -43,10 +43,7 @@ def count_unshared(journal: Journal) -> int:
 
 def forget(journal: Journal) -> None:
     """Forget the client log, inside the open transaction."""
-    newest = journal.run(
-        f"SELECT max(ticks) FROM sharedlog_entry WHERE status = {SENT}"
-    ).fetchone()[0]
-    journal.lift_clock(newest or 0)
+    journal.raise_floor_over_sent()
     for table in ("entry", "inbox", "row"):
         journal.run(f"DELETE FROM sharedlog_{table}")
     marks = ", ".join("?" * len(FORGOTTEN))
