@@ -200,10 +200,10 @@ class Care(ABC):
         there was anything to do."""
         if not is_relearning(self.journal) or self.inbox.waiting(1):
             return False
-        nothing = Clearance(
+        clearance = Clearance(
             self.registry, self.journal, self.versions, self._writing, lambda _: None
         )
-        nothing.clear(self._replica.applier)
+        clearance.clear(self._replica.applier)
         return True
 
     def _finish_reset(self) -> bool:

@@ -8,11 +8,13 @@ and was not said by then is no more: rows that the log does not know, and values
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .adopt import Adoption, unsaid_of
 from .apply import Applier
-from .changes import DELETE, Change, loads
+from .arrivals import Changes
+from .changes import DELETE, Change, Wire, loads
 from .clock import BEFORE_TRACKING, Version
 from .identity import Identity
 from .journal import SENT, Journal
@@ -42,23 +44,26 @@ class Clearance(Adoption):
     """One pass over all tracked tables, after all was read: what nobody said goes."""
 
     def clear(self, applier: Applier) -> None:
-        self._applier = applier
+        def clear_chunk(tracked: Tracked, rows: list[Any]) -> None:
+            if deletions := self._deletions(tracked, rows):
+                applier.merge(tracked.collection, deletions)
+
         for tracked in reversed(self._registry.in_order):
-            self.chunk_by_chunk(tracked, self._clear, self.rows_after)
+            self.chunk_by_chunk(tracked, clear_chunk, self.rows_after)
         with self._writing():
             self._journal.set_state(relearning=None)
 
-    def _clear(self, tracked: Tracked, rows: list[Any]) -> None:
+    def _deletions(self, tracked: Tracked, rows: list[Any]) -> Changes:
         found = dict(self.readable(tracked, rows))
         states = self._versions.load(tracked.collection, list(found))
-        unsaid = []
-        for pk, values in found.items():
+
+        def is_said(pk: str, values: Mapping[str, Wire]) -> bool:
             state = states.get(pk)
             known = state is not None and state.stands and state.born != BEFORE_TRACKING
-            if state is None or not known or unsaid_of(tracked, state, values):
-                unsaid.append(pk)
-        deletion = {
-            pk: [(FIRST, Change(DELETE, tracked.collection, loads(pk), None))] for pk in unsaid
+            return known and not unsaid_of(tracked, states[pk], values)
+
+        return {
+            pk: [(FIRST, Change(DELETE, tracked.collection, loads(pk), None))]
+            for pk, values in found.items()
+            if not is_said(pk, values)
         }
-        if deletion:
-            self._applier.merge(tracked.collection, deletion)

@@ -34,7 +34,31 @@ def restamp(journal: Journal, since: int, lead_ms: int) -> dict[int, int]:
     ).fetchone()[0]
     first = max((journal.now() - lead_ms) * TICKS_PER_MS, settled + 1)
     renamed = {ticks: first + i for i, (ticks, _) in enumerate(rows)}
-    rename_counters(journal, since, renamed)
+    _rename(journal, rows, renamed)
+    journal.new_group()
+    return renamed
+
+
+def lift(journal: Journal, ticks: Sequence[int], horizon: int) -> dict[int, int]:
+    """Give these unsent entries the first free timestamps after `horizon`, in their order, inside
+    the open transaction; return the new ones by the old ones."""
+    entries = sorted(journal.entries_at(ticks).items())
+    renamed: dict[int, int] = {}
+    last = horizon
+    for old, _ in entries:
+        last += 1
+        while journal.entries_at([last]):
+            last += 1
+        renamed[old] = last
+    if renamed:
+        _rename(journal, [(old, entry.offset) for old, entry in entries], renamed)
+    return renamed
+
+
+def _rename(journal: Journal, rows: Sequence[tuple[int, int]], renamed: Mapping[int, int]) -> None:
+    """Give entries, told as (ticks, offset) in their order, their new timestamps; groups stay."""
+    if rows:
+        _rename_counters(journal, rows[0][0], renamed)
     starts: dict[int, int] = {}
     moves = []
     for ticks, offset in rows:
@@ -46,11 +70,9 @@ def restamp(journal: Journal, since: int, lead_ms: int) -> dict[int, int]:
     )
     journal.run("UPDATE sharedlog_entry SET ticks = -ticks WHERE ticks < 0")
     journal.set_state(all_sent_until="0")
-    journal.new_group()
-    return renamed
 
 
-def rename_counters(journal: Journal, since: int, renamed: Mapping[int, int]) -> None:
+def _rename_counters(journal: Journal, since: int, renamed: Mapping[int, int]) -> None:
     """Replace the timestamps that increments since then name."""
     rows = journal.run(
         f"{SELECT} WHERE ticks >= ? AND status <> {SENT} AND rules IS NOT NULL",
@@ -58,26 +80,3 @@ def rename_counters(journal: Journal, since: int, renamed: Mapping[int, int]) ->
     ).fetchall()
     moved = [(restamped_json(row[5], row[6], renamed), row[0]) for row in rows]
     journal.run_many("UPDATE sharedlog_entry SET value = ? WHERE ticks = ?", moved)
-
-
-def lift(journal: Journal, ticks: Sequence[int], horizon: int) -> dict[int, int]:
-    """Give these unsent entries the first free timestamps after `horizon`, in their order, inside
-    the open transaction; return the new ones by the old ones."""
-    renamed: dict[int, int] = {}
-    starts: dict[int, int] = {}
-    moves = []
-    last = horizon
-    for old, entry in sorted(journal.entries_at(ticks).items()):
-        last += 1
-        while journal.entries_at([last]):
-            last += 1
-        renamed[old] = last
-        start = starts.setdefault(old - entry.offset, last)
-        moves.append((last, last - start, old))
-    if renamed:
-        rename_counters(journal, min(renamed), renamed)
-        journal.run_many(
-            "UPDATE sharedlog_entry SET ticks = ?, offset_ticks = ? WHERE ticks = ?", moves
-        )
-        journal.set_state(all_sent_until="0")
-    return renamed
