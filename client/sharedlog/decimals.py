@@ -18,15 +18,20 @@ from .errors import ValueRefused
 from .raw import EXACT_INTEGER, RAW, NotCanonical
 
 
+def check_decimal(value: Any) -> None:
+    """Raise unless this is a decimal number."""
+    if type(value) is not decimal.Decimal:
+        raise NotCanonical
+    if not value.is_finite():
+        raise ValueRefused(
+            f"The decimal {value} cannot be carried.",
+            hint="Store None for a value that is not known.",
+        )
+
+
 def decimal_to_wire(field: peewee.Field) -> Callable[[Any], Wire]:
     def to_wire(value: Any) -> Wire:
-        if type(value) is not decimal.Decimal:
-            raise NotCanonical
-        if not value.is_finite():
-            raise ValueRefused(
-                f"The decimal {value} cannot be carried.",
-                hint="Store None for a value that is not known.",
-            )
+        check_decimal(value)
         value = field.db_value(value)
         stored = _as_stored(value)
         if stored is None:

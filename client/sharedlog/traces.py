@@ -6,19 +6,16 @@ fields, under the names that the program had which made the trigger.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from copy import copy
 from typing import Any, NamedTuple
-
-import peewee
 
 from .changes import Wire, dumps, loads
 from .errors import ValueRefused
 from .journal import Journal
 from .raw import escape
 from .registry import Registry
+from .stored import stored_rows
 from .tracked import Tracked
 from .triggers import MODIFIED
 
@@ -153,24 +150,9 @@ class Traces:
             f"SELECT * FROM sharedlog_trace WHERE number > ? AND {condition} "
             f"ORDER BY number LIMIT {CHUNK}"
         )
-        try:
-            return list(self._run(sql, (after,)).fetchall())
-        except (peewee.OperationalError, sqlite3.OperationalError) as error:
-            if "decode" not in str(error):
-                raise
-        with self._any_text():
-            return list(self._run(sql, (after,)).fetchall())
-
-    @contextmanager
-    def _any_text(self) -> Iterator[None]:
-        """Read text that is not UTF-8, too: what is wrong with it becomes lone surrogates."""
-        connection = self._journal.database.connection()
-        factory = connection.text_factory
-        connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-        try:
-            yield
-        finally:
-            connection.text_factory = factory
+        return stored_rows(
+            self._journal.dialect, self._journal.database, sql, (after,), _with_surrogates
+        )
 
 
 def _of(shapes: Sequence[int]) -> str:
@@ -179,3 +161,8 @@ def _of(shapes: Sequence[int]) -> str:
 
 def _milliseconds(julian_day: float | None) -> int:
     return 0 if julian_day is None else round((julian_day - 2_440_587.5) * 86_400_000)
+
+
+def _with_surrogates(raw: bytes) -> str:
+    """Text that is not UTF-8: what is wrong with it becomes lone surrogates, which are refused."""
+    return raw.decode("utf-8", "surrogateescape")

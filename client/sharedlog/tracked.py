@@ -82,15 +82,16 @@ class TrackedColumn:
             isinstance(value, peewee.Node) and not isinstance(value, peewee.Model)
         ):
             return value
-        return self._as_converted(self.field.db_value(value))
-
-    def _as_converted(self, stored: Any) -> Any:
+        stored = self._db_value(value)
         if isinstance(stored, peewee.Node):
             return stored
         try:
             return Converted(stored)
         except ValueRefused as refused:
             raise self._named(refused) from None
+
+    def _db_value(self, value: Any) -> Any:
+        return self.field.db_value(value)
 
     def _referred(self, node: peewee.Node) -> Any:
         """What a foreign key to an instance holds."""
@@ -141,7 +142,10 @@ class TrackedColumn:
         try:
             return self.exact_wire(default)
         except NotCanonical:
-            return escape(self.field.db_value(default))  # an integer for a decimal, say
+            return self._inexact_default(default)
+
+    def _inexact_default(self, default: Any) -> Wire:
+        return escape(self.field.db_value(default))  # an integer for a decimal, say
 
     def placeholder(self, text: str) -> Any:
         """What can stand in the column for a moment, and means nothing."""
@@ -197,24 +201,12 @@ class TypedColumn(TrackedColumn):
     def same(self, wire: Wire, other: Wire) -> bool:
         return dumps(wire) == dumps(other) or (self.codec.loose and same_json(wire, other))
 
-    def converted(self, value: Any) -> Any:
-        if value is None or (
-            isinstance(value, peewee.Node) and not isinstance(value, peewee.Model)
-        ):
-            return value
+    def _db_value(self, value: Any) -> Any:
         stored = self.field.db_value(value)
-        if type(stored).__name__ == "Binary":
-            stored = stored.obj  # psycopg's sign for bytes, which it takes as well without
-        return self._as_converted(stored)
+        # psycopg's sign for bytes, which it takes as well without
+        return stored.obj if type(stored).__name__ == "Binary" else stored
 
-    def default_wire(self) -> Wire:
-        default = self.field.default
-        if default is None or callable(default):
-            return None
-        try:
-            return self.exact_wire(default)
-        except NotCanonical:
-            pass
+    def _inexact_default(self, default: Any) -> Wire:
         try:
             return self.exact_wire(self.field.python_value(self.field.db_value(default)))
         except NotCanonical:

@@ -23,8 +23,7 @@ from typing import Any
 import peewee
 
 from .changes import Wire, canonical, dumps
-from .decimals import decimal_wire
-from .errors import ValueRefused
+from .decimals import check_decimal, decimal_wire
 from .fields import Codec, codec_for
 from .raw import RAW, NotCanonical, is_escape
 
@@ -100,13 +99,7 @@ def _fixed_char(usual: Codec) -> Codec:
 
 def _decimal(field: Any, database: str, usual: Codec) -> Codec:
     def to_wire(value: Any) -> Wire:
-        if type(value) is not decimal.Decimal:
-            raise NotCanonical
-        if not value.is_finite():
-            raise ValueRefused(
-                f"The decimal {value} cannot be carried.",
-                hint="Store None for a value that is not known.",
-            )
+        check_decimal(value)
         return decimal_wire(value)
 
     def to_stored(wire: Wire) -> decimal.Decimal:
