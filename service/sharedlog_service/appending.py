@@ -24,6 +24,7 @@ from sharedlog_service.entries import (
     row_identity,
 )
 from sharedlog_service.errors import Code, Refused
+from sharedlog_service.places import LogState
 from sharedlog_service.session import Row, Session
 from sharedlog_service.settings import Limits
 
@@ -71,14 +72,11 @@ class Batch:
     that came over the wire, whose shape nobody has checked yet.
     """
 
-    def __init__(
-        self, db: Session, log: int, device: int, limits: Limits, horizon_ticks: int = 0
-    ) -> None:
+    def __init__(self, db: Session, log: LogState, device: int, limits: Limits) -> None:
         self._db = db
         self._log = log
         self._device = device
         self._limits = limits
-        self._horizon_ticks = horizon_ticks
         self._collections: dict[str, int] = {}
         self._kinds: dict[tuple[int, str], Kind] = {}
         self._stored: dict[int, bytes] = {}
@@ -87,11 +85,11 @@ class Batch:
         self._rejections: list[Rejection] = []
         self._bytes = 0
 
-    def append(self, offered: Sequence[Any], *, head: int, shared_on: int, now: int) -> Appended:
-        """Write what is sound and new behind `head`. A bad entry never blocks the others."""
+    def append(self, offered: Sequence[Any], *, shared_on: int, now: int) -> Appended:
+        """Write what is sound and new behind the head. A bad entry never blocks the others."""
         self._check_size(offered)
         self._find_stored(offered)
-        new = self._sift(offered, key(self._log, head), shared_on, now)
+        new = self._sift(offered, key(self._log.id, self._log.head), shared_on, now)
         self._db.insert_rows("entries", new)
         self._count(new, shared_on)
         duplicates = frozenset(self._duplicates)
@@ -109,10 +107,9 @@ class Batch:
     def _find_stored(self, offered: Sequence[Any]) -> None:
         """Look up, all at once, which identities the log has. A device that only moves forward
         pays one probe of the index."""
-        tables = ("entries", "dropped")
+        tables = ("entries", "dropped") if self._log.dropped else ("entries",)
         sql = "SELECT max(created_on) FROM {} WHERE device = ?"
-        tops = [self._db.scalar(sql.format(table), self._device) or 0 for table in tables]
-        top = max(tops)
+        top = max(self._db.scalar(sql.format(table), self._device) or 0 for table in tables)
         old = [ticks for ticks in map(_ticks, offered) if ticks is not None and 0 < ticks <= top]
         if old:
             parameters = self._device, orjson.dumps(old).decode()
@@ -154,7 +151,7 @@ class Batch:
     ) -> Fault | None:
         if type(created_on) is not int or type(group) is not int or not 0 <= group < created_on:
             return Code.ENTRY_INVALID, "createdOn must be a positive integer, not before its group"
-        if created_on <= self._horizon_ticks:
+        if created_on <= self._log.horizon.ticks:
             return Code.ENTRY_TOO_OLD, Code.ENTRY_TOO_OLD.value
         if created_on // TICKS_PER_MS > ceiling:
             return Code.CLOCK_AHEAD, Code.CLOCK_AHEAD.value
@@ -192,9 +189,9 @@ class Batch:
 
     def _collection(self, name: str) -> int:
         insert = "INSERT INTO collections (log, name) VALUES (?, ?) ON CONFLICT DO NOTHING"
-        self._db.rows(insert, self._log, name)
+        self._db.rows(insert, self._log.id, name)
         select = "SELECT id FROM collections WHERE log = ? AND name = ?"
-        number: int = self._db.scalar(select, self._log, name)
+        number: int = self._db.scalar(select, self._log.id, name)
         self._collections[name] = number
         return number
 

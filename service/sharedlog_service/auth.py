@@ -7,10 +7,10 @@ length, and looks it up by that digest, so no comparison can be timed.
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Protocol
 
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import USUAL, Grant, Scope
@@ -25,8 +25,12 @@ TOKEN_ID_CHARS = 12
 USER_CHARS_MAX = 200
 
 
-class Access(Protocol):
-    """Decides whose log a request may touch, and how."""
+class Access(ABC):
+    """Decides whose log a request may touch, and how. Asked inside each piece of work, so that a
+    revoked token stops working at once."""
+
+    makes_users = False
+    """Whether somebody else keeps the list of users: they are made here when they come."""
 
     def user(
         self,
@@ -38,35 +42,35 @@ class Access(Protocol):
         create: bool = False,
     ) -> str:
         """Return the user whose log `claimed` may mean here; refuse anything else. `device` is
-        whom the request acts as.
+        whom the request acts as."""
+        self.check(store, claimed, scope, device)
+        if create and self.makes_users:
+            store.create_user(claimed)
+        return claimed
 
-        Asked inside each piece of work, so that a revoked token stops working at once.
-        """
+    @abstractmethod
+    def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
+        """Refuse what is not allowed."""
 
+    @abstractmethod
     def viewer(self, store: Store) -> str | None:
         """Return the user who asks, None where everybody may be anybody."""
 
+    @abstractmethod
     def may_explore(self, store: Store) -> bool:
         """Whether who asks may send documents that are not the library's, where the service as a
         whole does not answer them; refuse who may ask nothing at all."""
 
 
-class GrantAccess:
+class GrantAccess(Access):
     """What a grant allows, and nothing else."""
 
+    @abstractmethod
     def grant(self, store: Store) -> Grant:
-        raise NotImplementedError
+        """Return the grant; refuse who has none."""
 
-    def user(
-        self,
-        store: Store,
-        claimed: str,
-        scope: Scope,
-        *,
-        device: str | None = None,
-        create: bool = False,
-    ) -> str:
-        return self.grant(store).check(claimed, scope, device)
+    def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
+        self.grant(store).check(claimed, scope, device)
 
     def viewer(self, store: Store) -> str:
         return self.grant(store).user
@@ -91,9 +95,9 @@ class TokenAccess(GrantAccess):
 class KnownAccess(GrantAccess):
     """Somebody who is known already: in process, or to the program around this one."""
 
-    def __init__(self, grant: Grant, *, make: bool = False) -> None:
+    def __init__(self, grant: Grant, *, makes_users: bool = False) -> None:
         self._grant = grant
-        self._make = make
+        self.makes_users = makes_users
 
     def grant(self, store: Store) -> Grant:
         expires_at = self._grant.expires_at
@@ -101,37 +105,14 @@ class KnownAccess(GrantAccess):
             raise Refused(Code.UNAUTHENTICATED)
         return self._grant
 
-    def user(
-        self,
-        store: Store,
-        claimed: str,
-        scope: Scope,
-        *,
-        device: str | None = None,
-        create: bool = False,
-    ) -> str:
-        user = super().user(store, claimed, scope, device=device)
-        if create and self._make:  # somebody else keeps the list of users
-            store.create_user(user)
-        return user
 
+class OpenAccess(Access):
+    """Whoever asks is whom they say: `--no-auth`, on loopback only."""
 
-class OpenAccess:
-    """Whoever asks is whom they say, made on demand: `--no-auth`, on loopback only."""
+    makes_users = True
 
-    def user(
-        self,
-        store: Store,
-        claimed: str,
-        scope: Scope,
-        *,
-        device: str | None = None,
-        create: bool = False,
-    ) -> str:
+    def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
         check_user_name(claimed)
-        if create:
-            store.create_user(claimed)
-        return claimed
 
     def viewer(self, store: Store) -> None:
         return None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharedlog_service.commands import add_database, handler, open_store, parser_of
+from sharedlog_service.grants import USUAL, Scope, scopes_of
 from sharedlog_service.maintenance import add_maintenance
 
 if TYPE_CHECKING:
@@ -39,10 +40,6 @@ examples:
   sharedlog schema --output schema.graphql     write it
   sharedlog schema --check schema.graphql      exit 1 when the file is out of date
 """
-
-SCOPES = ("log:read", "log:append", "device:manage", "explore", "admin")
-USUAL_SCOPES = ("log:read", "log:append", "device:manage")
-"""As in `grants`, which is not imported before a command runs."""
 
 
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -90,13 +87,15 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--user", required=True, help="whose log it opens; made if new")
     create.add_argument("--name", default="", help="what to call it, for the list")
     create.set_defaults(handler=handler(_token_create))
-    names = ", ".join(sorted(SCOPES))
+    scopes = [scope.value for scope in Scope]
+    usual = [scope.value for scope in Scope if scope in USUAL]
     create.add_argument(
         "--scope",
         action="append",
-        choices=SCOPES,
+        choices=scopes,
         metavar="SCOPE",
-        help=f"what it may do, may be repeated: {names} (default: {', '.join(USUAL_SCOPES)})",
+        help=f"what it may do, may be repeated: {', '.join(sorted(scopes))} "
+        f"(default: {', '.join(usual)})",
     )
     create.add_argument("--device", help="the only device it may act as")
     create.add_argument("--days", type=int, help="how long it is good (default: for ever)")
@@ -158,7 +157,6 @@ def _write_private(path: Path, text: str) -> None:
 def _token_create(args: argparse.Namespace) -> int:
     from sharedlog_service.auth import check_user_name, issue_token
     from sharedlog_service.database import check_place, is_missing, shown
-    from sharedlog_service.grants import scopes_of
     from sharedlog_service.settings import DAY_MS
 
     # Before the file is there: a refused command must not leave one behind.
@@ -171,7 +169,7 @@ def _token_create(args: argparse.Namespace) -> int:
             store,
             args.user,
             args.name,
-            scopes=scopes_of(args.scope or USUAL_SCOPES),
+            scopes=scopes_of(args.scope) if args.scope else USUAL,
             device=args.device,
             expires_at=None if args.days is None else store.now() + args.days * DAY_MS,
         )

@@ -42,6 +42,12 @@ def add_database(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def show_progress(text: str) -> None:
+    """Say how far it is, on a terminal, in place of what was said before."""
+    if sys.stderr.isatty():
+        print(f"\r{text}", end="\x1b[K", file=sys.stderr, flush=True)
+
+
 def place(text: str) -> Path | str:
     from sharedlog_service.database import is_server
 

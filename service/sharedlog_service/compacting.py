@@ -94,18 +94,16 @@ class Fate:
     def decided(self, *, forgetting: bool) -> list[int]:
         """The entries to drop; a deletion comes last, when there is nothing for it to end."""
         self._sift()
-        forgotten = [self.final.id] if self.final and forgetting and self.forgets else []
-        return self.doomed + forgotten
+        forgotten = self.forgotten if forgetting else None
+        return [*self.doomed, *([forgotten.id] if forgotten else [])]
 
     @property
-    def forgets(self) -> bool:
-        """Whether the row's latest final deletion can go."""
-        final, settled = self.final, self.settled
-        return (
-            final is not None
-            and seq_of(final.id) <= settled.seq
-            and final.version[0] <= settled.ticks
-        )
+    def forgotten(self) -> Entry | None:
+        """The row's latest final deletion, if it can go."""
+        final, (seq, ticks) = self.final, self.settled
+        if final is None or seq_of(final.id) > seq or final.version[0] > ticks:
+            return None
+        return final
 
     def _sift(self) -> None:
         kept = []
@@ -178,9 +176,8 @@ class Compaction:
             db.be_patient()
             for fate in fates(db, log_of(db, self._user), settled):
                 doomed += fate.decided(forgetting=forgetting)
-                if fate.final is not None and fate.forgets:
-                    passed = Horizon(seq_of(fate.final.id), fate.final.version[0])
-                    needed = Horizon(*map(max, needed, passed))
+                if final := fate.forgotten:
+                    needed = Horizon(*map(max, needed, (seq_of(final.id), final.version[0])))
                 while len(doomed) >= PORTION:
                     self._drop(doomed[:PORTION])
                     del doomed[:PORTION]

@@ -51,29 +51,24 @@ class TextSocket(ASGIWebSocketAdapter):
             raise WebSocketDisconnected from error
 
 
-class SocketAccess:
+class SocketAccess(Access):
     """The access of who opened a socket, which is not told before its first frame."""
 
     def __init__(self, scope: SocketScope) -> None:
         self.scope = scope
-        self.told: Access = TokenAccess(None)
+        self.tell(TokenAccess(None))
 
-    def user(
-        self,
-        store: Store,
-        claimed: str,
-        scope: Scope,
-        *,
-        device: str | None = None,
-        create: bool = False,
-    ) -> str:
-        return self.told.user(store, claimed, scope, device=device, create=create)
+    def tell(self, access: Access) -> None:
+        self._told, self.makes_users = access, access.makes_users
+
+    def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
+        self._told.check(store, claimed, scope, device)
 
     def viewer(self, store: Store) -> str | None:
-        return self.told.viewer(store)
+        return self._told.viewer(store)
 
     def may_explore(self, store: Store) -> bool:
-        return self.told.may_explore(store)
+        return self._told.may_explore(store)
 
 
 class Endpoint(GraphQL[Context, None]):
@@ -107,7 +102,7 @@ class Endpoint(GraphQL[Context, None]):
     async def on_ws_connect(self, context: Context) -> UnsetType:
         access = context.access
         assert isinstance(access, SocketAccess)
-        access.told = await self._service.access(access.scope[HEADERS_KEY])
+        access.tell(await self._service.access(access.scope[HEADERS_KEY]))
         try:
             await self._service.workers.read(access.viewer)
         except Refused as refused:

@@ -42,8 +42,8 @@ class Grant(NamedTuple):
     def allows(self, scope: Scope) -> bool:
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
-    def check(self, claimed: str, scope: Scope, device: str | None) -> str:
-        """Return the user whose log `claimed` may mean; refuse anything else."""
+    def check(self, claimed: str, scope: Scope, device: str | None) -> None:
+        """Refuse what is not allowed in the log of this user."""
         if claimed != self.user and Scope.ADMIN not in self.scopes:
             raise Refused(Code.FORBIDDEN)
         if not self.allows(scope):
@@ -54,7 +54,6 @@ class Grant(NamedTuple):
             )
         if device is not None and self.device not in (None, device):
             raise Refused(Code.DEVICE_FORBIDDEN)
-        return claimed
 
 
 def scopes_of(names: Iterable[str]) -> frozenset[Scope]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from sharedlog_service.commands import add_database, handler, open_store, parser_of, place
+from sharedlog_service.commands import (
+    add_database,
+    handler,
+    open_store,
+    parser_of,
+    place,
+    show_progress,
+)
 
 if TYPE_CHECKING:
     from sharedlog_service.compacting import Compacted
@@ -115,8 +121,7 @@ def _copy(args: argparse.Namespace) -> int:
     from sharedlog_service.database import check_place, open_database, shown
 
     def tell(table: str, rows: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{table}: {rows:,} rows", end="\x1b[K", file=sys.stderr, flush=True)
+        show_progress(f"{table}: {rows:,} rows")
 
     check_place(args.target)
     with (
@@ -137,17 +142,10 @@ def _compact(args: argparse.Namespace) -> int:
         for user in [args.user] if args.user else store.users():
 
             def tell(done: Compacted, user: str = user) -> None:
-                if sys.stderr.isatty():
-                    print(
-                        f"\r{user}: {done.entries:,} entries dropped",
-                        end="\x1b[K",
-                        file=sys.stderr,
-                        flush=True,
-                    )
+                show_progress(f"{user}: {done.entries:,} entries dropped")
 
             done = store.compact(user, policy, tell=tell)
-            if sys.stderr.isatty():
-                print("\r\x1b[K", end="", file=sys.stderr)
+            show_progress("")
             left = store.stats(user).entries
             print(f"{user}: dropped {done.entries:,} entries ({done.bytes:,} bytes); {left:,} left")
     return 0

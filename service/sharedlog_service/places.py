@@ -69,7 +69,7 @@ class LogState(NamedTuple):
 
     def cursor(self, db: Session, seq: int, since: int = 0) -> Cursor:
         since = since if seq < self.horizon.seq else 0
-        for table in ("entries", "dropped"):
+        for table in ("entries", "dropped") if seq else ():  # nothing stands at the beginning
             sql = f"SELECT device, created_on, shared_on FROM {table} WHERE id = ?"
             for found in db.rows(sql, key(self.id, seq)):
                 return Cursor(self.epoch, seq, check_of(*found), since)

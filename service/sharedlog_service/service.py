@@ -62,7 +62,7 @@ class Service:
             return TokenAccess(bearer_digest(headers.get("authorization")))
         found = self._authenticate(headers)
         grant = await found if isinstance(found, Awaitable) else found
-        return TokenAccess(None) if grant is None else KnownAccess(grant, make=True)
+        return TokenAccess(None) if grant is None else KnownAccess(grant, makes_users=True)
 
     async def admit(self, headers: Mapping[str, str]) -> None:
         """Refuse who has no valid token."""

@@ -184,8 +184,8 @@ class Store(Accounts):
             anew = device.is_new or (after is None and not reading)
             (seen, since), now = log.seen(db, after, anew=anew), self._now()
             shared_on = max(now, log.shared_on)
-            batch = Batch(db, log.id, device.no, self.limits, log.horizon.ticks)
-            done = batch.append(entries, head=log.head, shared_on=shared_on, now=now)
+            batch = Batch(db, log, device.no, self.limits)
+            done = batch.append(entries, shared_on=shared_on, now=now)
             skew = None if device_now is None else whole_ms(device_now) - now
             head = log.head + done.written
             # Who has everything still does: what comes now is the device's own.
