@@ -20,7 +20,7 @@ from playhouse.apsw_ext import APSWDatabase
 
 from sharedlog_service.errors import Code, ConfigurationError, Refused
 from sharedlog_service.session import Row, Session, migrate
-from sharedlog_service.tables import SQLITE_STEPS
+from sharedlog_service.tables import STEPS
 
 SQLITE_MIN = (3, 51, 3)
 """From 3.7.0 to 3.51.2 several connections at one WAL could corrupt it: sqlite.org/wal.html."""
@@ -94,7 +94,7 @@ class SqliteFile:
             self._check_durability()
             with self.transaction() as db:
                 tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
-                migrate(db, SQLITE_STEPS, [name for (name,) in db.rows(tables)])
+                migrate(db, STEPS, [name for (name,) in db.rows(tables)])
         except BaseException:
             self.close()
             raise

@@ -16,7 +16,7 @@ from sharedlog_service.database import shown
 from sharedlog_service.errors import Code, ConfigurationError, Refused
 from sharedlog_service.postgres import PostgresServer
 from sharedlog_service.store import Store
-from sharedlog_service.tables import POSTGRES_STEPS
+from sharedlog_service.tables import STEPS
 from tests.engines import SERVER, Postgres, drop_schema, new_schema
 from tests.service.support import NOON, ManualClock, entries
 
@@ -159,8 +159,8 @@ def test_older_tables_are_migrated_when_it_is_asked_for_and_not_before(
 ) -> None:
     with closing(Store.open(empty.place)) as store:
         store.create_user("ada")
-    newer = (*POSTGRES_STEPS, ("CREATE TABLE more (id BIGINT)",))
-    monkeypatch.setattr(engine, "POSTGRES_STEPS", newer)
+    newer = (*STEPS, ("CREATE TABLE more (id BIGINT)",))
+    monkeypatch.setattr(engine, "STEPS", newer)
     with pytest.raises(ConfigurationError, match="sharedlog migrate"):
         Store.open(empty.place)
     assert "more" not in empty.tables()
@@ -177,8 +177,8 @@ def test_a_migration_that_fails_leaves_nothing(
 ) -> None:
     Store.open(empty.place).close()
     before = empty.tables()
-    broken = (*POSTGRES_STEPS, ("CREATE TABLE half (id BIGINT)", "CREATE NONSENSE"))
-    monkeypatch.setattr(engine, "POSTGRES_STEPS", broken)
+    broken = (*STEPS, ("CREATE TABLE half (id BIGINT)", "CREATE NONSENSE"))
+    monkeypatch.setattr(engine, "STEPS", broken)
     with pytest.raises(psycopg.errors.SyntaxError):
         Store.open(empty.place, migrating=True)
     assert empty.tables() == before

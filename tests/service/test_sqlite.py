@@ -16,7 +16,7 @@ from sharedlog_service.errors import Code, ConfigurationError, Refused
 from sharedlog_service.paging import OTHERS
 from sharedlog_service.sqlite import SqliteFile, SqliteSession, check_sqlite
 from sharedlog_service.store import Store
-from sharedlog_service.tables import MODELS, SQLITE_STEPS
+from sharedlog_service.tables import MODELS, STEPS
 from tests.service.support import entries
 
 
@@ -218,7 +218,7 @@ def test_the_models_say_what_the_tables_are(tmp_path: Path) -> None:
 def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     database = SqliteFile(tmp_path / "log.db")
     with database.transaction() as db:
-        db.rows("UPDATE meta SET schema_version = ?", len(SQLITE_STEPS) + 1)
+        db.rows("UPDATE meta SET schema_version = ?", len(STEPS) + 1)
     database.close()
     with pytest.raises(ConfigurationError, match="newer sharedlog"):
         SqliteFile(tmp_path / "log.db")
@@ -229,13 +229,13 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(
 ) -> None:
     SqliteFile(tmp_path / "log.db").close()
     before = schema_of(tmp_path / "log.db")
-    broken = (*SQLITE_STEPS, ("CREATE TABLE half (id INTEGER)", "CREATE NONSENSE"))
-    monkeypatch.setattr("sharedlog_service.sqlite.SQLITE_STEPS", broken)
+    broken = (*STEPS, ("CREATE TABLE half (id INTEGER)", "CREATE NONSENSE"))
+    monkeypatch.setattr("sharedlog_service.sqlite.STEPS", broken)
     with pytest.raises(apsw.SQLError):
         SqliteFile(tmp_path / "log.db")
     assert schema_of(tmp_path / "log.db") == before
-    whole = (*SQLITE_STEPS, ("CREATE TABLE whole (id INTEGER)",))
-    monkeypatch.setattr("sharedlog_service.sqlite.SQLITE_STEPS", whole)
+    whole = (*STEPS, ("CREATE TABLE whole (id INTEGER)",))
+    monkeypatch.setattr("sharedlog_service.sqlite.STEPS", whole)
     SqliteFile(tmp_path / "log.db").close()
     assert len(schema_of(tmp_path / "log.db")) == len(before) + 1
 
