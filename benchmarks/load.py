@@ -21,6 +21,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
+import psycopg
+from tests.engines import Postgres, drop_schema, new_schema, unreachable
 
 from sharedlog.documents import CREATE_DEVICE_ID, GET_UNSYNCED_ENTRIES, WRITE_ENTRIES
 from sharedlog_service.auth import issue_token
@@ -28,7 +30,6 @@ from sharedlog_service.store import Store
 
 from .figures import Figure, percentile
 from .records import as_change, records
-from .server import Schema, reachable
 from .service import Service
 
 DEVICES = (1, 8, 64)
@@ -40,15 +41,19 @@ Ask = Callable[[int], None]
 
 def measure(folder: Path, seconds: float, devices: Sequence[int] = DEVICES) -> Iterator[Figure]:
     yield from _engine("SQLite", folder, None, seconds, devices)
-    if reachable():
-        with Schema() as schema:
-            yield from _engine("PostgreSQL", folder, schema, seconds, devices)
+    if unreachable() is None:
+        schema = new_schema()
+        try:
+            place = str(Postgres(schema).place)
+            yield from _engine("PostgreSQL", folder, place, seconds, devices)
+        finally:
+            drop_schema(schema)
 
 
 def _engine(
-    engine: str, folder: Path, schema: Schema | None, seconds: float, devices: Sequence[int]
+    engine: str, folder: Path, server: str | None, seconds: float, devices: Sequence[int]
 ) -> Iterator[Figure]:
-    place: Path | str = schema.place if schema else folder / "load.db"
+    place: Path | str = server or folder / "load.db"
     data = [as_change(record) for record in records(PUSH)]
     with Service(place) as service:
         for count in devices:
@@ -59,7 +64,7 @@ def _engine(
                 _Device(service.announced["url"], user, token, data)
                 for user, token in zip(users, tokens, strict=True)
             ]
-            limit = _rate(_raw(folder, schema, count, data), seconds)[0]
+            limit = _rate(_raw(folder, server, count, data), seconds)[0]
             for what, asks in (
                 ("push", [device.push for device in asking]),
                 ("pull", [device.pull for device in asking]),
@@ -148,10 +153,10 @@ class _Device:
 PAGES = {"after": None, "batchSize": PAGE, "byteLimit": 1_000_000, "lineage": None}
 
 
-def _raw(folder: Path, schema: Schema | None, count: int, data: list[str]) -> list[Ask]:
+def _raw(folder: Path, server: str | None, count: int, data: list[str]) -> list[Ask]:
     """The database alone: SQLite has one writer, so there is one; PostgreSQL has one for each."""
-    if schema is not None:
-        return [schema.raw(data) for _ in range(count)]
+    if server is not None:
+        return [_raw_on(server, data) for _ in range(count)]
     connection = sqlite3.connect(folder / f"raw-{count}.db", check_same_thread=False)
     connection.execute("PRAGMA journal_mode = wal")
     connection.execute("PRAGMA synchronous = full")
@@ -162,3 +167,19 @@ def _raw(folder: Path, schema: Schema | None, count: int, data: list[str]) -> li
         connection.commit()
 
     return [insert]
+
+
+def _raw_on(server: str, data: list[str]) -> Ask:
+    connection = psycopg.connect(server)
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS raw (id BIGSERIAL PRIMARY KEY, data TEXT NOT NULL)"
+    )
+    connection.commit()
+
+    def insert(number: int) -> None:
+        with connection.cursor().copy("COPY raw (data) FROM STDIN") as copy:
+            for text in data:
+                copy.write_row((text,))
+        connection.commit()
+
+    return insert

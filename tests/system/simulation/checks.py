@@ -9,15 +9,13 @@ from typing import Any
 
 import orjson
 
+from sharedlog.journal import DELETED, OPERATION_NAMES
 from tests.dictmodel import Row
 from tests.tablemodel import Key
 
 from .device import Committed, Device, same
 from .oracle import Expected, Oracle
 from .service import Logged
-
-OPERATIONS = ("create", "modify", "delete", "delete")
-DELETE = 2
 
 
 class Bad(AssertionError):
@@ -75,7 +73,7 @@ def _change(entry: Logged) -> Change:
 
 def _committed(change: Committed) -> Change:
     value = change.value and orjson.loads(change.value)
-    return OPERATIONS[change.operation], change.collection, change.pk, _plain(value)
+    return OPERATION_NAMES[change.operation], change.collection, change.pk, _plain(value)
 
 
 def _plain(value: Any) -> str:
@@ -204,10 +202,10 @@ def check_agreement(device: Device, log: Sequence[Logged], oracle: Oracle) -> No
     for ticks, operation, collection, pk, value, rules in unsent:
         if ticks not in sent:
             change = {
-                "operation": OPERATIONS[operation],
+                "operation": OPERATION_NAMES[operation],
                 "collection": collection,
                 "pk": orjson.loads(pk),
-                "value": None if operation >= DELETE else orjson.loads(value),
+                "value": None if operation >= DELETED else orjson.loads(value),
                 "rules": rules and orjson.loads(rules),
             }
             known.append(Logged(0, device.id, ticks, 0, orjson.dumps(change).decode()))
