@@ -9,6 +9,7 @@ import peewee
 
 from .checks import check_tables
 from .clock import Now
+from .dialects import quote
 from .errors import ConfigurationError
 from .journal import Journal
 from .layout import POSTGRES_TRACE_TABLES
@@ -16,7 +17,7 @@ from .pgtraces import PostgresTraces
 from .pgtriggers import IS_OFF, OFF, function_of, lock_of, triggers_of
 from .registry import Registry
 from .tracing import TriggerRecorder, state_key
-from .tracked import Tracked, quote
+from .tracked import Tracked
 from .triggers import fingerprint, present
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from .tracked import Tracked, quote
+from .dialects import quote
+from .tracked import Tracked
 from .triggers import CREATED, DELETED, MODIFIED
 
 OFF = "SELECT set_config('sharedlog.off', ?, true)"

@@ -16,12 +16,12 @@ import peewee
 from .apply import Applier
 from .changes import Change, Entry
 from .comparing import enforces_foreign_keys
+from .dialects import quote
 from .errors import EpochChanged
 from .journal import CHUNK, SELECT, SENT, UNSENT, Journal, LocalEntry
 from .pipeline import Pipeline
 from .registry import Registry
 from .remote import SharedLog
-from .tracked import quote
 from .versions import Versions
 
 Decode = Callable[[str], "Change | None"]

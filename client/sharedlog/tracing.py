@@ -14,6 +14,7 @@ import peewee
 
 from .checks import check_tables
 from .clock import Now
+from .dialects import quote
 from .errors import ConfigurationError
 from .harvest import Harvest
 from .inserts import check_key, in_hand, prepared
@@ -23,7 +24,7 @@ from .marks import Marks
 from .recorder import claim, release
 from .registry import Registry
 from .traces import Traces
-from .tracked import Tracked, quote
+from .tracked import Tracked
 from .triggers import fingerprint, present, remembered, table_of, triggers_of
 
 

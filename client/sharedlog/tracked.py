@@ -9,7 +9,7 @@ from typing import Any
 import peewee
 
 from .changes import Wire, dumps
-from .dialects import dialect_of
+from .dialects import dialect_of, quote
 from .errors import ValueRefused
 from .fields import Codec, check_text, codec_for
 from .limits import Limits
@@ -214,10 +214,6 @@ class TypedColumn(TrackedColumn):
 
     def placeholder(self, text: str) -> Any:
         return self.codec.placeholder(text)
-
-
-def quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 class Tracked:

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import peewee
 
 from .changes import CREATE, DELETE, MODIFY
-from .dialects import dialect_of
+from .dialects import dialect_of, quote
 from .journal import OPERATION_CODES
 from .registry import Registry
-from .tracked import Tracked, TrackedColumn, quote
+from .tracked import Tracked, TrackedColumn
 
 CREATED, MODIFIED, DELETED = (OPERATION_CODES[name] for name in (CREATE, MODIFY, DELETE))
 DISPLACED = 3

@@ -122,7 +122,7 @@ def _is_long_and_whole(message: Message) -> bool:
 
 async def _folded(body: bytes) -> bytes:
     if len(body) < THREAD_FROM_BYTES:
-        return gzip.compress(body, LEVEL, mtime=0)
+        return _fold(body)
     return await anyio.to_thread.run_sync(_fold, body)
 
 

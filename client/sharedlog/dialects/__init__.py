@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import peewee
 
-from .base import Dialect
+from .base import Dialect, quote
 from .mysql import MySQL
 from .postgres import Postgres
 from .sqlite import SQLite
 
-__all__ = ["Dialect", "dialect_of"]
+__all__ = ["Dialect", "dialect_of", "quote"]
 
 
 def dialect_of(database: peewee.Database) -> Dialect:

@@ -22,6 +22,11 @@ IndexPart = tuple[str | None, str]
 """A column of an index (None for an expression), and the collation it is compared by."""
 
 
+def quote(name: str) -> str:
+    """A name as our own SQL has it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 class Dialect(ABC):
     """What differs. One object for each database object."""
 

@@ -11,7 +11,7 @@ import peewee
 
 from ..errors import ConfigurationError
 from ..layout import REPLACED
-from .base import Dialect, IndexPart
+from .base import Dialect, IndexPart, quote
 
 IDLE, FAILED = 0, 3
 """The status of a connection without a transaction, and of one that an error spoiled, in libpq's
@@ -108,7 +108,7 @@ class Postgres(Dialect):
                 with database.atomic():
                     self.run(
                         database,
-                        f"ALTER TABLE {name} ALTER CONSTRAINT {_quote(constraint)} "
+                        f"ALTER TABLE {name} ALTER CONSTRAINT {quote(constraint)} "
                         "DEFERRABLE INITIALLY IMMEDIATE",
                     )
             except peewee.ProgrammingError as error:
@@ -127,8 +127,4 @@ class Postgres(Dialect):
 
 
 def _name(table: str, schema: str | None) -> str:
-    return f"{_quote(schema)}.{_quote(table)}" if schema else _quote(table)
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return f"{quote(schema)}.{quote(table)}" if schema else quote(table)

@@ -9,7 +9,7 @@ from typing import Any
 
 import peewee
 
-from .base import Dialect, IndexPart
+from .base import Dialect, IndexPart, quote
 
 
 class SQLite(Dialect):
@@ -42,12 +42,12 @@ class SQLite(Dialect):
         self, database: peewee.Database, table: str, schema: str | None
     ) -> list[Sequence[IndexPart]]:
         run: Any = database.execute_sql
-        prefix = f"{_quote(schema)}." if schema else ""
-        listed = run(f"PRAGMA {prefix}index_list({_quote(table)})").fetchall()
+        prefix = f"{quote(schema)}." if schema else ""
+        listed = run(f"PRAGMA {prefix}index_list({quote(table)})").fetchall()
         found: list[Sequence[IndexPart]] = []
         for _, index, is_unique, _, partial in listed:
             if is_unique and not partial:
-                rows = run(f"PRAGMA {prefix}index_xinfo({_quote(index)})").fetchall()
+                rows = run(f"PRAGMA {prefix}index_xinfo({quote(index)})").fetchall()
                 found.append([(row[2], row[4]) for row in rows if row[5]])
         return found
 
@@ -61,7 +61,3 @@ class SQLite(Dialect):
     def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
         database.execute_sql("PRAGMA defer_foreign_keys = 1")
         return nullcontext()
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -6,9 +6,9 @@ import sqlite3
 from collections import Counter
 from dataclasses import replace
 
+from ..dialects import quote
 from ..errors import MigrationRefused
 from .catalog import Catalog, StoredTable
-from .ddl import quote
 from .plan import Plan
 
 

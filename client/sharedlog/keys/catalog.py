@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .ddl import is_without_rowid, quote
+from ..dialects import quote
+from .ddl import is_without_rowid
 
 ROWID_NAMES = ("rowid", "_rowid_", "oid")
 

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise, takewhile
 from typing import NamedTuple
 
+from ..dialects import quote
+
 _TOKEN = re.compile(
     r"""(?P<space>\s+|--[^\n]*|/\*.*?(?:\*/|\Z))
     |(?P<text>'(?:[^']|'')*')
@@ -64,10 +66,6 @@ def tokens(sql: str) -> list[Token]:
     """The tokens that mean something: no space, no comments."""
     found = (Token(m.lastgroup or "", m.group(), m.start()) for m in _TOKEN.finditer(sql))
     return [token for token in found if token.kind != "space"]
-
-
-def quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def mentions(sql: str, names: Collection[str]) -> bool:

@@ -19,10 +19,10 @@ import peewee
 
 from ..checks import resolved
 from ..clock import Now, system_now
+from ..dialects import quote
 from ..errors import ConfigurationError, MigrationRefused
 from .before import Before
 from .catalog import Catalog, Column, StoredTable
-from .ddl import quote
 from .making import DerivedKeys, Keys, OrderedKeys
 from .models import references_of, with_new_keys, with_through_models
 from .plan import Plan, Request, make_plan

@@ -11,9 +11,10 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
+from ..dialects import quote
 from ..errors import MigrationRefused
 from .catalog import StoredColumn, StoredTable
-from .ddl import quote, retyped
+from .ddl import retyped
 from .making import Keys
 from .plan import Plan
 
