@@ -230,7 +230,7 @@ class Sync(Care):
         """Send what is unsent, receive what is new, apply it.
 
         Raises:
-            ConnectionFailed: the service cannot be reached; nothing is lost, call again.
+            ConnectionFailed, RateLimited: not now; nothing is lost, call again later.
             RemoteError: the service refuses; the message says why.
         """
         with self._run("sync") as result:

@@ -24,10 +24,16 @@ from .errors import (
     HorizonPassed,
     LineageChanged,
     ProtocolError,
+    QuotaExceeded,
+    RateLimited,
     ServiceFailed,
     SharedLogError,
     Unauthorized,
 )
+
+RETRY_AFTER_S = 60.0
+"""How long to wait where something is too much for whatever stands before the service, and that
+does not say how long."""
 
 COMPRESS_FROM_BYTES = 1024
 """What fits a packet travels as fast as it is."""
@@ -110,7 +116,7 @@ class HttpTransport:
             raise error_from(error.errors or []) from None
         except exceptions.TransportServerError as error:
             self._takes_gzip = False
-            raise _http_error(error) from error
+            raise _http_error(error, self._answered()) from error
         except exceptions.TransportConnectionFailed as error:
             self.close()
             raise ConnectionFailed(
@@ -161,8 +167,11 @@ class HttpTransport:
 
     def _remember(self) -> None:
         """Note whether the service says that it takes gzip. Not before it said so."""
-        headers = self._client.transport.response_headers or {}
-        self._takes_gzip = self._compress and "gzip" in headers.get("accept-encoding", "")
+        self._takes_gzip = self._compress and "gzip" in self._answered().get("accept-encoding", "")
+
+    def _answered(self) -> Mapping[str, str]:
+        """The headers of the last answer."""
+        return self._client.transport.response_headers or {}
 
     def close(self) -> None:
         if self._client is not None:
@@ -189,7 +198,7 @@ def _header(token: str) -> str:
     return token
 
 
-def _http_error(error: Any) -> SharedLogError:
+def _http_error(error: Any, headers: Mapping[str, str]) -> SharedLogError:
     code = error.code
     if code in (401, 403):
         return Unauthorized(f"The service refused the request (HTTP {code}).")
@@ -198,9 +207,22 @@ def _http_error(error: Any) -> SharedLogError:
             f"There is no sharedlog service at this address (HTTP {code}).",
             hint="The address of a service ends in /graphql.",
         )
-    if code == 429 or (code is not None and code >= 500):
+    if code == 429:
+        return _rate_limited("The service is asked for too much (HTTP 429).", _seconds(headers))
+    if code is not None and code >= 500:
         return ConnectionFailed(f"The service is not able to answer now (HTTP {code}).")
     return ServiceFailed(str(error), service_code=f"HTTP_{code}")
+
+
+def _seconds(headers: Mapping[str, str]) -> float:
+    """What Retry-After says. It may be a date, too: whose clock that means is anybody's guess."""
+    text = headers.get("retry-after", "")
+    return float(text[:9]) if text.isascii() and text.isdigit() else RETRY_AFTER_S
+
+
+def _rate_limited(message: str, retry_after: float) -> RateLimited:
+    hint = "Nothing is lost: call sync() again after `retry_after` seconds."
+    return RateLimited(message, retry_after=retry_after, hint=hint)
 
 
 def error_from(errors: Sequence[Any]) -> SharedLogError:
@@ -208,7 +230,8 @@ def error_from(errors: Sequence[Any]) -> SharedLogError:
     first = errors[0] if errors else {}
     if not isinstance(first, Mapping):
         return ProtocolError(f"The service's error is not understood: {first!r}.")
-    code = (first.get("extensions") or {}).get("code", "UNKNOWN")
+    details = first.get("extensions") or {}
+    code = details.get("code", "UNKNOWN")
     message = str(first.get("message") or code)
     if code == "FORBIDDEN":
         return Unauthorized(message, hint="Leave `user` out: the token says whose log it is.")
@@ -219,6 +242,12 @@ def error_from(errors: Sequence[Any]) -> SharedLogError:
         )
     if code == "UNAVAILABLE":
         return ConnectionFailed(message, hint="Nothing is lost: the next sync() sends it.")
+    if code == "RATE_LIMITED":
+        wait_ms = details.get("retryAfterMs")
+        wait_s = wait_ms / 1000 if isinstance(wait_ms, int | float) else RETRY_AFTER_S
+        return _rate_limited(message, wait_s)
+    if code == "QUOTA_EXCEEDED":
+        return QuotaExceeded(message, hint="Ask whoever runs the service. Nothing here is lost.")
     if code in ("DEVICE_UNKNOWN", "USER_UNKNOWN"):
         return DeviceUnknown(message)
     if code == "DEVICE_REVOKED":

@@ -48,6 +48,10 @@ class Access(ABC):
             store.create_user(claimed)
         return claimed
 
+    def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:
+        """Hear how much came to be written. Only `metering` counts that."""
+        return None
+
     @abstractmethod
     def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
         """Refuse what is not allowed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="answer other GraphQL than the library's own, and show GraphiQL "
         "(default: on loopback addresses only)",
     )
+    _add_bounds(parser)
     parser.add_argument(
         "--ready-file",
         type=Path,
@@ -79,6 +81,27 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="write {url, graphiql, user, token} as JSON here once the service answers",
     )
     parser.set_defaults(handler=handler(_serve))
+
+
+def _add_bounds(parser: argparse.ArgumentParser) -> None:
+    """How much one user may ask for, and keep. 0 stands for no bound."""
+    bounds = parser.add_argument_group("how much one user may ask for in a minute; a device, half")
+    for name, usual in (("requests", "3000"), ("entries", "600000"), ("bytes", "268435456")):
+        bounds.add_argument(
+            f"--{name}-per-minute",
+            type=_bound,
+            metavar="N",
+            help=f"0 for no bound (default: {usual}; on loopback addresses no bound)",
+        )
+    quota = parser.add_argument_group("how much one user's log may hold")
+    quota.add_argument("--quota-entries", type=_bound, metavar="N", help="(default: no bound)")
+    quota.add_argument("--quota-bytes", type=_bound, metavar="N", help="(default: no bound)")
+
+
+def _bound(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError("a whole number is needed, 0 for no bound")
+    return int(text)
 
 
 def _add_token(parser: argparse.ArgumentParser) -> None:
@@ -123,7 +146,7 @@ def _add_schema(parser: argparse.ArgumentParser) -> None:
 
 def _serve(args: argparse.Namespace) -> int:
     from sharedlog_service.serving import serve
-    from sharedlog_service.settings import HOUR_MS, Settings
+    from sharedlog_service.settings import HOUR_MS, Limits, Settings
 
     every = args.compact_every
     settings = Settings(
@@ -132,7 +155,15 @@ def _serve(args: argparse.Namespace) -> int:
         no_auth=args.no_auth,
         explore=args.explore,
         compact_every_ms=None if every is None else int(every * HOUR_MS),
+        limits=Limits(log_entries=args.quota_entries or None, log_bytes=args.quota_bytes or None),
     )
+    named = {
+        "requests": args.requests_per_minute,
+        "entries": args.entries_per_minute,
+        "bytes": args.bytes_per_minute,
+    }
+    chosen = {measure: rate or None for measure, rate in named.items() if rate is not None}
+    settings = replace(settings, rates=settings.metered._replace(**chosen))
 
     def announce(found: Announcement) -> None:
         print(found.for_people(), flush=True)

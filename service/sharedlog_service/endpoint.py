@@ -24,7 +24,7 @@ from strawberry.types.unset import UnsetType
 from sharedlog_service.auth import Access, TokenAccess
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import Scope
-from sharedlog_service.guard import SCOPE_KEY
+from sharedlog_service.guard import SCOPE_KEY, STATUS, retry_after
 from sharedlog_service.request import GraphQLRequest
 from sharedlog_service.schema import Context
 from sharedlog_service.service import Service
@@ -70,6 +70,9 @@ class SocketAccess(Access):
     def may_explore(self, store: Store) -> bool:
         return self._told.may_explore(store)
 
+    def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:
+        self._told.wrote(user, device, entries, bytes)
+
 
 class Endpoint(GraphQL[Context, None]):
     """Strawberry's endpoint, given requests and frames that a guard has checked already."""
@@ -96,13 +99,13 @@ class Endpoint(GraphQL[Context, None]):
             return Context(service.workers, SocketAccess(request.scope), service.settings.new_id())
         asked: GraphQLRequest = request.scope[SCOPE_KEY]
         await service.allow(asked.query, request.headers)
-        access = await service.access(request.headers)
+        access = await service.metered(request.headers)
         return Context(service.workers, access, asked.id)
 
     async def on_ws_connect(self, context: Context) -> UnsetType:
         access = context.access
         assert isinstance(access, SocketAccess)
-        access.tell(await self._service.access(access.scope[HEADERS_KEY]))
+        access.tell(await self._service.metered(access.scope[HEADERS_KEY]))
         try:
             await self._service.workers.read(access.viewer)
         except Refused as refused:
@@ -125,6 +128,16 @@ class Endpoint(GraphQL[Context, None]):
         except HTTPException as error:
             # No such operation, or a subscription by POST: ours answers in JSON, with a code.
             raise Refused(Code.BAD_REQUEST, error.reason) from error
+
+    def create_response(self, response_data: Any, sub_response: Response) -> Response:
+        """Say in HTTP's words, too, that something was too much: proxies and other clients know
+        these."""
+        for error in response_data.get("errors") or ():
+            details = error.get("extensions") or {}
+            if details.get("code") == Code.RATE_LIMITED.name:
+                sub_response.status_code = STATUS[Code.RATE_LIMITED]
+                sub_response.headers.update(retry_after(details))
+        return super().create_response(response_data, sub_response)
 
     def encode_json(self, data: object) -> bytes:
         return orjson.dumps(data)

@@ -11,6 +11,7 @@ from strawberry import ID, Info
 from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 
+from sharedlog_service.appending import characters
 from sharedlog_service.arguments import (
     BatchSize,
     ByteLimit,
@@ -298,10 +299,12 @@ class SharedSyncLogMutation:
 
         def write(store: Store) -> Any:
             user = context.access.user(store, user_id, Scope.APPEND, device=device_id)
+            offered = batch(entries, packed)
+            context.access.wrote(user, device_id, len(offered), characters(offered))
             return store.write(
                 user,
                 device_id,
-                batch(entries, packed),
+                offered,
                 after=place(after),
                 device_now=now,
                 lineage=lineage,

@@ -14,6 +14,7 @@ from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import Grant
 from sharedlog_service.guard import refusal
 from sharedlog_service.known import known_documents
+from sharedlog_service.metering import Meter, MeteredAccess
 from sharedlog_service.settings import Settings
 from sharedlog_service.store import Store
 from sharedlog_service.upkeep import Upkeep
@@ -33,6 +34,7 @@ class Service:
         self.settings = settings
         self.documents = known_documents()
         self._authenticate = authenticate
+        self._meter = Meter(settings.metered, settings.steady)
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -64,10 +66,16 @@ class Service:
         grant = await found if isinstance(found, Awaitable) else found
         return TokenAccess(None) if grant is None else KnownAccess(grant, makes_users=True)
 
+    async def metered(self, headers: Mapping[str, str]) -> Access:
+        """Return the access of who asks, who is counted from now on."""
+        return MeteredAccess(await self.access(headers), self._meter)
+
     async def admit(self, headers: Mapping[str, str]) -> None:
-        """Refuse who has no valid token."""
+        """Refuse who has no valid token, or has asked for too much already."""
         access = await self.access(headers)
-        await self.workers.read(access.viewer)
+        user = await self.workers.read(access.viewer)
+        if user is not None:
+            self._meter.check(user)
 
     async def allow(self, document: str, headers: Mapping[str, str]) -> None:
         """Refuse a document that is not the library's from who may not explore."""

@@ -23,13 +23,18 @@ def system_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
+def steady_clock() -> int:
+    """Tell how many milliseconds went by since some moment; setting the clock does not move it."""
+    return time.monotonic_ns() // 1_000_000
+
+
 def random_id() -> str:
     return secrets.token_hex(12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds on what one request may carry, published by the `limits` query."""
+    """Bounds on what one request may carry, and one log hold; published by the `limits` query."""
 
     entry_bytes: int = 512 * 1024
     batch_entries: int = 10_000
@@ -40,9 +45,12 @@ class Limits:
     # Twice the data: JSON inside JSON doubles its quotes and backslashes.
     request_bytes: int = 17 * 1024 * 1024
     people_entries: int = 1_000
+    log_entries: int | None = None
+    log_bytes: int | None = None
 
 
-HOUR_MS = 3600 * 1000
+MINUTE_MS = 60 * 1000
+HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 
 
@@ -51,6 +59,24 @@ class Policy(NamedTuple):
 
     retention_ms: int = 30 * DAY_MS
     expiry_ms: int = 180 * DAY_MS
+
+
+class Rates(NamedTuple):
+    """How much one user may ask for in a minute, and one device half of it; None for no bound.
+
+    Attributes:
+        requests: Fields of the shared log, such as writeEntries: as a rule one a request.
+        entries: Entries sent to be written, whatever becomes of them.
+        bytes: Characters of their data.
+    """
+
+    requests: int | None = None
+    entries: int | None = None
+    bytes: int | None = None
+
+
+PUBLIC_RATES = Rates(requests=3_000, entries=600_000, bytes=256 * 1024 * 1024)
+"""What no device comes near that works as it should, but for one that sends a long backlog."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +109,13 @@ class Settings:
     """How often all logs are compacted (see compacting.py); None for never."""
 
     compaction: Policy = field(default_factory=Policy)
+    rates: Rates | None = None
+    """None: `PUBLIC_RATES`, on loopback addresses no bounds."""
+
     limits: Limits = field(default_factory=Limits)
     patience: Patience = field(default_factory=Patience)
     now: Clock = system_clock
+    steady: Clock = steady_clock
     new_id: IdSource = random_id
 
     def __post_init__(self) -> None:
@@ -99,6 +129,12 @@ class Settings:
     @property
     def explores(self) -> bool:
         return is_loopback(self.host) if self.explore is None else self.explore
+
+    @property
+    def metered(self) -> Rates:
+        """How much a user may ask for."""
+        usual = Rates() if is_loopback(self.host) else PUBLIC_RATES
+        return usual if self.rates is None else self.rates
 
 
 def is_loopback(host: str) -> bool:

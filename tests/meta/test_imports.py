@@ -86,7 +86,7 @@ SERVICE_LAYERS = (
     {"compacting", "accounts"},
     {"store"},
     {"auth", "copying", "writer"},
-    {"upkeep"},
+    {"upkeep", "metering"},
     {"faults", "known", "extent", "compression", "wire"},
     {"request", "cost", "overview", "graphiql", "arguments"},
     {"guard", "sockets", "documents", "service_schema"},
