@@ -182,8 +182,13 @@ def no_such_token() -> Refused:
     return Refused(Code.INVALID_ARGUMENT, "No valid token has this id; see: sharedlog token list")
 
 
-def bearer_digest(authorization: str | None) -> str | None:
-    """Return the digest of the token in an Authorization header, None if there is none."""
+def bearer(authorization: str | None) -> str | None:
+    """Return the token in an Authorization header, None if there is none."""
     scheme, _, token = (authorization or "").partition(" ")
-    token = token.strip()
-    return token_digest(token) if scheme.lower() == "bearer" and token else None
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def bearer_digest(authorization: str | None) -> str | None:
+    """Return the digest of that token."""
+    token = bearer(authorization)
+    return None if token is None else token_digest(token)

@@ -15,6 +15,7 @@ from sharedlog_service.maintenance import add_maintenance
 
 if TYPE_CHECKING:
     from sharedlog_service.serving import Announcement
+    from sharedlog_service.settings import Issuer
 
 SERVE_EXAMPLES = """\
 examples:
@@ -74,6 +75,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "(default: on loopback addresses only)",
     )
     _add_bounds(parser)
+    _add_jwt(parser)
     parser.add_argument(
         "--ready-file",
         type=Path,
@@ -96,6 +98,52 @@ def _add_bounds(parser: argparse.ArgumentParser) -> None:
     quota = parser.add_argument_group("how much one user's log may hold")
     quota.add_argument("--quota-entries", type=_bound, metavar="N", help="(default: no bound)")
     quota.add_argument("--quota-bytes", type=_bound, metavar="N", help="(default: no bound)")
+
+
+def _add_jwt(parser: argparse.ArgumentParser) -> None:
+    jwt = parser.add_argument_group("JWTs of an identity provider, beside the service's own tokens")
+    jwt.add_argument("--jwt-issuer", metavar="ISS", help="what iss must be; turns JWTs on")
+    jwt.add_argument("--jwt-audience", metavar="AUD", help="what aud must be, or have in it")
+    jwt.add_argument(
+        "--jwt-jwks", metavar="URL_OR_FILE", help="the provider's public keys, by https"
+    )
+    jwt.add_argument(
+        "--jwt-user-claim", metavar="NAME", default="sub", help="whose log it is (default: sub)"
+    )
+    jwt.add_argument(
+        "--jwt-scope-claim", metavar="NAME", default="scope", help="what it may (default: scope)"
+    )
+    jwt.add_argument(
+        "--jwt-scope",
+        action="append",
+        metavar="SCOPE",
+        default=[],
+        choices=[scope.value for scope in Scope if scope is not Scope.ADMIN],
+        help="what a token may do that has no such claim, may be repeated (default: nothing)",
+    )
+    jwt.add_argument(
+        "--jwt-device-claim", metavar="NAME", help="the only device it may act as (default: any)"
+    )
+
+
+def _issuer(args: argparse.Namespace) -> Issuer | None:
+    from sharedlog_service.errors import ConfigurationError
+    from sharedlog_service.settings import Issuer
+
+    needed = (args.jwt_issuer, args.jwt_audience, args.jwt_jwks)
+    if not any(needed):
+        return None
+    if not all(needed):
+        raise ConfigurationError("--jwt-issuer, --jwt-audience and --jwt-jwks go together.")
+    return Issuer(
+        issuer=args.jwt_issuer,
+        audience=args.jwt_audience,
+        jwks=args.jwt_jwks,
+        user_claim=args.jwt_user_claim,
+        scope_claim=args.jwt_scope_claim,
+        scopes=tuple(args.jwt_scope),
+        device_claim=args.jwt_device_claim,
+    )
 
 
 def _bound(text: str) -> int:
@@ -155,6 +203,7 @@ def _serve(args: argparse.Namespace) -> int:
         no_auth=args.no_auth,
         explore=args.explore,
         compact_every_ms=None if every is None else int(every * HOUR_MS),
+        issuer=_issuer(args),
         limits=Limits(log_entries=args.quota_entries or None, log_bytes=args.quota_bytes or None),
     )
     named = {

@@ -105,8 +105,8 @@ class Endpoint(GraphQL[Context, None]):
     async def on_ws_connect(self, context: Context) -> UnsetType:
         access = context.access
         assert isinstance(access, SocketAccess)
-        access.tell(await self._service.metered(access.scope[HEADERS_KEY]))
         try:
+            access.tell(await self._service.metered(access.scope[HEADERS_KEY]))
             await self._service.workers.read(access.viewer)
         except Refused as refused:
             raise ConnectionRejectionError from refused

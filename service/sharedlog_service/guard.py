@@ -180,6 +180,8 @@ def refusal(refused: Refused) -> Response:
     """Answer a refusal outside GraphQL in GraphQL's shape, with a status for everybody else."""
     body = orjson.dumps(refused_answer(refused))
     status, headers = STATUS.get(refused.code, 400), retry_after(refused.details)
+    if refused.code is Code.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
     return Response(body, status, headers, media_type="application/json")
 
 

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from sharedlog_service.auth import Access, KnownAccess, OpenAccess, TokenAccess, bearer_digest
-from sharedlog_service.errors import Code, Refused
+from sharedlog_service.auth import (
+    TOKEN_PREFIX,
+    Access,
+    KnownAccess,
+    OpenAccess,
+    TokenAccess,
+    bearer,
+    bearer_digest,
+)
+from sharedlog_service.errors import Code, ConfigurationError, Refused
 from sharedlog_service.grants import Grant
 from sharedlog_service.guard import refusal
 from sharedlog_service.known import known_documents
 from sharedlog_service.metering import Meter, MeteredAccess
-from sharedlog_service.settings import Settings
+from sharedlog_service.settings import Issuer, Settings
 from sharedlog_service.store import Store
 from sharedlog_service.upkeep import Upkeep
 from sharedlog_service.writer import Workers
+
+if TYPE_CHECKING:
+    from sharedlog_service.provider import Provider
 
 Authenticate = Callable[[Mapping[str, str]], "Grant | Awaitable[Grant | None] | None"]
 """Says who asks, from the headers of a request, whose names are in small letters; None: nobody."""
@@ -34,6 +46,9 @@ class Service:
         self.settings = settings
         self.documents = known_documents()
         self._authenticate = authenticate
+        self._provider = None if settings.issuer is None else provider_of(settings.issuer, settings)
+        if authenticate is not None and settings.issuer is not None:
+            raise ConfigurationError("Either authenticate or an issuer of JWTs says who asks.")
         self._meter = Meter(settings.metered, settings.steady)
 
     @asynccontextmanager
@@ -61,7 +76,11 @@ class Service:
         if self.settings.no_auth:
             return OpenAccess()
         if self._authenticate is None:
-            return TokenAccess(bearer_digest(headers.get("authorization")))
+            authorization = headers.get("authorization")
+            token = bearer(authorization)
+            if self._provider is not None and token and not token.startswith(TOKEN_PREFIX):
+                return KnownAccess(await self._provider.grant(token), makes_users=True)
+            return TokenAccess(bearer_digest(authorization))
         found = self._authenticate(headers)
         grant = await found if isinstance(found, Awaitable) else found
         return TokenAccess(None) if grant is None else KnownAccess(grant, makes_users=True)
@@ -92,3 +111,14 @@ class Service:
         except Refused as refused:
             return refusal(refused)
         return JSONResponse({"status": "ok"})
+
+
+def provider_of(issuer: Issuer, settings: Settings) -> Provider:
+    """Return who reads an issuer's JWTs."""
+    try:
+        from sharedlog_service.provider import Provider
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"JWTs need {error.name}. Run: pip install 'sharedlog[service,jwt]'"
+        ) from error
+    return Provider(issuer, settings.now, settings.steady)

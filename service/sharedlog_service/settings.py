@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from sharedlog_service.errors import ConfigurationError
 
@@ -79,6 +80,53 @@ PUBLIC_RATES = Rates(requests=3_000, entries=600_000, bytes=256 * 1024 * 1024)
 """What no device comes near that works as it should, but for one that sends a long backlog."""
 
 
+LEEWAY_S_MAX = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """An identity provider whose JWTs are good here, beside the service's own tokens."""
+
+    issuer: str
+    """What `iss` must be, to the letter."""
+
+    audience: str
+    """What `aud` must be, or have in it."""
+
+    jwks: str
+    """Where its public keys are: a file, or an address that begins with https://."""
+
+    user_claim: str = "sub"
+    scope_claim: str = "scope"
+    scopes: tuple[str, ...] = ()
+    """What a token may do that has no such claim."""
+
+    device_claim: str | None = None
+    """The claim that names the only device a token may act as; then each token must have it."""
+
+    leeway_s: int = LEEWAY_S_MAX
+    """How far the provider's clock may be from this one."""
+
+    def __post_init__(self) -> None:
+        if not (self.issuer and self.audience and self.jwks):
+            raise ConfigurationError("JWTs need an issuer, an audience and the issuer's keys.")
+        if not 0 <= self.leeway_s <= LEEWAY_S_MAX:
+            raise ConfigurationError(f"The leeway for JWTs is 0 to {LEEWAY_S_MAX} seconds.")
+        if "://" in self.jwks and not is_private(self.jwks):
+            raise ConfigurationError(
+                f"{self.jwks}: who can change the keys on their way can be anybody, so their "
+                "address begins with https:// (or http:// on a loopback address)."
+            )
+
+
+def is_private(address: str) -> bool:
+    """Whether nobody on the way can change what comes from an address."""
+    parts = urlsplit(address)
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
     """How long the service waits for a client that is slow, or does as if."""
@@ -109,6 +157,9 @@ class Settings:
     """How often all logs are compacted (see compacting.py); None for never."""
 
     compaction: Policy = field(default_factory=Policy)
+    issuer: Issuer | None = None
+    """Whose JWTs are good here, too; None: nobody's."""
+
     rates: Rates | None = None
     """None: `PUBLIC_RATES`, on loopback addresses no bounds."""
 
@@ -125,6 +176,8 @@ class Settings:
                 "works on loopback addresses only. Use --host 127.0.0.1, or leave --no-auth out "
                 "and make a token with: sharedlog token create --user NAME"
             )
+        if self.no_auth and self.issuer is not None:
+            raise ConfigurationError("--no-auth asks for no tokens: leave it or --jwt-... out.")
 
     @property
     def explores(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sharedlog.errors import QuotaExceeded, RateLimited, ServiceFailed
+from sharedlog.errors import ConfigurationError, QuotaExceeded, RateLimited, ServiceFailed
 from sharedlog.transports import COMPRESS_FROM_BYTES, RETRY_AFTER_S, HttpTransport, error_from
 
 DOCUMENT = "query Q($a: String) { a }"
@@ -161,3 +161,16 @@ def test_the_service_says_how_long(details: dict[str, Any], seconds: float) -> N
 def test_a_full_log_is_an_error_of_its_own() -> None:
     error = error_from([{"message": "Full.", "extensions": {"code": "QUOTA_EXCEEDED"}}])
     assert isinstance(error, QuotaExceeded)
+
+
+def test_a_token_may_be_told_anew_with_each_request(service: Service) -> None:
+    tokens = iter(["slog_a", " a.b.c\n", "no token"])
+    transport = HttpTransport(service.url, lambda: next(tokens))
+    for _ in range(2):
+        transport.execute(DOCUMENT, {})
+    with pytest.raises(ConfigurationError) as error:
+        transport.execute(DOCUMENT, {})
+    assert "no token" not in str(error.value)
+    transport.close()
+    told = [headers["authorization"] for headers, _ in service.came]
+    assert told == ["Bearer slog_a", "Bearer a.b.c"]
