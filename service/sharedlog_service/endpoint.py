@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import orjson
 from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Scope as SocketScope
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -22,15 +22,18 @@ from strawberry.types import ExecutionResult
 from strawberry.types.unset import UnsetType
 
 from sharedlog_service.auth import Access, TokenAccess
+from sharedlog_service.context import Context
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import Scope
 from sharedlog_service.guard import SCOPE_KEY, STATUS, retry_after
 from sharedlog_service.request import GraphQLRequest
-from sharedlog_service.schema import Context
 from sharedlog_service.service import Service
 from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.sockets import HEADERS_KEY, INIT_WAIT_S, OPERATIONS_MAX
 from sharedlog_service.store import Store
+
+Extend = Callable[[HTTPConnection, Context], Context]
+"""Makes, of a request and the service's context, the one of the program around the service."""
 
 
 class ParsedRequest(StarletteRequestAdapter):
@@ -80,7 +83,9 @@ class Endpoint(GraphQL[Context, None]):
     request_adapter_class = ParsedRequest
     websocket_adapter_class = TextSocket
 
-    def __init__(self, schema: ServiceSchema, service: Service) -> None:
+    def __init__(
+        self, schema: ServiceSchema, service: Service, extend: Extend | None = None
+    ) -> None:
         super().__init__(
             schema,
             graphql_ide=None,
@@ -90,10 +95,15 @@ class Endpoint(GraphQL[Context, None]):
             max_subscriptions_per_connection=OPERATIONS_MAX,
         )
         self._service = service
+        self._extend = extend
 
     async def get_context(
         self, request: Request | WebSocket, response: Response | WebSocket
     ) -> Context:
+        context = await self._context(request)
+        return context if self._extend is None else self._extend(request, context)
+
+    async def _context(self, request: Request | WebSocket) -> Context:
         service = self._service
         if isinstance(request, WebSocket):
             return Context(service.workers, SocketAccess(request.scope), service.settings.new_id())

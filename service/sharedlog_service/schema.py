@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Iterable
 from typing import Annotated, Any
 
 import strawberry
-from strawberry import ID, Info
+from strawberry import ID
 from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 
@@ -25,9 +24,9 @@ from sharedlog_service.arguments import (
     place,
     said,
 )
-from sharedlog_service.auth import Access
 from sharedlog_service.browsing import whole
-from sharedlog_service.documents import CheckedDocuments, document_check
+from sharedlog_service.context import Asker, Context
+from sharedlog_service.documents import Check, CheckedDocuments, document_check
 from sharedlog_service.entries import TICKS_PER_MS, Cursor as Place
 from sharedlog_service.grants import Scope
 from sharedlog_service.known import known_documents
@@ -52,19 +51,6 @@ from sharedlog_service.wire import (
     field,
     typed_entries,
 )
-from sharedlog_service.writer import Runner
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a resolver needs: where the store's work runs, who asks, and the request's name."""
-
-    run: Runner
-    access: Access
-    request_id: str
-
-
-Asker = Info[Context, None]
 
 
 @strawberry.type(description="Reading the shared log.")
@@ -371,15 +357,25 @@ class Mutation:
         return SharedSyncLogMutation()
 
 
-def build_schema() -> ServiceSchema:
-    """Build the schema; it owns the cache of the documents it has checked."""
+def build_schema(
+    query: type = Query, mutation: type = Mutation, *, documents: Iterable[str] = (), **more: Any
+) -> ServiceSchema:
+    """Build the schema; it owns the cache of the documents it has checked.
+
+    A program with fields of its own gives its own roots, with the namespaces in them, and the
+    `documents` that it asks them by: those are answered as the library's are. `more` goes to
+    Strawberry.
+    """
+    known = known_documents(documents)
     schema = ServiceSchema(
-        query=Query,
-        mutation=Mutation,
+        query=query,
+        mutation=mutation,
+        documents=known,
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
         extensions=[lambda: CheckedDocuments(check)],
+        **more,
     )
-    check = document_check(schema._schema, known_documents())
+    check: Check = document_check(schema._schema, known)
     return schema
 
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
 from sharedlog_service.auth import (
@@ -19,10 +19,11 @@ from sharedlog_service.auth import (
     bearer,
     bearer_digest,
 )
+from sharedlog_service.context import Context
 from sharedlog_service.errors import Code, ConfigurationError, Refused
 from sharedlog_service.grants import Grant
 from sharedlog_service.guard import refusal
-from sharedlog_service.known import known_documents
+from sharedlog_service.known import KnownDocuments, known_documents
 from sharedlog_service.metering import Meter, MeteredAccess
 from sharedlog_service.settings import Issuer, Settings
 from sharedlog_service.store import Store
@@ -42,9 +43,14 @@ class Service:
     store: Store
     workers: Workers
 
-    def __init__(self, settings: Settings, authenticate: Authenticate | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        authenticate: Authenticate | None = None,
+        documents: KnownDocuments | None = None,
+    ) -> None:
         self.settings = settings
-        self.documents = known_documents()
+        self.documents = documents or known_documents()
         self._authenticate = authenticate
         self._provider = None if settings.issuer is None else provider_of(settings.issuer, settings)
         if authenticate is not None and settings.issuer is not None:
@@ -88,6 +94,12 @@ class Service:
     async def metered(self, headers: Mapping[str, str]) -> Access:
         """Return the access of who asks, who is counted from now on."""
         return MeteredAccess(await self.access(headers), self._meter)
+
+    async def context(self, request: HTTPConnection) -> Context:
+        """Return what the resolvers of the shared log need, for a request that came to another
+        endpoint than this service's own."""
+        access = await self.metered(request.headers)
+        return Context(self.workers, access, self.settings.new_id())
 
     async def admit(self, headers: Mapping[str, str]) -> None:
         """Refuse who has no valid token, or has asked for too much already."""

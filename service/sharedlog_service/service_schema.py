@@ -7,10 +7,16 @@ from typing import Any
 import strawberry
 
 from sharedlog_service.faults import explain
+from sharedlog_service.known import KnownDocuments, known_documents
 
 
 class ServiceSchema(strawberry.Schema):
-    """The schema, with errors that have codes and tell nothing else."""
+    """The schema, with errors that have codes and tell nothing else, and the documents that are
+    always answered."""
+
+    def __init__(self, *, documents: KnownDocuments | None = None, **more: Any) -> None:
+        super().__init__(**more)
+        self.documents = documents or known_documents()
 
     def process_errors(self, errors: list[Any], execution_context: Any = None) -> None:
         context = execution_context.context if execution_context else None

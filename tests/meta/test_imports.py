@@ -86,7 +86,7 @@ SERVICE_LAYERS = (
     {"compacting", "accounts"},
     {"store"},
     {"auth", "copying", "writer"},
-    {"upkeep", "metering", "jwks"},
+    {"upkeep", "metering", "jwks", "context"},
     {"provider"},
     {"faults", "known", "extent", "compression", "wire"},
     {"request", "cost", "overview", "graphiql", "arguments"},
@@ -94,7 +94,7 @@ SERVICE_LAYERS = (
     {"schema", "service"},
     {"endpoint"},
     {"app", "patience"},
-    {"serving", "commands"},
+    {"serving", "commands", "embedding"},
     {"maintenance"},
     {"cli"},
     {"__init__"},
@@ -140,7 +140,7 @@ STORE_SIDE = {
 }
 GRAPHQL_SIDE = {
     *("wire", "overview", "arguments", "documents", "extent", "cost", "faults", "schema"),
-    *("service_schema", "endpoint", "app"),
+    *("service_schema", "endpoint", "app", "context"),
 }
 
 MODULES = [

@@ -1,0 +1,30 @@
+"""What a resolver is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from strawberry import Info
+
+from sharedlog_service.auth import Access
+from sharedlog_service.writer import Runner
+
+C = TypeVar("C", bound="Context")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a resolver needs: where the store's work runs, who asks, and the request's name."""
+
+    run: Runner
+    access: Access
+    request_id: str
+
+    def inside(self, kind: type[C], **more: Any) -> C:
+        """Return a context of another program's, a subclass of this one, with what that adds."""
+        own = {field.name: getattr(self, field.name) for field in fields(Context)}
+        return kind(**own, **more)
+
+
+Asker = Info[Context, None]
