@@ -84,15 +84,17 @@ def graphql_routes(endpoint: Endpoint, service: Service) -> list[BaseRoute]:
 class InProcess:
     """The service without HTTP and without threads: everything runs in the calling one.
 
-    For tests, simulation and a client in the same process. Without a user it is as open as
-    `--no-auth`. What goes in and comes out is what JSON can carry, as over HTTP.
+    For tests, simulation and a client in the same process. A user may do everything in their log,
+    a grant says what else; without either it is as open as `--no-auth`. What goes in and comes out
+    is what JSON can carry, as over HTTP.
     """
 
     def __init__(
-        self, store: Store, user: str | None = None, *, schema: ServiceSchema | None = None
+        self, store: Store, user: str | Grant | None = None, *, schema: ServiceSchema | None = None
     ) -> None:
         self._schema = schema or build_schema()
-        access: Access = OpenAccess() if user is None else KnownAccess(Grant(user, EVERYTHING))
+        grant = Grant(user, EVERYTHING) if isinstance(user, str) else user
+        access: Access = OpenAccess() if grant is None else KnownAccess(grant)
         self._context = Context(Inline(store), access, "in-process")
 
     def execute(
