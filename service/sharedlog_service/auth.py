@@ -42,14 +42,19 @@ class Access(ABC):
         create: bool = False,
     ) -> str:
         """Return the user whose log `claimed` may mean here; refuse anything else. `device` is
-        whom the request acts as."""
+        whom the request acts as. Counts as a request, where somebody counts."""
         self.check(store, claimed, scope, device)
+        self.asked(claimed, device)
         if create and self.makes_users:
             store.create_user(claimed)
         return claimed
 
+    def asked(self, user: str, device: str | None) -> None:
+        """Count a request, or refuse it as one too many. Only `metering` does."""
+        return None
+
     def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:
-        """Hear how much came to be written. Only `metering` counts that."""
+        """Count what came to be written."""
         return None
 
     @abstractmethod

@@ -73,6 +73,9 @@ class SocketAccess(Access):
     def may_explore(self, store: Store) -> bool:
         return self._told.may_explore(store)
 
+    def asked(self, user: str, device: str | None) -> None:
+        self._told.asked(user, device)
+
     def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:
         self._told.wrote(user, device, entries, bytes)
 
@@ -109,15 +112,16 @@ class Endpoint(GraphQL[Context, None]):
             return Context(service.workers, SocketAccess(request.scope), service.settings.new_id())
         asked: GraphQLRequest = request.scope[SCOPE_KEY]
         await service.allow(asked.query, request.headers)
-        access = await service.metered(request.headers)
+        access = service.metered(await service.access(request.headers))
         return Context(service.workers, access, asked.id)
 
     async def on_ws_connect(self, context: Context) -> UnsetType:
         access = context.access
         assert isinstance(access, SocketAccess)
         try:
-            access.tell(await self._service.metered(access.scope[HEADERS_KEY]))
-            await self._service.workers.read(access.viewer)
+            found = await self._service.access(access.scope[HEADERS_KEY])
+            await self._service.workers.read(found.viewer)
+            access.tell(self._service.metered(found))
         except Refused as refused:
             raise ConnectionRejectionError from refused
         return UNSET  # type: ignore[no-any-return]

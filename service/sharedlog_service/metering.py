@@ -115,7 +115,9 @@ class MeteredAccess(Access):
 
     def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
         self._access.check(store, claimed, scope, device)
-        self._meter.ask(claimed, None if device is None else device[:DEVICE_CHARS_MAX])
+
+    def asked(self, user: str, device: str | None) -> None:
+        self._meter.ask(user, None if device is None else device[:DEVICE_CHARS_MAX])
 
     def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:
         self._meter.wrote(user, device, entries, bytes)

@@ -91,14 +91,14 @@ class Service:
         grant = await found if isinstance(found, Awaitable) else found
         return TokenAccess(None) if grant is None else KnownAccess(grant, makes_users=True)
 
-    async def metered(self, headers: Mapping[str, str]) -> Access:
-        """Return the access of who asks, who is counted from now on."""
-        return MeteredAccess(await self.access(headers), self._meter)
+    def metered(self, access: Access) -> Access:
+        """Return this access, with what is asked by it counted."""
+        return MeteredAccess(access, self._meter)
 
     async def context(self, request: HTTPConnection) -> Context:
         """Return what the resolvers of the shared log need, for a request that came to another
         endpoint than this service's own."""
-        access = await self.metered(request.headers)
+        access = self.metered(await self.access(request.headers))
         return Context(self.workers, access, self.settings.new_id())
 
     async def admit(self, headers: Mapping[str, str]) -> None:

@@ -281,8 +281,7 @@ def test_sockets_count_as_requests_do(tmp_path: Path, steady: ManualClock) -> No
             found = socket.receive_json()["payload"]
             codes.append(found["errors"][0]["extensions"]["code"] if "errors" in found else None)
             assert socket.receive_json()["type"] == "complete"
-    # The socket's own opening asked who it is, which counts as well.
-    assert codes == [None] * 10 + ["RATE_LIMITED"] * 3
+    assert codes == [None] * 11 + ["RATE_LIMITED"] * 2
 
 
 def test_without_bounds_all_goes_through(ada: Asker) -> None:

@@ -255,6 +255,9 @@ class JwksServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/jwks"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who does not wait for the keys hangs up."""
+
     def redirect(self) -> None:
         self.status, self.headers = 302, {"Location": f"{self.url}?again"}
 
