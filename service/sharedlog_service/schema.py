@@ -360,12 +360,9 @@ class Mutation:
 def build_schema(
     query: type = Query, mutation: type = Mutation, *, documents: Iterable[str] = (), **more: Any
 ) -> ServiceSchema:
-    """Build the schema; it owns the cache of the documents it has checked.
-
-    A program with fields of its own gives its own roots, with the namespaces in them, and the
-    `documents` that it asks them by: those are answered as the library's are. `more` goes to
-    Strawberry.
-    """
+    """Build the schema; it owns the cache of the documents it has checked. A program with fields of
+    its own gives roots with the namespaces in them, and the `documents` that it asks them by, which
+    are answered as the library's are; `more` goes to Strawberry."""
     known = known_documents(documents)
     schema = ServiceSchema(
         query=query,

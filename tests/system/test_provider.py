@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
-from sharedlog import Sync, SyncModel, Unauthorized
+from sharedlog import GraphQLSharedLog, HttpTransport, Sync, SyncModel, Unauthorized
 from sharedlog.cli import main
 from tests.system.service_process import ServiceProcess
 
@@ -53,8 +53,10 @@ def test_a_device_syncs_with_tokens_of_a_provider(tmp_path: Path) -> None:
         lifetimes[0] = 600
         sync.sync()
         # The service's own tokens are good beside, and each opens its user's log.
-        assert sync._shared_log.about().owner == "ada"
-        assert service.token is not None and service.token.startswith("slog_")
+        for token_of, user in ((token(), "ada"), (service.token, "me")):
+            log = GraphQLSharedLog(HttpTransport(service.url, token_of))
+            assert log.about().owner == user
+            log.close()
     database.close()
 
 
