@@ -1,4 +1,4 @@
-"""The service's commands: serve, token, schema. Imports nothing heavy until one of them runs."""
+"""The service's commands: serve, settings, token, schema. Imports nothing heavy until one runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sharedlog_service.commands import add_database, handler, open_store, parser_of
 from sharedlog_service.grants import USUAL, Scope, scopes_of
 from sharedlog_service.maintenance import add_maintenance
+from sharedlog_service.options import OPTIONS, add_option, add_settings_file
 
 if TYPE_CHECKING:
     from sharedlog_service.serving import Announcement
@@ -23,6 +24,19 @@ examples:
   sharedlog serve --no-explore                behind a proxy that others reach
 
 The first start on an empty database makes a user and prints its token, once.
+"""
+
+SETTINGS_TEXT = """\
+examples:
+  sharedlog settings                          each setting, and who says so
+  sharedlog settings --json --port 9000       as it would be with this flag
+
+Each of these options may also stand in a file, sharedlog.toml, or in the environment:
+  port = 9000
+  SHAREDLOG_PORT=9000
+A flag counts more than the environment, and that more than the file. The flags
+--no-auth and --no-explore are there auth = false and SHAREDLOG_EXPLORE=false.
+Passwords are not shown.
 """
 
 TOKEN_EXAMPLES = """\
@@ -45,40 +59,23 @@ examples:
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the commands; each sets `handler`, to be called with the parsed arguments."""
     _add_serve(parser_of(subparsers, "serve", "run the service", SERVE_EXAMPLES))
+    _add_settings(parser_of(subparsers, "settings", "show what `serve` would do", SETTINGS_TEXT))
     _add_token(parser_of(subparsers, "token", "make, list and revoke tokens", TOKEN_EXAMPLES))
     _add_schema(parser_of(subparsers, "schema", "print the GraphQL schema", SCHEMA_EXAMPLES))
     add_maintenance(subparsers)
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    add_database(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=int, default=8000, help="port, 0 for any free one (default: 8000)"
-    )
-    parser.add_argument("--user", help="the user made on an empty database (default: me)")
-    parser.add_argument(
-        "--no-auth", action="store_true", help="ask for no tokens; on loopback addresses only"
-    )
-    parser.add_argument(
-        "--compact-every",
-        type=float,
-        metavar="HOURS",
-        help="compact all logs so often, as `sharedlog compact` does (default: never)",
-    )
-    parser.add_argument(
-        "--explore",
-        action=argparse.BooleanOptionalAction,
-        help="answer other GraphQL than the library's own, and show GraphiQL "
-        "(default: on loopback addresses only)",
-    )
-    parser.add_argument(
-        "--ready-file",
-        type=Path,
-        metavar="FILE",
-        help="write {url, graphiql, user, token} as JSON here once the service answers",
-    )
+    for option in OPTIONS:
+        add_option(parser, option)
+    add_settings_file(parser)
     parser.set_defaults(handler=handler(_serve))
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    _add_serve(parser)
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.set_defaults(handler=handler(_settings))
 
 
 def _add_token(parser: argparse.ArgumentParser) -> None:
@@ -123,15 +120,16 @@ def _add_schema(parser: argparse.ArgumentParser) -> None:
 
 def _serve(args: argparse.Namespace) -> int:
     from sharedlog_service.serving import serve
-    from sharedlog_service.settings import HOUR_MS, Settings
+    from sharedlog_service.settings import DAY_MS, HOUR_MS, Policy, Settings
 
     every = args.compact_every
     settings = Settings(
         db=args.db,
         host=args.host,
-        no_auth=args.no_auth,
+        no_auth=not args.auth,
         explore=args.explore,
         compact_every_ms=None if every is None else int(every * HOUR_MS),
+        compaction=Policy(args.keep * DAY_MS, args.expire * DAY_MS),
     )
 
     def announce(found: Announcement) -> None:
@@ -143,6 +141,17 @@ def _serve(args: argparse.Namespace) -> int:
         print(text, file=sys.stderr, flush=True)
 
     return serve(settings, port=args.port, user=args.user, announce=announce, warn=warn)
+
+
+def _settings(args: argparse.Namespace) -> int:
+    if args.json:
+        print(json.dumps({c.option.name: c.for_machines() for c in args.choices}, indent=2))
+        return 0
+    rows = [(c.option.name, c.shown, c.source) for c in args.choices]
+    name_width, value_width = (max(len(row[n]) for row in rows) for n in (0, 1))
+    for name, value, source in rows:
+        print(f"{name:{name_width}}  {value:{value_width}}  {source}")
+    return 0
 
 
 def _write_private(path: Path, text: str) -> None:

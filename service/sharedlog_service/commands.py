@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sharedlog_service.options import DATABASE, add_option, add_settings_file, choose
 
 if TYPE_CHECKING:
     from sharedlog_service.store import Store
@@ -30,16 +33,9 @@ def parser_of(
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--database",
-        "--db",
-        dest="db",
-        type=place,
-        default=Path("sharedlog.db"),
-        metavar="FILE_OR_URL",
-        help="an SQLite file, or postgresql://user@host/name (default: sharedlog.db in this "
-        "folder)",
-    )
+    """Let a command take the database, as the settings say it if no flag does."""
+    add_option(parser, DATABASE)
+    add_settings_file(parser)
 
 
 def show_progress(text: str) -> None:
@@ -59,12 +55,14 @@ def place(text: str) -> Path | str:
 
 
 def handler(run: Handler) -> Handler:
-    """Turn what the user can mend into a sentence and an exit code."""
+    """Call `run` with the options as they were chosen (see `choose`), and turn what the user can
+    mend into a sentence and an exit code."""
 
     def handle(args: argparse.Namespace) -> int:
         try:
             from sharedlog_service.errors import ConfigurationError, Refused
 
+            args.choices = choose(args, os.environ)
             return run(args)
         except ModuleNotFoundError as error:
             print(

@@ -70,6 +70,7 @@ def shown(place: Path | str) -> str:
     if not is_server(place):
         return str(Path(place).absolute())
     scheme, _, rest = str(place).partition("://")
-    authority, slash, path = rest.partition("/")
-    account, at, host = authority.rpartition("@")
-    return f"{scheme}://{account.partition(':')[0]}{at}{host}{slash}{path}"
+    address, mark, query = rest.partition("?")
+    account, at, server = address.rpartition("@")
+    parameters = "&".join(p for p in query.split("&") if "password" not in p.lower())
+    return f"{scheme}://{account.partition(':')[0]}{at}{server}{mark}{parameters}"

@@ -14,6 +14,7 @@ from sharedlog_service.commands import (
     place,
     show_progress,
 )
+from sharedlog_service.options import EXPIRE, KEEP, add_option
 
 if TYPE_CHECKING:
     from sharedlog_service.compacting import Compacted
@@ -89,16 +90,9 @@ def _add_copy(parser: argparse.ArgumentParser) -> None:
 def _add_compact(parser: argparse.ArgumentParser) -> None:
     add_database(parser)
     parser.add_argument("--user", help="only this user's log")
-    parser.add_argument("--keep", type=_days, default=30, metavar="DAYS", help="default: 30")
-    parser.add_argument("--expire", type=_days, default=180, metavar="DAYS", help="default: 180")
+    add_option(parser, KEEP)
+    add_option(parser, EXPIRE)
     parser.set_defaults(handler=handler(_compact))
-
-
-def _days(text: str) -> int:
-    days = int(text)
-    if days < 1:
-        raise argparse.ArgumentTypeError("at least 1 day")
-    return days
 
 
 def _add_restored(parser: argparse.ArgumentParser) -> None:

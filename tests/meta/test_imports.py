@@ -85,7 +85,7 @@ SERVICE_LAYERS = (
     {"browsing", "devices"},
     {"compacting", "accounts"},
     {"store"},
-    {"auth", "copying", "writer"},
+    {"auth", "copying", "options", "writer"},
     {"upkeep"},
     {"faults", "known", "extent", "compression", "wire"},
     {"request", "cost", "overview", "graphiql", "arguments"},

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sharedlog_service.auth import token_digest
-from sharedlog_service.cli import _write_private, add_commands
+from sharedlog_service.cli import _write_private
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.grants import EVERYTHING, USUAL, Grant
 from sharedlog_service.serving import Announcement, bracketed, listen, prepare
 from sharedlog_service.settings import Settings
 from sharedlog_service.sqlite import check_writable
 from sharedlog_service.store import Store
+from tests.service.conftest import Run
 
 ROOT = Path(__file__).parents[2]
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command in `tmp_path`; returns its exit code and what it printed."""
-    monkeypatch.chdir(tmp_path)
-    parser = argparse.ArgumentParser(prog="sharedlog")
-    add_commands(parser.add_subparsers(required=True))
-
-    def running(*words: str) -> tuple[int, str, str]:
-        args = parser.parse_args(words)
-        code: int = args.handler(args)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return running
 
 
 def test_a_token_is_made_listed_and_revoked(run: Run, tmp_path: Path) -> None:

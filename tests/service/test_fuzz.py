@@ -32,9 +32,9 @@ from sharedlog_service.store import Store
 from tests.service.drawn import DrawnDocuments
 from tests.service.support import CREATE_DEVICE, NOON, READ, WRITE, ManualClock
 
-REQUESTS = int(os.environ.get("SHAREDLOG_FUZZ", "3000"))
+REQUESTS = int(os.environ.get("SHAREDLOG_TEST_FUZZ", "3000"))
 
-SEED = int(os.environ.get("SHAREDLOG_FUZZ_SEED", "20261123"))
+SEED = int(os.environ.get("SHAREDLOG_TEST_FUZZ_SEED", "20261123"))
 
 CANARY = "canary"
 
