@@ -1,4 +1,4 @@
-"""The ASGI application: GraphQL behind its guards, GraphiQL for people, a health check."""
+"""The ASGI application: GraphQL behind its guards, GraphiQL for people, and how it is."""
 
 from __future__ import annotations
 
@@ -46,7 +46,11 @@ def create_app(
     service = Service(settings, authenticate)
     endpoint = Endpoint(schema or build_schema(), service)
     app = Starlette(
-        routes=[*graphql_routes(endpoint, service), Route("/healthz", service.health)],
+        routes=[
+            *graphql_routes(endpoint, service),
+            Route("/healthz", service.health),
+            Route("/readyz", service.ready),
+        ],
         lifespan=service.lifespan,
         middleware=[Middleware(LoopbackHosts)] if settings.no_auth else [],
     )

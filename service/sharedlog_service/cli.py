@@ -130,6 +130,7 @@ def _serve(args: argparse.Namespace) -> int:
         explore=args.explore,
         compact_every_ms=None if every is None else int(every * HOUR_MS),
         compaction=Policy(args.keep * DAY_MS, args.expire * DAY_MS),
+        grace_s=args.grace,
     )
 
     def announce(found: Announcement) -> None:

@@ -164,6 +164,12 @@ HOURS = Kind(
     (int, float),
     "HOURS",
 )
+SECONDS = Kind(
+    "A number of seconds is needed, from 0 to 60.",
+    Number(0, 60, float),
+    (int, float),
+    "SECONDS",
+)
 DAYS = Kind(
     f"A whole number of days is needed, from 1 to {DAYS_MAX}.",
     Number(1, DAYS_MAX, int),
@@ -206,6 +212,12 @@ OPTIONS: Sequence[Option] = (
     ),
     KEEP,
     EXPIRE,
+    Option(
+        "grace",
+        SECONDS,
+        2,
+        "after SIGTERM, go on so long while /readyz says no (default: 2)",
+    ),
     Option(
         "ready_file",
         FILE_NAME,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -11,13 +12,15 @@ from starlette.responses import JSONResponse, Response
 
 from sharedlog_service.auth import Access, KnownAccess, OpenAccess, TokenAccess, bearer_digest
 from sharedlog_service.errors import Code, Refused
+from sharedlog_service.faults import log_fault
 from sharedlog_service.grants import Grant
-from sharedlog_service.guard import refusal
 from sharedlog_service.known import known_documents
 from sharedlog_service.settings import Settings
 from sharedlog_service.store import Store
 from sharedlog_service.upkeep import Upkeep
 from sharedlog_service.writer import Workers
+
+READY_WAIT_S = 3
 
 Authenticate = Callable[[Mapping[str, str]], "Grant | Awaitable[Grant | None] | None"]
 """Says who asks, from the headers of a request, whose names are in small letters; None: nobody."""
@@ -32,11 +35,13 @@ class Service:
     def __init__(self, settings: Settings, authenticate: Authenticate | None = None) -> None:
         self.settings = settings
         self.documents = known_documents()
+        self.leaving = False
         self._authenticate = authenticate
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         settings = self.settings
+        self.leaving = False
         self.store = Store.open(
             settings.db, now=settings.now, new_id=settings.new_id, limits=settings.limits
         )
@@ -52,8 +57,9 @@ class Service:
         finally:
             if upkeep is not None:
                 await upkeep.close()
-            self.workers.close()
-            self.store.close()
+            # Else a thread is still at work in it, for nobody: the process ends with it.
+            if await self.workers.close():
+                self.store.close()
 
     async def access(self, headers: Mapping[str, str]) -> Access:
         if self.settings.no_auth:
@@ -77,10 +83,22 @@ class Service:
         if not await self.workers.read(access.may_explore):
             raise Refused(Code.DOCUMENT_NOT_ALLOWED)
 
+    def leave(self) -> None:
+        """Be ready no more, though requests are still answered: the end is near."""
+        self.leaving = True
+
     async def health(self, request: Request) -> Response:
-        """Answer 200 when the database does, 503 when not; tells nothing else."""
+        """Answer 200: the process is alive. A database that is away is no reason to start anew."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        """Answer 200 while requests are to be sent here: not when the database does not answer in
+        time, nor once the service is about to end."""
+        if self.leaving:
+            return JSONResponse({"status": "leaving"}, 503)
         try:
-            await self.workers.read(Store.check)
-        except Refused as refused:
-            return refusal(refused)
+            await asyncio.wait_for(self.workers.read(Store.check), READY_WAIT_S)
+        except Exception as error:
+            log_fault(error, self.settings.new_id())
+            return JSONResponse({"status": "no database"}, 503)
         return JSONResponse({"status": "ok"})

@@ -25,6 +25,7 @@ WRITTEN: dict[str, tuple[Any, Any, Any]] = {
     "compact_every": (1, 0.5, 24),
     "keep": (1, 2, 3),
     "expire": (1, 2, 3),
+    "grace": (1, 0.5, 3),
     "ready_file": ("file.json", "variable.json", "flag.json"),
 }
 """A value of each setting for the file, for the environment and for a flag."""
@@ -118,6 +119,7 @@ WRONG = {
     "compact_every": (SECRET, "0", "-1", "nan", "inf"),
     "keep": (SECRET, "0", "1.5"),
     "expire": (SECRET, "0", "100001"),
+    "grace": (SECRET, "-1", "61", "nan"),
     "ready_file": ("",),
 }
 
