@@ -13,13 +13,16 @@ from strawberry.http import process_result
 from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from sharedlog_service.auth import Access, KnownAccess, OpenAccess
+from sharedlog_service.context import Context
 from sharedlog_service.endpoint import Endpoint
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.faults import refused_answer
 from sharedlog_service.grants import EVERYTHING, Grant
 from sharedlog_service.graphiql import GraphiQL
 from sharedlog_service.guard import Guard, LoopbackHosts
-from sharedlog_service.schema import Context, build_schema
+from sharedlog_service.recording import Recording
+from sharedlog_service.records import Record
+from sharedlog_service.schema import build_schema
 from sharedlog_service.service import Authenticate, Service
 from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.settings import Settings
@@ -50,9 +53,13 @@ def create_app(
             *graphql_routes(endpoint, service),
             Route("/healthz", service.health),
             Route("/readyz", service.ready),
+            Route("/metrics", service.measure),
         ],
         lifespan=service.lifespan,
-        middleware=[Middleware(LoopbackHosts)] if settings.no_auth else [],
+        middleware=[
+            Middleware(Recording, metrics=service.metrics, new_id=settings.new_id),
+            *([Middleware(LoopbackHosts)] if settings.no_auth else []),
+        ],
     )
     app.state.service = service
     return app
@@ -67,11 +74,8 @@ def graphql_routes(endpoint: Endpoint, service: Service) -> list[BaseRoute]:
         documents=service.documents,
         body_bytes_max=settings.limits.request_bytes,
         admit=service.admit,
-        new_id=settings.new_id,
     )
-    sockets = SocketGuard(
-        endpoint, documents=service.documents, allow=service.allow, new_id=settings.new_id
-    )
+    sockets = SocketGuard(endpoint, documents=service.documents, allow=service.allow)
     return [
         Route("/graphql", guard),
         WebSocketRoute("/graphql", sockets),
@@ -91,7 +95,7 @@ class InProcess:
     ) -> None:
         self._schema = schema or build_schema()
         access: Access = OpenAccess() if user is None else KnownAccess(Grant(user, EVERYTHING))
-        self._context = Context(Inline(store), access, "in-process")
+        self._context = Context(Inline(store), access, Record("in-process"))
 
     def execute(
         self,

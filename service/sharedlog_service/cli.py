@@ -119,6 +119,7 @@ def _add_schema(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    from sharedlog_service.reporting import reporting
     from sharedlog_service.serving import serve
     from sharedlog_service.settings import DAY_MS, HOUR_MS, Policy, Settings
 
@@ -141,7 +142,8 @@ def _serve(args: argparse.Namespace) -> int:
     def warn(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    return serve(settings, port=args.port, user=args.user, announce=announce, warn=warn)
+    with reporting(sys.stderr, args.log_format):
+        return serve(settings, port=args.port, user=args.user, announce=announce, warn=warn)
 
 
 def _settings(args: argparse.Namespace) -> int:

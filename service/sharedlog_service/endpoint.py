@@ -22,11 +22,12 @@ from strawberry.types import ExecutionResult
 from strawberry.types.unset import UnsetType
 
 from sharedlog_service.auth import Access, TokenAccess
+from sharedlog_service.context import Context
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import Scope
 from sharedlog_service.guard import SCOPE_KEY
+from sharedlog_service.records import RECORD_KEY
 from sharedlog_service.request import GraphQLRequest
-from sharedlog_service.schema import Context
 from sharedlog_service.service import Service
 from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.sockets import HEADERS_KEY, INIT_WAIT_S, OPERATIONS_MAX
@@ -93,11 +94,12 @@ class Endpoint(GraphQL[Context, None]):
     ) -> Context:
         service = self._service
         if isinstance(request, WebSocket):
-            return Context(service.workers, SocketAccess(request.scope), service.settings.new_id())
+            waiting = SocketAccess(request.scope)
+            return Context(service.workers, waiting, request.scope[RECORD_KEY])
         asked: GraphQLRequest = request.scope[SCOPE_KEY]
         await service.allow(asked.query, request.headers)
         access = await service.access(request.headers)
-        return Context(service.workers, access, asked.id)
+        return Context(service.workers, access, request.scope[RECORD_KEY])
 
     async def on_ws_connect(self, context: Context) -> UnsetType:
         access = context.access
@@ -106,6 +108,7 @@ class Endpoint(GraphQL[Context, None]):
         try:
             await self._service.workers.read(access.viewer)
         except Refused as refused:
+            context.record.failed(refused.code.name)
             raise ConnectionRejectionError from refused
         return UNSET  # type: ignore[no-any-return]
 

@@ -130,6 +130,10 @@ def _switch(text: str) -> bool:
     return {"true": True, "false": False}[text.lower()]
 
 
+def _format(text: str) -> str:
+    return {name: name for name in ("text", "json")}[text]
+
+
 @dataclass(frozen=True, slots=True)
 class Number:
     """Reads a number within bounds."""
@@ -157,6 +161,7 @@ FILE_NAME = Kind("The name of a file is needed.", lambda text: Path(_text(text))
 SWITCH = Kind(
     "It is true or false.", _switch, (bool,), show=lambda value: "true" if value else "false"
 )
+FORMAT = Kind("It is text or json.", _format, (), "FORMAT")
 PORT = Kind(f"A port is a number from 0 to {PORT_MAX}.", Number(0, PORT_MAX, int), (int,), "PORT")
 HOURS = Kind(
     "A number of hours is needed, above 0 and at most 10000.",
@@ -217,6 +222,12 @@ OPTIONS: Sequence[Option] = (
         SECONDS,
         2,
         "after SIGTERM, go on so long while /readyz says no (default: 2)",
+    ),
+    Option(
+        "log_format",
+        FORMAT,
+        "text",
+        "text: what goes wrong; json: that, and each request, one object a line (default: text)",
     ),
     Option(
         "ready_file",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import strawberry
-from strawberry import ID, Info
+from strawberry import ID
 from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 
@@ -24,8 +23,8 @@ from sharedlog_service.arguments import (
     place,
     said,
 )
-from sharedlog_service.auth import Access
 from sharedlog_service.browsing import whole
+from sharedlog_service.context import Asker, Context
 from sharedlog_service.documents import CheckedDocuments, document_check
 from sharedlog_service.entries import TICKS_PER_MS, Cursor as Place
 from sharedlog_service.grants import Scope
@@ -51,19 +50,6 @@ from sharedlog_service.wire import (
     field,
     typed_entries,
 )
-from sharedlog_service.writer import Runner
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a resolver needs: where the store's work runs, who asks, and the request's name."""
-
-    run: Runner
-    access: Access
-    request_id: str
-
-
-Asker = Info[Context, None]
 
 
 @strawberry.type(description="Reading the shared log.")
@@ -295,6 +281,7 @@ class SharedSyncLogMutation:
         lineage: Lineage = None,
     ) -> Awaitable[SharedSyncLogReceipt] | SharedSyncLogReceipt:
         context = info.context
+        began = context.record.seconds()
 
         def write(store: Store) -> Any:
             user = context.access.user(store, user_id, Scope.APPEND, device=device_id)
@@ -309,6 +296,7 @@ class SharedSyncLogMutation:
             )
 
         def wrap(store: Store, receipt: Any) -> SharedSyncLogReceipt:
+            context.record.appended(receipt, began, now)
             update = None
             if with_update:
                 update = read_update(
@@ -389,6 +377,7 @@ def read_update(
     **how: Any,
 ) -> SharedSyncLogUpdate:
     page = store.read(user, device_id, after, **how)
+    context.record.pages += 1
     if (mark := page.mark) is not None:
         context.run.later(lambda store: store.mark_seen(user, device_id, mark))
     return SharedSyncLogUpdate.of(page, user)

@@ -13,14 +13,20 @@ from starlette.responses import JSONResponse, Response
 from sharedlog_service.auth import Access, KnownAccess, OpenAccess, TokenAccess, bearer_digest
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.faults import log_fault
-from sharedlog_service.grants import Grant
+from sharedlog_service.grants import Grant, Scope
+from sharedlog_service.guard import refusal
 from sharedlog_service.known import known_documents
-from sharedlog_service.settings import Settings
+from sharedlog_service.metrics import MEDIA_TYPE, Metrics
+from sharedlog_service.records import RECORD_KEY
+from sharedlog_service.settings import Settings, is_loopback
 from sharedlog_service.store import Store
 from sharedlog_service.upkeep import Upkeep
 from sharedlog_service.writer import Workers
 
 READY_WAIT_S = 3
+
+PASSED_ON = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+"""Headers that proxies add."""
 
 Authenticate = Callable[[Mapping[str, str]], "Grant | Awaitable[Grant | None] | None"]
 """Says who asks, from the headers of a request, whose names are in small letters; None: nobody."""
@@ -35,6 +41,7 @@ class Service:
     def __init__(self, settings: Settings, authenticate: Authenticate | None = None) -> None:
         self.settings = settings
         self.documents = known_documents()
+        self.metrics = Metrics()
         self.leaving = False
         self._authenticate = authenticate
 
@@ -91,6 +98,17 @@ class Service:
         """Answer 200: the process is alive. A database that is away is no reason to start anew."""
         return JSONResponse({"status": "ok"})
 
+    async def measure(self, request: Request) -> Response:
+        """Answer the metrics, to who is on this machine, or may administrate."""
+        try:
+            if not (self.settings.no_auth or is_near(request)):
+                access = await self.access(request.headers)
+                await self.workers.read(lambda store: check_administrator(store, access))
+        except Refused as refused:
+            request.scope[RECORD_KEY].failed(refused.code.name)
+            return refusal(refused)
+        return Response(self.metrics.text(), media_type=MEDIA_TYPE)
+
     async def ready(self, request: Request) -> Response:
         """Answer 200 while requests are to be sent here: not when the database does not answer in
         time, nor once the service is about to end."""
@@ -102,3 +120,16 @@ class Service:
             log_fault(error, self.settings.new_id())
             return JSONResponse({"status": "no database"}, 503)
         return JSONResponse({"status": "ok"})
+
+
+def is_near(request: Request) -> bool:
+    """Whether a request comes from this machine, and not through a proxy that runs here."""
+    passed_on = any(name in request.headers for name in PASSED_ON)
+    return request.client is not None and is_loopback(request.client.host) and not passed_on
+
+
+def check_administrator(store: Store, access: Access) -> None:
+    """Refuse who has no token with the scope admin."""
+    user = access.viewer(store)
+    if user is not None:
+        access.check(store, user, Scope.ADMIN, None)

@@ -7,6 +7,7 @@ from typing import Any
 import strawberry
 
 from sharedlog_service.faults import explain
+from sharedlog_service.records import Record
 
 
 class ServiceSchema(strawberry.Schema):
@@ -15,8 +16,10 @@ class ServiceSchema(strawberry.Schema):
     def process_errors(self, errors: list[Any], execution_context: Any = None) -> None:
         context = execution_context.context if execution_context else None
         running = bool(execution_context and execution_context.result)
-        request_id = getattr(context, "request_id", "")
-        errors[:] = [explain(error, running=running, request_id=request_id) for error in errors]
+        record = getattr(context, "record", None) or Record("")
+        errors[:] = [explain(error, running=running, request_id=record.id) for error in errors]
+        for error in errors:
+            record.failed(error.extensions["code"])
 
     def _extend_introspection(self) -> None:
         """Leave `isOneOf` to graphql-core: Strawberry's own way fails for lists."""

@@ -132,6 +132,7 @@ def server_config(settings: Settings) -> uvicorn.Config:
         http=PatientProtocol,
         log_level="warning",
         access_log=False,
+        log_config=None,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
         limit_concurrency=CONNECTIONS_MAX,

@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.faults import log_fault
 from sharedlog_service.known import KnownDocuments
+from sharedlog_service.records import RECORD_KEY, Record
 from sharedlog_service.request import parse_json, parse_request
-from sharedlog_service.settings import IdSource
 
 INIT_WAIT_S = 5
 
@@ -53,22 +53,20 @@ class Unfit(Exception):
 class SocketGuard:
     """Lets through to GraphQL only well-formed frames; closes the socket on others."""
 
-    def __init__(
-        self, app: ASGIApp, *, documents: KnownDocuments, allow: Allow, new_id: IdSource
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, documents: KnownDocuments, allow: Allow) -> None:
         self._app = app
         self._documents = documents
         self._allow = allow
-        self._new_id = new_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = self._new_id()
+        record: Record = scope[RECORD_KEY]
         socket = _Socket(scope, receive, send, self._documents, self._allow)
         try:
             await self._app(scope, socket.receive, socket.send)
         except Exception as error:
-            log_fault(error, request_id)
-            await socket.close(FAILED, f"The service failed: {request_id}")
+            record.failed(Code.INTERNAL.name)
+            log_fault(error, record.id)
+            await socket.close(FAILED, f"The service failed: {record.id}")
 
 
 class _Socket:
@@ -172,6 +170,7 @@ class _Socket:
 
     async def _refuse(self, id: str, refused: Refused) -> None:
         """Refuse one operation; the others, and the socket, go on."""
+        self._scope[RECORD_KEY].failed(refused.code.name)
         error = {"message": str(refused), "extensions": refused.extensions}
         text = _text({"type": "error", "id": id, "payload": [error]})
         await self.send({"type": "websocket.send", "text": text})

@@ -87,9 +87,9 @@ SERVICE_LAYERS = (
     {"store"},
     {"auth", "copying", "options", "writer"},
     {"upkeep"},
-    {"faults", "known", "extent", "compression", "wire"},
-    {"request", "cost", "overview", "graphiql", "arguments"},
-    {"guard", "sockets", "documents", "service_schema"},
+    {"faults", "known", "extent", "compression", "wire", "records"},
+    {"request", "cost", "overview", "graphiql", "arguments", "metrics", "reporting"},
+    {"guard", "sockets", "documents", "service_schema", "context", "recording"},
     {"schema", "service"},
     {"endpoint"},
     {"app", "patience"},
@@ -139,7 +139,7 @@ STORE_SIDE = {
 }
 GRAPHQL_SIDE = {
     *("wire", "overview", "arguments", "documents", "extent", "cost", "faults", "schema"),
-    *("service_schema", "endpoint", "app"),
+    *("service_schema", "context", "endpoint", "app"),
 }
 
 MODULES = [

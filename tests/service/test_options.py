@@ -26,6 +26,7 @@ WRITTEN: dict[str, tuple[Any, Any, Any]] = {
     "keep": (1, 2, 3),
     "expire": (1, 2, 3),
     "grace": (1, 0.5, 3),
+    "log_format": ("json", "text", "json"),
     "ready_file": ("file.json", "variable.json", "flag.json"),
 }
 """A value of each setting for the file, for the environment and for a flag."""
@@ -120,6 +121,7 @@ WRONG = {
     "keep": (SECRET, "0", "1.5"),
     "expire": (SECRET, "0", "100001"),
     "grace": (SECRET, "-1", "61", "nan"),
+    "log_format": (SECRET, "JSON", ""),
     "ready_file": ("",),
 }
 

@@ -22,9 +22,10 @@ from sharedlog.documents import ABOUT
 from sharedlog_service import endpoint
 from sharedlog_service.app import create_app
 from sharedlog_service.auth import issue_token, revoke_token, token_digest
+from sharedlog_service.context import Asker
 from sharedlog_service.documents import CheckedDocuments, document_check
 from sharedlog_service.known import known_documents
-from sharedlog_service.schema import Asker, Mutation, Query
+from sharedlog_service.schema import Mutation, Query
 from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.settings import Settings
 from sharedlog_service.sockets import FRAME_BYTES_MAX, OPERATIONS_MAX
