@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sharedlog_service.metrics import Metrics
 from sharedlog_service.records import RECORD_KEY, Record
 from sharedlog_service.settings import IdSource
+from sharedlog_service.spans import spans
 
 PATHS = frozenset(("/graphql", "/healthz", "/readyz", "/metrics"))
 """The paths that are told. In any other one, somebody could have written something."""
@@ -17,12 +18,14 @@ logger = logging.getLogger("sharedlog.requests")
 
 
 class Recording:
-    """Gives each request and each socket a record, counts it and logs it when it is over."""
+    """Gives each request and each socket a record, and a span where there are any; counts it and
+    logs it when it is over."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, new_id: IdSource) -> None:
         self._app = app
         self._metrics = metrics
         self._new_id = new_id
+        self._spans = spans()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -31,19 +34,20 @@ class Recording:
         record = scope[RECORD_KEY] = Record(self._new_id())
         began = record.seconds()
         wire = _Wire(receive, send, self._metrics)
-        try:
-            await self._app(scope, wire.receive, wire.send)
-        except Exception:
-            record.failed("INTERNAL")
-            raise
-        finally:
-            if wire.open:
-                self._metrics.socket_closed()
-            if scope["path"] == "/graphql":
-                self._metrics.add(record)
-            if logger.isEnabledFor(logging.INFO):
-                seconds = record.seconds() - began
-                logger.info("request", extra={"told": _told(scope, record, wire, seconds)})
+        with self._spans(scope) as tell:
+            try:
+                await self._app(scope, wire.receive, wire.send)
+            except Exception:
+                record.failed("INTERNAL")
+                raise
+            finally:
+                if wire.open:
+                    self._metrics.socket_closed()
+                if scope["path"] == "/graphql":
+                    self._metrics.add(record)
+                told = _told(scope, record, wire, record.seconds() - began)
+                logger.info("request", extra={"told": told})
+                tell(told)
 
 
 class _Wire:

@@ -88,7 +88,7 @@ SERVICE_LAYERS = (
     {"auth", "copying", "options", "writer"},
     {"upkeep"},
     {"faults", "known", "extent", "compression", "wire", "records"},
-    {"request", "cost", "overview", "graphiql", "arguments", "metrics", "reporting"},
+    {"request", "cost", "overview", "graphiql", "arguments", "metrics", "reporting", "spans"},
     {"guard", "sockets", "documents", "service_schema", "context", "recording"},
     {"schema", "service"},
     {"endpoint"},

@@ -186,7 +186,10 @@ def requirements(*extras: str) -> list[Requirement]:
 
 @pytest.mark.parametrize(
     ("package", "extras"),
-    [("sharedlog", ["demo", "service"]), ("sharedlog_service", ["service", "postgres"])],
+    [
+        ("sharedlog", ["demo", "service"]),
+        ("sharedlog_service", ["service", "postgres", "telemetry"]),
+    ],
 )
 def test_what_is_imported_is_declared(package: str, extras: list[str]) -> None:
     """A package that comes along by chance may leave by chance."""
