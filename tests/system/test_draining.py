@@ -8,20 +8,26 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+from sharedlog import ConnectionFailed, GraphQLSharedLog, HttpTransport
+from sharedlog.remote import Outgoing
+from tests.engines import SERVER, Postgres
 from tests.system.crash_world import check_client, read_client, read_log
 from tests.system.service_process import DEADLINE_S, ServiceProcess
 from tests.system.writer_process import WriterProcess
 
 WRITERS = 3
-SOCKETS = 20
+SOCKETS = 50
 DRAIN_S = 10
 """What operations.md promises."""
 
@@ -102,6 +108,41 @@ def test_another_signal_ends_the_time_of_grace(tmp_path: Path) -> None:
         until(lambda: status(service, "/readyz") == 503)
         assert service.stop() in (0, -signal.SIGTERM)
         assert time.monotonic() - began < DEADLINE_S
+
+
+def test_work_that_hangs_in_the_database_does_not_keep_it(
+    tmp_path: Path, postgres: Postgres
+) -> None:
+    """Somebody holds a lock: a push and a pull wait for it, and are told of nothing."""
+    with ServiceProcess(tmp_path / "x.db", place=str(postgres.place)) as service:
+        with psycopg.connect(SERVER) as other, ExitStack() as stack:
+            logs = [GraphQLSharedLog(HttpTransport(service.url, service.token)) for _ in range(2)]
+            for log in logs:
+                stack.callback(log.close)
+            device = logs[0].register(None, "device")
+            other.execute(f"LOCK TABLE {postgres.schema}.entries".encode())
+            pool = stack.enter_context(ThreadPoolExecutor(2))
+            batch = [Outgoing(1024, 0, "never acknowledged")]
+            how: dict[str, Any] = {"after": None, "limit": 1, "byte_limit": 1, "lineage": None}
+            hanging: list[Future[Any]] = [
+                pool.submit(logs[0].write, "device", batch, now_ms=0, **how),
+                pool.submit(logs[1].read, "device", **how),
+            ]
+            until(lambda: waiting(other, postgres) == len(hanging))
+            began = time.monotonic()
+            assert service.stop() in (0, -signal.SIGTERM)
+            assert time.monotonic() - began < DRAIN_S
+            for found in hanging:
+                assert isinstance(found.exception(DEADLINE_S), ConnectionFailed)
+        assert device
+
+
+def waiting(connection: psycopg.Connection[Any], postgres: Postgres) -> int:
+    """How many wait for the table of entries."""
+    sql = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
+    found = connection.execute(sql, [f"{postgres.schema}.entries"]).fetchone()
+    assert found is not None
+    return int(found[0])
 
 
 def open_socket(service: ServiceProcess) -> ExitStack:
