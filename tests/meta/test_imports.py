@@ -86,7 +86,7 @@ SERVICE_LAYERS = (
     {"compacting", "accounts"},
     {"store"},
     {"auth", "copying", "writer"},
-    {"upkeep"},
+    {"backup", "upkeep"},
     {"faults", "known", "extent", "compression", "wire"},
     {"request", "cost", "overview", "graphiql", "arguments"},
     {"guard", "sockets", "documents", "service_schema"},
@@ -136,6 +136,7 @@ STORE_SIDE = {
     "accounts",
     "store",
     "copying",
+    "backup",
 }
 GRAPHQL_SIDE = {
     *("wire", "overview", "arguments", "documents", "extent", "cost", "faults", "schema"),
