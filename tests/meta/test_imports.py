@@ -93,8 +93,8 @@ SERVICE_LAYERS = (
     {"schema", "service"},
     {"endpoint"},
     {"app", "patience"},
-    {"serving", "commands"},
-    {"maintenance"},
+    {"serving", "commands", "listing"},
+    {"inspection", "maintenance"},
     {"cli"},
     {"__init__"},
 )

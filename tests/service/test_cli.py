@@ -53,6 +53,8 @@ def test_a_token_is_made_listed_and_revoked(run: Run, tmp_path: Path) -> None:
         [digest[:12], "valid", "ada", "laptop", *sorted(s.value for s in USUAL)],
     )
     assert token not in printed
+    (found,) = json.loads(run("token", "list", "--json")[1])
+    assert (found["id"], found["state"], found["user"]) == (digest[:12], "valid", "ada")
     assert run("token", "revoke", digest[:12])[0] == 0
     assert "revoked" in run("token", "list")[1]
     store = Store.open(tmp_path / "sharedlog.db")
