@@ -14,13 +14,13 @@ from typing import Any
 
 import orjson
 
-from . import capture, documents, exchange, incremental, load, memory, size
+from . import capture, compaction, documents, exchange, incremental, load, memory, size
 from .figures import Figure
 from .table import quantity, show
 
 RESULTS = Path(__file__).parent / "results"
 
-NAMES = ("capture", "exchange", "incremental", "size", "memory", "load", "documents")
+NAMES = ("capture", "exchange", "incremental", "size", "memory", "compaction", "load", "documents")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,6 +74,9 @@ def _measure(folder: Path, options: argparse.Namespace) -> Iterator[Figure]:
             yield from incremental.measure(own, options.history, changes, options.bulk)
         elif name == "memory":
             yield from memory.measure(own, options.rows)
+        elif name == "compaction":
+            rows, rounds = (500, 1) if options.quick else (5_000, 3)
+            yield from compaction.measure(own, rows, rounds)
         elif name == "load":
             yield from load.measure(own, options.seconds or 5, *([(1, 8)] if options.quick else []))
         elif name == "documents":

@@ -6,10 +6,11 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sharedlog_service.commands import add_database, handler, open_store, parser_of
 from sharedlog_service.grants import USUAL, Scope, scopes_of
+from sharedlog_service.inspection import add_inspection
 from sharedlog_service.maintenance import add_maintenance
 from sharedlog_service.options import OPTIONS, add_option, add_settings_file
 
@@ -62,6 +63,7 @@ def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     _add_settings(parser_of(subparsers, "settings", "show what `serve` would do", SETTINGS_TEXT))
     _add_token(parser_of(subparsers, "token", "make, list and revoke tokens", TOKEN_EXAMPLES))
     _add_schema(parser_of(subparsers, "schema", "print the GraphQL schema", SCHEMA_EXAMPLES))
+    add_inspection(subparsers)
     add_maintenance(subparsers)
 
 
@@ -103,6 +105,7 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
     )
     rotate.set_defaults(handler=handler(_token_rotate))
     listing = parser_of(actions, "list", "show the tokens, but not their secrets")
+    listing.add_argument("--json", action="store_true", help="for programs")
     listing.set_defaults(handler=handler(_token_list))
     revoke = parser_of(actions, "revoke", "make a token stop working at once")
     revoke.add_argument("id", help="as `token list` shows it")
@@ -217,14 +220,27 @@ def _token_list(args: argparse.Namespace) -> int:
         tokens, now = store.tokens(), store.now()
     finally:
         store.close()
+    found: list[dict[str, Any]] = []
     for token in tokens:
         expired = token.expires_at is not None and token.expires_at <= now
-        state = "revoked" if token.revoked_at else "expired" if expired else "valid"
-        words = [token.hash[:TOKEN_ID_CHARS], f"{state:7}", token.user, token.name]
-        if token.device:
-            words.append(f"device={token.device}")
-        if token.scopes is not None:
-            words.append(token.scopes)
+        found.append(
+            {
+                "id": token.hash[:TOKEN_ID_CHARS],
+                "state": "revoked" if token.revoked_at else "expired" if expired else "valid",
+                "user": token.user,
+                "name": token.name,
+                "device": token.device,
+                "scopes": token.scopes,
+                "expires_at": token.expires_at,
+            }
+        )
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for each in found:
+        words = [each["id"], f"{each['state']:7}", each["user"], each["name"]]
+        words += [f"device={each['device']}"] if each["device"] else []
+        words += [] if each["scopes"] is None else [each["scopes"]]
         print("  ".join(words))
     return 0
 

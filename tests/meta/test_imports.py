@@ -86,15 +86,15 @@ SERVICE_LAYERS = (
     {"compacting", "accounts"},
     {"store"},
     {"auth", "copying", "options", "writer"},
-    {"upkeep"},
+    {"backup", "upkeep"},
     {"faults", "known", "extent", "compression", "wire", "records"},
     {"request", "cost", "overview", "graphiql", "arguments", "metrics", "reporting", "spans"},
     {"guard", "sockets", "documents", "service_schema", "context", "recording"},
     {"schema", "service"},
     {"endpoint"},
     {"app", "patience"},
-    {"serving", "commands"},
-    {"maintenance"},
+    {"serving", "commands", "listing"},
+    {"inspection", "maintenance"},
     {"cli"},
     {"__init__"},
 )
@@ -136,6 +136,7 @@ STORE_SIDE = {
     "accounts",
     "store",
     "copying",
+    "backup",
 }
 GRAPHQL_SIDE = {
     *("wire", "overview", "arguments", "documents", "extent", "cost", "faults", "schema"),

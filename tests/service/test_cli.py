@@ -34,6 +34,8 @@ def test_a_token_is_made_listed_and_revoked(run: Run, tmp_path: Path) -> None:
         [digest[:12], "valid", "ada", "laptop", *sorted(s.value for s in USUAL)],
     )
     assert token not in printed
+    (found,) = json.loads(run("token", "list", "--json")[1])
+    assert (found["id"], found["state"], found["user"]) == (digest[:12], "valid", "ada")
     assert run("token", "revoke", digest[:12])[0] == 0
     assert "revoked" in run("token", "list")[1]
     store = Store.open(tmp_path / "sharedlog.db")
@@ -84,6 +86,19 @@ def test_after_a_restore_every_log_begins_a_new_epoch(run: Run, tmp_path: Path) 
     assert len({*before, *after}) == 4
 
 
+def test_a_backup_is_made_and_put_back(run: Run, tmp_path: Path) -> None:
+    assert run("token", "create", "--user", "ada")[0] == 0
+    assert run("backup", "monday.db") == (0, "monday.db is whole. Logs: 1, entries: 0.\n", "")
+    code, _, complaint = run("restore", "monday.db")
+    assert (code, "sharedlog.db exists" in complaint) == (2, True)
+    code, printed, _ = run("restore", "monday.db", "--db", "new.db")
+    assert (code, printed.splitlines()[0]) == (
+        0,
+        f"{tmp_path / 'new.db'} is ready. Logs, each of a new epoch: 1, entries: 0.",
+    )
+    assert "ada" in run("token", "list", "--db", "new.db")[1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -99,6 +114,8 @@ def test_after_a_restore_every_log_begins_a_new_epoch(run: Run, tmp_path: Path) 
         (("token", "list"), "There is no database sharedlog.db."),
         (("token", "revoke", "3f9ac01b22d4", "--db", "none.db"), "There is no database none.db."),
         (("restored", "--db", "none.db"), "There is no database none.db."),
+        (("backup", "monday.db"), "There is no database sharedlog.db."),
+        (("restore", "monday.db"), "There is no backup monday.db."),
     ],
 )
 def test_what_the_user_can_mend_is_said_in_a_sentence(
