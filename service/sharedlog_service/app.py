@@ -10,16 +10,18 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute, request_response
 from strawberry.http import process_result
-from strawberry.schema.exceptions import CannotGetOperationTypeError
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
 from sharedlog_service.auth import Access, KnownAccess, OpenAccess
-from sharedlog_service.endpoint import Endpoint
+from sharedlog_service.context import Context
+from sharedlog_service.endpoint import NO_SUBSCRIPTIONS, Endpoint
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.faults import refused_answer
 from sharedlog_service.grants import EVERYTHING, Grant
 from sharedlog_service.graphiql import GraphiQL
 from sharedlog_service.guard import Guard, LoopbackHosts
-from sharedlog_service.schema import Context, build_schema
+from sharedlog_service.pokes import Pokes
+from sharedlog_service.schema import build_schema
 from sharedlog_service.service import Authenticate, Service
 from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.settings import Settings
@@ -87,7 +89,7 @@ class InProcess:
     ) -> None:
         self._schema = schema or build_schema()
         access: Access = OpenAccess() if user is None else KnownAccess(Grant(user, EVERYTHING))
-        self._context = Context(Inline(store), access, "in-process")
+        self._context = Context(Inline(store), access, "in-process", Pokes())
 
     def execute(
         self,
@@ -105,5 +107,7 @@ class InProcess:
             )
         except CannotGetOperationTypeError as error:
             return refused_answer(Refused(Code.BAD_REQUEST, error.as_http_error_reason()))
+        except InvalidOperationTypeError:
+            return refused_answer(Refused(Code.BAD_REQUEST, NO_SUBSCRIPTIONS))
         answer: dict[str, Any] = orjson.loads(orjson.dumps(process_result(result)))
         return answer

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import strawberry
-from strawberry import ID, Info
+from strawberry import ID
 from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 
@@ -24,8 +23,8 @@ from sharedlog_service.arguments import (
     place,
     said,
 )
-from sharedlog_service.auth import Access
 from sharedlog_service.browsing import whole
+from sharedlog_service.context import Asker, Context
 from sharedlog_service.documents import CheckedDocuments, document_check
 from sharedlog_service.entries import TICKS_PER_MS, Cursor as Place
 from sharedlog_service.grants import Scope
@@ -38,6 +37,7 @@ from sharedlog_service.overview import (
 )
 from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.store import Store
+from sharedlog_service.subscription import Subscription
 from sharedlog_service.wire import (
     SCALARS,
     Cursor,
@@ -51,19 +51,6 @@ from sharedlog_service.wire import (
     field,
     typed_entries,
 )
-from sharedlog_service.writer import Runner
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a resolver needs: where the store's work runs, who asks, and the request's name."""
-
-    run: Runner
-    access: Access
-    request_id: str
-
-
-Asker = Info[Context, None]
 
 
 @strawberry.type(description="Reading the shared log.")
@@ -309,6 +296,8 @@ class SharedSyncLogMutation:
             )
 
         def wrap(store: Store, receipt: Any) -> SharedSyncLogReceipt:
+            if receipt.accepted:
+                context.pokes.wrote(user_id, device_id)
             update = None
             if with_update:
                 update = read_update(
@@ -373,6 +362,7 @@ def build_schema() -> ServiceSchema:
     schema = ServiceSchema(
         query=Query,
         mutation=Mutation,
+        subscription=Subscription,
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
         extensions=[lambda: CheckedDocuments(check)],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -10,13 +11,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sharedlog_service.auth import Access, KnownAccess, OpenAccess, TokenAccess, bearer_digest
+from sharedlog_service.database import open_notices
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import Grant
 from sharedlog_service.guard import refusal
 from sharedlog_service.known import known_documents
+from sharedlog_service.pokes import Pokes
 from sharedlog_service.settings import Settings
 from sharedlog_service.store import Store
 from sharedlog_service.upkeep import Upkeep
+from sharedlog_service.watch import Watch
 from sharedlog_service.writer import Workers
 
 Authenticate = Callable[[Mapping[str, str]], "Grant | Awaitable[Grant | None] | None"]
@@ -28,6 +32,8 @@ class Service:
 
     store: Store
     workers: Workers
+    pokes: Pokes
+    watch: Watch
 
     def __init__(self, settings: Settings, authenticate: Authenticate | None = None) -> None:
         self.settings = settings
@@ -48,12 +54,32 @@ class Service:
             upkeep = Upkeep(self.store, self.workers, policy, settings.compact_every_ms)
             upkeep.start()
         try:
-            yield
+            async with self._live():
+                yield
         finally:
             if upkeep is not None:
                 await upkeep.close()
             self.workers.close()
             self.store.close()
+
+    @asynccontextmanager
+    async def _live(self) -> AsyncIterator[None]:
+        """Poke who waits for news, from all processes, and look after the sockets."""
+        self.pokes = Pokes()
+        self.watch = Watch(self.pokes)
+        tasks = [asyncio.create_task(self.watch.run(self.workers))]
+        notices = open_notices(
+            self.settings.db, self.settings.new_id(), self.pokes.poke, self.pokes.poke_all
+        )
+        if notices is not None:
+            tasks.append(asyncio.create_task(notices.run()))
+        self.pokes.start(None if notices is None else notices.tell)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def access(self, headers: Mapping[str, str]) -> Access:
         if self.settings.no_auth:

@@ -78,18 +78,19 @@ SERVICE_LAYERS = (
     {"errors"},
     {"settings", "entries", "session", "grants"},
     {"tables"},
-    {"sqlite", "postgres"},
+    {"sqlite", "postgres", "notices"},
     {"database"},
     {"beginnings", "places"},
     {"appending", "paging"},
     {"browsing", "devices"},
     {"compacting", "accounts"},
     {"store"},
-    {"auth", "copying", "writer"},
-    {"upkeep"},
+    {"auth", "copying", "writer", "pokes"},
+    {"upkeep", "watch"},
     {"faults", "known", "extent", "compression", "wire"},
     {"request", "cost", "overview", "graphiql", "arguments"},
-    {"guard", "sockets", "documents", "service_schema"},
+    {"guard", "documents", "service_schema", "context"},
+    {"sockets", "subscription"},
     {"schema", "service"},
     {"endpoint"},
     {"app", "patience"},
@@ -125,6 +126,7 @@ STORE_SIDE = {
     "tables",
     "sqlite",
     "postgres",
+    "notices",
     "database",
     "beginnings",
     "appending",
@@ -139,7 +141,7 @@ STORE_SIDE = {
 }
 GRAPHQL_SIDE = {
     *("wire", "overview", "arguments", "documents", "extent", "cost", "faults", "schema"),
-    *("service_schema", "endpoint", "app"),
+    *("service_schema", "context", "subscription", "endpoint", "app"),
 }
 
 MODULES = [
