@@ -20,6 +20,7 @@ from tests.meta.source import PACKAGES, imported, modules, shown, tree
 CLIENT_LAYERS = (
     {"errors", "clock", "documents", "layout", "limits"},
     {"changes", "groups", "transports"},
+    {"subscriptions"},
     {"dialects.base"},
     {"dialects.sqlite", "dialects.postgres", "dialects.mysql"},
     {"dialects"},
@@ -58,7 +59,8 @@ CLIENT_LAYERS = (
     {"tracing"},
     {"pgtracing"},
     {"recording"},
-    {"sync"},
+    {"sync", "listening"},
+    {"live"},
     {"keys.ddl"},
     {"keys.catalog", "keys.making", "keys.models"},
     {"keys.plan"},
