@@ -26,6 +26,7 @@ def test_every_benchmark_runs_and_is_written_down(tmp_path: Path) -> None:
     assert report["settings"]["rows"] == [200]
     measured = {figure["benchmark"] for figure in report["figures"]}
     names = {"capture", "exchange", "incremental", "size", "memory", "load", "documents"}
+    names |= {"pokes"}
     assert measured == names
     for figure in report["figures"]:
         assert figure["value"] > 0, figure
