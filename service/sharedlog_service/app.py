@@ -10,16 +10,17 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute, request_response
 from strawberry.http import process_result
-from strawberry.schema.exceptions import CannotGetOperationTypeError
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
 from sharedlog_service.auth import Access, KnownAccess, OpenAccess
 from sharedlog_service.context import Context
-from sharedlog_service.endpoint import Endpoint
+from sharedlog_service.endpoint import NO_SUBSCRIPTIONS, Endpoint
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.faults import refused_answer
 from sharedlog_service.grants import EVERYTHING, Grant
 from sharedlog_service.graphiql import GraphiQL
 from sharedlog_service.guard import Guard, LoopbackHosts
+from sharedlog_service.pokes import Pokes
 from sharedlog_service.recording import Recording
 from sharedlog_service.records import Record
 from sharedlog_service.schema import build_schema
@@ -95,7 +96,7 @@ class InProcess:
     ) -> None:
         self._schema = schema or build_schema()
         access: Access = OpenAccess() if user is None else KnownAccess(Grant(user, EVERYTHING))
-        self._context = Context(Inline(store), access, Record("in-process"))
+        self._context = Context(Inline(store), access, Record("in-process"), Pokes())
 
     def execute(
         self,
@@ -113,5 +114,7 @@ class InProcess:
             )
         except CannotGetOperationTypeError as error:
             return refused_answer(Refused(Code.BAD_REQUEST, error.as_http_error_reason()))
+        except InvalidOperationTypeError:
+            return refused_answer(Refused(Code.BAD_REQUEST, NO_SUBSCRIPTIONS))
         answer: dict[str, Any] = orjson.loads(orjson.dumps(process_result(result)))
         return answer

@@ -39,6 +39,19 @@ class PatientProtocol(H11Protocol):
     _since = 0.0
     _moved = 0
 
+    @property
+    def limit_concurrency(self) -> int | None:
+        """How many connections there may be before a request is answered 503. WebSockets, which
+        uvicorn keeps in the same list, do not count here: they have a bound of their own."""
+        most = self._connections_max
+        if most is None or len(self.connections) < most:
+            return most
+        return most + sum(not isinstance(other, H11Protocol) for other in self.connections)
+
+    @limit_concurrency.setter
+    def limit_concurrency(self, most: int | None) -> None:
+        self._connections_max = most
+
     def data_received(self, data: bytes) -> None:
         self._arrived += len(data)
         super().data_received(data)

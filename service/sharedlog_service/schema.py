@@ -37,6 +37,7 @@ from sharedlog_service.overview import (
 )
 from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.store import Store
+from sharedlog_service.subscription import Subscription
 from sharedlog_service.wire import (
     SCALARS,
     Cursor,
@@ -297,6 +298,8 @@ class SharedSyncLogMutation:
 
         def wrap(store: Store, receipt: Any) -> SharedSyncLogReceipt:
             context.record.appended(receipt, began, now)
+            if receipt.accepted:
+                context.pokes.wrote(user_id, device_id)
             update = None
             if with_update:
                 update = read_update(
@@ -361,6 +364,7 @@ def build_schema() -> ServiceSchema:
     schema = ServiceSchema(
         query=Query,
         mutation=Mutation,
+        subscription=Subscription,
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
         extensions=[lambda: CheckedDocuments(check)],
     )

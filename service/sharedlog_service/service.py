@@ -11,16 +11,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sharedlog_service.auth import Access, KnownAccess, OpenAccess, TokenAccess, bearer_digest
+from sharedlog_service.database import open_notices
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.faults import log_fault
 from sharedlog_service.grants import Grant, Scope
 from sharedlog_service.guard import refusal
 from sharedlog_service.known import known_documents
 from sharedlog_service.metrics import MEDIA_TYPE, Metrics
+from sharedlog_service.pokes import Pokes
 from sharedlog_service.records import RECORD_KEY
 from sharedlog_service.settings import Settings, is_loopback
 from sharedlog_service.store import Store
 from sharedlog_service.upkeep import Upkeep
+from sharedlog_service.watch import Watch
 from sharedlog_service.writer import Workers
 
 READY_WAIT_S = 3
@@ -37,6 +40,8 @@ class Service:
 
     store: Store
     workers: Workers
+    pokes: Pokes
+    watch: Watch
 
     def __init__(self, settings: Settings, authenticate: Authenticate | None = None) -> None:
         self.settings = settings
@@ -60,13 +65,33 @@ class Service:
             upkeep = Upkeep(self.store, self.workers, policy, settings.compact_every_ms)
             upkeep.start()
         try:
-            yield
+            async with self._live():
+                yield
         finally:
             if upkeep is not None:
                 await upkeep.close()
             # Else a thread is still at work in it, for nobody: the process ends with it.
             if await self.workers.close():
                 self.store.close()
+
+    @asynccontextmanager
+    async def _live(self) -> AsyncIterator[None]:
+        """Poke who waits for news, from all processes, and look after the sockets."""
+        self.pokes = Pokes()
+        self.watch = Watch(self.pokes)
+        tasks = [asyncio.create_task(self.watch.run(self.workers))]
+        notices = open_notices(
+            self.settings.db, self.settings.new_id(), self.pokes.poke, self.pokes.poke_all
+        )
+        if notices is not None:
+            tasks.append(asyncio.create_task(notices.run()))
+        self.pokes.start(None if notices is None else notices.tell)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def access(self, headers: Mapping[str, str]) -> Access:
         if self.settings.no_auth:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import strawberry
+from strawberry.types.graphql import OperationType
 
 from sharedlog_service.faults import explain
 from sharedlog_service.records import Record
 
+ONE_ANSWER: Mapping[str, Any] = {
+    "allowed_operation_types": (OperationType.QUERY, OperationType.MUTATION)
+}
+"""Subscriptions have many: Strawberry would try to answer one all the same, and fail."""
+
 
 class ServiceSchema(strawberry.Schema):
     """The schema, with errors that have codes and tell nothing else."""
+
+    async def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return await super().execute(*args, **{**kwargs, **ONE_ANSWER})
+
+    def execute_sync(self, *args: Any, **kwargs: Any) -> Any:
+        return super().execute_sync(*args, **{**kwargs, **ONE_ANSWER})
 
     def process_errors(self, errors: list[Any], execution_context: Any = None) -> None:
         context = execution_context.context if execution_context else None

@@ -33,6 +33,9 @@ SHUTDOWN_S = 5
 default waits for ever for a client that keeps a stream open."""
 
 CONNECTIONS_MAX = 500
+"""WebSockets not among them."""
+
+OPEN_FILES = 10_000
 
 TICKS_A_SECOND = 10
 """How often uvicorn's main loop comes round."""
@@ -116,6 +119,7 @@ def serve(
         server = AnnouncingServer(
             config, lambda: announce(found), settings.patience, leave, settings.grace_s
         )
+        allow_open_files()
         # The schema and its libraries are here to stay: no collection needs to look at them again.
         gc.freeze()
         try:
@@ -182,6 +186,19 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise ConfigurationError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
     return listener
+
+
+def allow_open_files() -> None:
+    """Let the process have as many open files as it may: each connection is one, and many systems
+    allow a thousand to who does not ask for more."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows, where there is no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def bracketed(host: str) -> str:

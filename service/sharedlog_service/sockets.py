@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.faults import log_fault
+from sharedlog_service.guard import refusal
 from sharedlog_service.known import KnownDocuments
 from sharedlog_service.records import RECORD_KEY, Record
 from sharedlog_service.request import parse_json, parse_request
@@ -30,11 +31,17 @@ FRAME_BYTES_MAX = 64 * 1024
 
 OPERATION_ID_CHARS_MAX = 100
 
-INVALID, TOO_BIG, FAILED = 4400, 1009, 1011
+SOCKETS_MAX = 2000
+"""How many may be open in one process."""
+
+INVALID, TOO_MANY, TOO_BIG, FAILED = 4400, 4429, 1009, 1011
 
 HEADERS_KEY = "sharedlog.headers"
 """Where the scope has the headers of the handshake, with `payload.authorization` of
 `connection_init` among them: browsers can send a token in no other way."""
+
+SOCKET_KEY = "sharedlog.socket"
+"""Where the scope has the socket, for who wants to close it."""
 
 FRAME_TYPES = ("connection_init", "ping", "pong", "subscribe", "complete")
 
@@ -57,16 +64,24 @@ class SocketGuard:
         self._app = app
         self._documents = documents
         self._allow = allow
+        self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record: Record = scope[RECORD_KEY]
-        socket = _Socket(scope, receive, send, self._documents, self._allow)
+        if self._open >= SOCKETS_MAX:
+            record.failed(Code.UNAVAILABLE.name)
+            await refusal(Refused(Code.UNAVAILABLE))(scope, receive, send)
+            return
+        socket = scope[SOCKET_KEY] = _Socket(scope, receive, send, self._documents, self._allow)
+        self._open += 1
         try:
             await self._app(scope, socket.receive, socket.send)
         except Exception as error:
             record.failed(Code.INTERNAL.name)
             log_fault(error, record.id)
             await socket.close(FAILED, f"The service failed: {record.id}")
+        finally:
+            self._open -= 1
 
 
 class _Socket:

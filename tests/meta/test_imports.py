@@ -20,6 +20,7 @@ from tests.meta.source import PACKAGES, imported, modules, shown, tree
 CLIENT_LAYERS = (
     {"errors", "clock", "documents", "layout", "limits"},
     {"changes", "groups", "transports"},
+    {"subscriptions"},
     {"dialects.base"},
     {"dialects.sqlite", "dialects.postgres", "dialects.mysql"},
     {"dialects"},
@@ -58,7 +59,8 @@ CLIENT_LAYERS = (
     {"tracing"},
     {"pgtracing"},
     {"recording"},
-    {"sync"},
+    {"sync", "listening"},
+    {"live"},
     {"keys.ddl"},
     {"keys.catalog", "keys.making", "keys.models"},
     {"keys.plan"},
@@ -78,18 +80,19 @@ SERVICE_LAYERS = (
     {"errors"},
     {"settings", "entries", "session", "grants"},
     {"tables"},
-    {"sqlite", "postgres"},
+    {"sqlite", "postgres", "notices"},
     {"database"},
     {"beginnings", "places"},
     {"appending", "paging"},
     {"browsing", "devices"},
     {"compacting", "accounts"},
     {"store"},
-    {"auth", "copying", "options", "writer"},
-    {"backup", "upkeep"},
+    {"auth", "copying", "options", "writer", "pokes"},
+    {"backup", "upkeep", "watch"},
     {"faults", "known", "extent", "compression", "wire", "records"},
     {"request", "cost", "overview", "graphiql", "arguments", "metrics", "reporting", "spans"},
-    {"guard", "sockets", "documents", "service_schema", "context", "recording"},
+    {"guard", "documents", "service_schema", "context", "recording"},
+    {"sockets", "subscription"},
     {"schema", "service"},
     {"endpoint"},
     {"app", "patience"},
@@ -125,6 +128,7 @@ STORE_SIDE = {
     "tables",
     "sqlite",
     "postgres",
+    "notices",
     "database",
     "beginnings",
     "appending",
@@ -140,7 +144,7 @@ STORE_SIDE = {
 }
 GRAPHQL_SIDE = {
     *("wire", "overview", "arguments", "documents", "extent", "cost", "faults", "schema"),
-    *("service_schema", "context", "endpoint", "app"),
+    *("service_schema", "context", "subscription", "endpoint", "app"),
 }
 
 MODULES = [
