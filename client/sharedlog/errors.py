@@ -14,6 +14,8 @@
     ├─ EntryUnreadable         an entry's data is not a change; it is set aside, never lost
     ├─ RemoteError             anything that came over the wire
     │  ├─ ConnectionFailed     the service cannot be reached: local work goes on, retry later
+    │  ├─ RateLimited          too much at once: `.retry_after` says how many seconds to wait
+    │  ├─ QuotaExceeded        the log is full: changes stay here, others' still arrive
     │  ├─ Unauthorized         the token is missing, unknown, or for another user
     │  ├─ DeviceRefused        this device was revoked, or its file belongs to another log
     │  │  └─ DeviceUnknown     the service lost this device (handled by sync())
@@ -136,6 +138,30 @@ class ConnectionFailed(RemoteError):
 
     code = "CONNECTION_FAILED"
     retryable = True
+
+
+class RateLimited(RemoteError):
+    """The service allows no more at a time; nothing is lost, and the rest is sent later.
+
+    What was exchanged before stands. Until `retry_after` seconds have gone by, `sync()` raises this
+    again without asking the service.
+    """
+
+    code = "RATE_LIMITED"
+    retryable = True
+
+    def __init__(self, message: str = "", *, retry_after: float, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class QuotaExceeded(RemoteError):
+    """The log holds as much as it may; what is unsent stays here, and is sent when there is room.
+
+    Raised at the end of a run, after what others wrote was received.
+    """
+
+    code = "QUOTA_EXCEEDED"
 
 
 class Unauthorized(RemoteError):

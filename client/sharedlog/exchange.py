@@ -16,6 +16,7 @@ from .errors import (
     EpochChanged,
     HorizonPassed,
     LineageChanged,
+    QuotaExceeded,
     RemoteError,
     ServiceFailed,
 )
@@ -71,11 +72,13 @@ class Exchange:
 
     def run(self, *, send: bool) -> None:
         """Go on until there is nothing to receive, and nothing to send of what was recorded
-        before: under constant writing, what comes meanwhile is the next run's."""
+        before: under constant writing, what comes meanwhile is the next run's. Where the log is
+        full, what others wrote is received all the same, and then QuotaExceeded is raised."""
         self._since = self._journal.oldest_unsent()
         until = self._journal.next_ticks()
         pending = self._journal.count_unsent()
         more, surprises = True, 0
+        full: QuotaExceeded | None = None
         while True:
             if self._restamps > RESTAMPS:
                 raise ServiceFailed(
@@ -85,19 +88,21 @@ class Exchange:
                 )
             after, lineage = self._journal.state("checkpoint"), self._identity.lineage
             behind = self._identity.behind
-            batch = self._next_batch(until) if send and not behind else []
+            batch = self._next_batch(until) if send and not (behind or full) else []
             if not batch and not more:
-                return
+                break
             try:
                 if not self._identity.registered:  # it is another device by now
                     self._replica.registration.register()
                 if batch:
                     more = self._push(batch, after, lineage)
                 elif self._apply is None and not behind:
-                    return
+                    break
                 else:
                     more = self._pull(after, lineage)
                 surprises = 0
+            except QuotaExceeded as error:
+                full = error
             except SURPRISING as surprise:
                 surprises += 1
                 if surprises > SURPRISES:
@@ -107,6 +112,8 @@ class Exchange:
                 continue
             left = max(0, pending - self._result.sent - self._result.refused)
             self._emit(Progress(self._result.sent, self._result.received, left))
+        if full is not None:
+            raise full
 
     def _find_out(self, surprise: RemoteError, after: str | None, lineage: str) -> None:
         """The log is not what it was when this device last heard of it, or the device is not."""

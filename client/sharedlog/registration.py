@@ -13,6 +13,7 @@ from .journal import Journal
 from .limits import Limits
 from .registry import Registry
 from .remote import SharedLog
+from .status import check_not_held
 
 ASK_AGAIN_MS = 24 * 3600 * 1000
 """How old what is known of the log may get."""
@@ -48,8 +49,10 @@ class Registration:
             self._registry.keep_within(self._journal.limits)
 
     def ensure(self) -> None:
-        """Before the first exchange, and now and then: ask the log for its limits, register."""
+        """Before the first exchange, and now and then: ask the log for its limits, register. Not
+        as long as it asked to be left alone."""
         now = self._now()
+        check_not_held(self._journal, now)
         if self._asked_ms is None or not 0 <= now - self._asked_ms < ASK_AGAIN_MS:
             self._ask()
             self._asked_ms = now

@@ -26,6 +26,7 @@ FORGOTTEN = (
     "folded_until",
     "last_contact",
     "last_error",
+    "held",
     "clock_offset",
 )
 """What `sharedlog_state` says of this device and of its place in the log."""

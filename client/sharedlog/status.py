@@ -6,15 +6,19 @@ receipt that was got, the failure of a run after its last transaction was rolled
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from .changes import dumps, loads
+from .errors import RateLimited
 from .journal import DROPPED, REFUSED, Journal
 
 CONTACT_EVERY_MS = 1_000
+
+HOLD_MAX_S = 3600.0
+"""A service that asks to be left alone for longer is asked again after this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Status:
         clock_offset_ms: How far this clock was ahead of the service's at the last contact.
         layout: The version of sharedlog's tables in this file.
         former: The ids that this device gave up because its file turned out to be a copy.
+        held_until: From when on the service may be asked again, if it ever asked to wait; it may
+            be long ago.
     """
 
     device: str | None
@@ -59,6 +65,7 @@ class Status:
     clock_offset_ms: int | None
     layout: int
     former: tuple[str, ...] = ()
+    held_until: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same as what JSON can hold; times as text."""
@@ -112,6 +119,7 @@ def read_status(journal: Journal) -> Status:
             clock_offset_ms=None if offset is None else int(offset),
             layout=int(journal.state("layout") or 0),
             former=tuple(loads(journal.state("former") or "[]")),
+            held_until=_moment(held[1]) if (held := _held(journal)) else None,
         )
 
 
@@ -129,11 +137,33 @@ def note_failure(journal: Journal, now_ms: int, error: Exception) -> None:
     code = str(getattr(error, "code", type(error).__name__))
     message = str(getattr(error, "message", error)).encode(errors="replace").decode()
     journal.set_state(last_error=dumps({"code": code, "message": message, "at": now_ms}))
+    if isinstance(error, RateLimited):
+        wait_ms = int(min(error.retry_after, HOLD_MAX_S) * 1000)
+        journal.set_state(held=dumps([now_ms, now_ms + wait_ms]))
+
+
+def check_not_held(journal: Journal, now_ms: int) -> None:
+    """Raise RateLimited as long as the service asked to be left alone, which another process of
+    this device may have been told. A clock that was set back does not make it longer."""
+    since, until = _held(journal) or (0, 0)
+    if since <= now_ms < until:
+        wait_s = (until - now_ms) / 1000
+        raise RateLimited(
+            f"The service allows no more for now: it can be asked again in {wait_s:.0f} s.",
+            retry_after=wait_s,
+            hint="Nothing is lost: what is recorded here is sent then.",
+        )
 
 
 def forget_failure(journal: Journal) -> None:
     """A run succeeded; inside the open transaction."""
     journal.set_state(last_error=None)
+
+
+def _held(journal: Journal) -> Sequence[int] | None:
+    """When the service asked to be left alone, and until when."""
+    found = journal.state("held")
+    return None if found is None else loads(found)
 
 
 def _noted(journal: Journal) -> int:

@@ -55,7 +55,7 @@ from .registry import Registry
 from .remote import GraphQLSharedLog, SharedLog
 from .replica import Replica
 from .status import Status, forget_failure, note_failure
-from .transports import HttpTransport
+from .transports import HttpTransport, Token
 from .versions import Versions
 
 BATCH_SIZE = 1_000
@@ -77,7 +77,7 @@ class Sync(Care):
         models: The tracked models; the through models of many-to-many fields between them
             come along.
         url: The service's GraphQL address.
-        token: This user's bearer token.
+        token: This user's bearer token, or a function that is asked for it with each request.
         user: Whose log; by default whom the token belongs to.
         shared_log: Another way to reach a log, in place of `url` and `token`.
         device_name: What people see in the list of devices.
@@ -100,7 +100,7 @@ class Sync(Care):
         models: Iterable[type[peewee.Model]],
         *,
         url: str | None = None,
-        token: str | None = None,
+        token: Token | None = None,
         user: str | None = None,
         shared_log: SharedLog | None = None,
         device_name: str | None = None,
@@ -230,7 +230,7 @@ class Sync(Care):
         """Send what is unsent, receive what is new, apply it.
 
         Raises:
-            ConnectionFailed: the service cannot be reached; nothing is lost, call again.
+            ConnectionFailed, RateLimited: not now; nothing is lost, call again later.
             RemoteError: the service refuses; the message says why.
         """
         with self._run("sync") as result:
@@ -385,7 +385,7 @@ class Sync(Care):
             listener(event)
 
 
-def _over_http(url: str | None, token: str | None, user: str | None) -> SharedLog:
+def _over_http(url: str | None, token: Token | None, user: str | None) -> SharedLog:
     if url is None:
         raise ConfigurationError(
             "No service is given.",

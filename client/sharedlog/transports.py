@@ -24,13 +24,23 @@ from .errors import (
     HorizonPassed,
     LineageChanged,
     ProtocolError,
+    QuotaExceeded,
+    RateLimited,
     ServiceFailed,
     SharedLogError,
     Unauthorized,
 )
 
+RETRY_AFTER_S = 60.0
+"""How long to wait where something is too much for whatever stands before the service, and that
+does not say how long."""
+
 COMPRESS_FROM_BYTES = 1024
 """What fits a packet travels as fast as it is."""
+
+
+Token = str | Callable[[], str]
+"""A bearer token, or what tells one: tokens of an identity provider end after a while."""
 
 
 class Transport(Protocol):
@@ -65,7 +75,8 @@ class HttpTransport:
 
     Args:
         url: The service's GraphQL address, such as `http://localhost:8000/graphql`.
-        token: The bearer token of this user; None only for a service without access control.
+        token: The bearer token of this user, or a function that is asked for it with each request;
+            None only for a service without access control.
         timeout_s: For connecting and for each answer.
         compress: Whether long bodies travel in gzip, in both directions. None: unless the service
             is on this machine, where it would cost more than it saves.
@@ -74,7 +85,7 @@ class HttpTransport:
     def __init__(
         self,
         url: str,
-        token: str | None = None,
+        token: Token | None = None,
         *,
         timeout_s: float = 60.0,
         compress: bool | None = None,
@@ -85,7 +96,8 @@ class HttpTransport:
                 hint="Give the service's GraphQL address, such as http://localhost:8000/graphql.",
             )
         self.url = url
-        self._headers = {"Authorization": f"Bearer {_header(token)}"} if token else {}
+        self._token = token if callable(token) else None
+        self._headers = _authorization(token) if isinstance(token, str) and token else {}
         self._compress = not _is_loopback(url) if compress is None else compress
         self._headers["Accept-Encoding"] = "gzip" if self._compress else "identity"
         self._takes_gzip = False
@@ -110,7 +122,7 @@ class HttpTransport:
             raise error_from(error.errors or []) from None
         except exceptions.TransportServerError as error:
             self._takes_gzip = False
-            raise _http_error(error) from error
+            raise _http_error(error, self._answered()) from error
         except exceptions.TransportConnectionFailed as error:
             self.close()
             raise ConnectionFailed(
@@ -156,18 +168,20 @@ class HttpTransport:
         # The document as it was written: gql would print it anew each time.
         query = request.document.loc.source.body
         body = orjson.dumps({"query": query, "variables": request.variable_values})
-        if not self._takes_gzip or len(body) < COMPRESS_FROM_BYTES:
-            return {"content": body}
-        # The lowest level: seven times smaller, and four times as fast as the usual one.
-        return {
-            "content": gzip.compress(body, 1, mtime=0),
-            "headers": {"Content-Encoding": "gzip"},
-        }
+        headers = {} if self._token is None else _authorization(self._token())
+        if self._takes_gzip and len(body) >= COMPRESS_FROM_BYTES:
+            # The lowest level: seven times smaller, and four times as fast as the usual one.
+            body = gzip.compress(body, 1, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        return {"content": body, "headers": headers}
 
     def _remember(self) -> None:
         """Note whether the service says that it takes gzip. Not before it said so."""
-        headers = self._client.transport.response_headers or {}
-        self._takes_gzip = self._compress and "gzip" in headers.get("accept-encoding", "")
+        self._takes_gzip = self._compress and "gzip" in self._answered().get("accept-encoding", "")
+
+    def _answered(self) -> Mapping[str, str]:
+        """The headers of the last answer."""
+        return self._client.transport.response_headers or {}
 
     def close(self) -> None:
         if self._client is not None:
@@ -183,18 +197,18 @@ def _is_loopback(url: str) -> bool:
         return False
 
 
-def _header(token: str) -> str:
-    """A token without white space around it, such as a file's last newline."""
+def _authorization(token: str) -> dict[str, str]:
+    """The header for a token, without white space around it, such as a file's last newline."""
     token = token.strip()
     if not (token.isascii() and token.isprintable()) or " " in token:
         raise ConfigurationError(  # and the token itself is not told
             "The token is not one that `sharedlog token create` made.",
-            hint="A token is a word that begins with slog_.",
+            hint="A token is a word that begins with slog_, or a JWT.",
         )
-    return token
+    return {"Authorization": f"Bearer {token}"}
 
 
-def _http_error(error: Any) -> SharedLogError:
+def _http_error(error: Any, headers: Mapping[str, str]) -> SharedLogError:
     code = error.code
     if code in (401, 403):
         return Unauthorized(f"The service refused the request (HTTP {code}).")
@@ -203,9 +217,22 @@ def _http_error(error: Any) -> SharedLogError:
             f"There is no sharedlog service at this address (HTTP {code}).",
             hint="The address of a service ends in /graphql.",
         )
-    if code == 429 or (code is not None and code >= 500):
+    if code == 429:
+        return _rate_limited("The service is asked for too much (HTTP 429).", _seconds(headers))
+    if code is not None and code >= 500:
         return ConnectionFailed(f"The service is not able to answer now (HTTP {code}).")
     return ServiceFailed(str(error), service_code=f"HTTP_{code}")
+
+
+def _seconds(headers: Mapping[str, str]) -> float:
+    """What Retry-After says. It may be a date, too: whose clock that means is anybody's guess."""
+    text = headers.get("retry-after", "")
+    return float(text[:9]) if text.isascii() and text.isdigit() else RETRY_AFTER_S
+
+
+def _rate_limited(message: str, retry_after: float) -> RateLimited:
+    hint = "Nothing is lost: call sync() again after `retry_after` seconds."
+    return RateLimited(message, retry_after=retry_after, hint=hint)
 
 
 def error_from(errors: Sequence[Any]) -> SharedLogError:
@@ -213,7 +240,8 @@ def error_from(errors: Sequence[Any]) -> SharedLogError:
     first = errors[0] if errors else {}
     if not isinstance(first, Mapping):
         return ProtocolError(f"The service's error is not understood: {first!r}.")
-    code = (first.get("extensions") or {}).get("code", "UNKNOWN")
+    details = first.get("extensions") or {}
+    code = details.get("code", "UNKNOWN")
     message = str(first.get("message") or code)
     if code == "FORBIDDEN":
         return Unauthorized(message, hint="Leave `user` out: the token says whose log it is.")
@@ -224,6 +252,12 @@ def error_from(errors: Sequence[Any]) -> SharedLogError:
         )
     if code == "UNAVAILABLE":
         return ConnectionFailed(message, hint="Nothing is lost: the next sync() sends it.")
+    if code == "RATE_LIMITED":
+        wait_ms = details.get("retryAfterMs")
+        wait_s = wait_ms / 1000 if isinstance(wait_ms, int | float) else RETRY_AFTER_S
+        return _rate_limited(message, wait_s)
+    if code == "QUOTA_EXCEEDED":
+        return QuotaExceeded(message, hint="Ask whoever runs the service. Nothing here is lost.")
     if code in ("DEVICE_UNKNOWN", "USER_UNKNOWN"):
         return DeviceUnknown(message)
     if code == "DEVICE_REVOKED":

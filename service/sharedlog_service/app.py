@@ -14,7 +14,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 
 from sharedlog_service.auth import Access, KnownAccess, OpenAccess
 from sharedlog_service.context import Context
-from sharedlog_service.endpoint import NO_SUBSCRIPTIONS, Endpoint
+from sharedlog_service.endpoint import NO_SUBSCRIPTIONS, Endpoint, Extend
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.faults import refused_answer
 from sharedlog_service.grants import EVERYTHING, Grant
@@ -37,8 +37,12 @@ def create_app(
     *,
     authenticate: Authenticate | None = None,
     schema: ServiceSchema | None = None,
+    context: Extend | None = None,
 ) -> Starlette:
     """Return the service as an ASGI application.
+
+    `schema` is what `build_schema` made of a program's own roots; `context` makes, of a request and
+    the service's own context, the one that the program's resolvers are given.
 
     `authenticate` decides who asks, from the headers of a request, in place of the tokens that the
     service keeps: it answers a `Grant`, or None. Users that it names are made when they come.
@@ -47,8 +51,9 @@ def create_app(
     application can be built anywhere, and served more than once.
     """
     settings = settings or Settings()
-    service = Service(settings, authenticate)
-    endpoint = Endpoint(schema or build_schema(), service)
+    schema = schema or build_schema()
+    service = Service(settings, authenticate, schema.documents)
+    endpoint = Endpoint(schema, service, context)
     app = Starlette(
         routes=[
             *graphql_routes(endpoint, service),

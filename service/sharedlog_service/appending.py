@@ -90,6 +90,7 @@ class Batch:
         self._check_size(offered)
         self._find_stored(offered)
         new = self._sift(offered, key(self._log.id, self._log.head), shared_on, now)
+        self._check_room(len(new))
         self._db.insert_rows("entries", new)
         self._count(new, shared_on)
         duplicates = frozenset(self._duplicates)
@@ -97,11 +98,24 @@ class Batch:
 
     def _check_size(self, offered: Sequence[Any]) -> None:
         limits = self._limits
-        if len(offered) > limits.batch_entries or _characters(offered) > limits.batch_bytes:
+        if len(offered) > limits.batch_entries or characters(offered) > limits.batch_bytes:
             raise Refused(
                 Code.BATCH_TOO_LARGE,
                 batchEntries=limits.batch_entries,
                 batchBytes=limits.batch_bytes,
+            )
+
+    def _check_room(self, new: int) -> None:
+        """Refuse the batch as a whole where the log would get too long: a part of it could end
+        inside a transaction group. What is not new always has room."""
+        log, limits = self._log, self._limits
+        entries = log.head - log.dropped + new
+        full = limits.log_entries is not None and entries > limits.log_entries
+        if limits.log_bytes is not None:
+            full = full or log.bytes + self._bytes > limits.log_bytes
+        if new and full:
+            raise Refused(
+                Code.QUOTA_EXCEEDED, logEntries=limits.log_entries, logBytes=limits.log_bytes
             )
 
     def _find_stored(self, offered: Sequence[Any]) -> None:
@@ -214,7 +228,7 @@ def _ticks(entry: Any) -> int | None:
     return ticks if type(ticks) is int else None
 
 
-def _characters(offered: Sequence[Any]) -> int:
+def characters(offered: Sequence[Any]) -> int:
     """Count the data's characters: never more than its bytes, and free."""
     try:
         return sum([len(data) for _, _, data in offered])

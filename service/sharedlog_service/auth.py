@@ -51,6 +51,10 @@ class Access(ABC):
             store.create_user(claimed)
         return claimed
 
+    def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:
+        """Hear how much came to be written. Only `metering` counts that."""
+        return None
+
     @abstractmethod
     def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
         """Refuse what is not allowed."""
@@ -181,8 +185,13 @@ def no_such_token() -> Refused:
     return Refused(Code.INVALID_ARGUMENT, "No valid token has this id; see: sharedlog token list")
 
 
-def bearer_digest(authorization: str | None) -> str | None:
-    """Return the digest of the token in an Authorization header, None if there is none."""
+def bearer(authorization: str | None) -> str | None:
+    """Return the token in an Authorization header, None if there is none."""
     scheme, _, token = (authorization or "").partition(" ")
-    token = token.strip()
-    return token_digest(token) if scheme.lower() == "bearer" and token else None
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def bearer_digest(authorization: str | None) -> str | None:
+    """Return the digest of that token."""
+    token = bearer(authorization)
+    return None if token is None else token_digest(token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from sharedlog_service.options import OPTIONS, add_option, add_settings_file
 
 if TYPE_CHECKING:
     from sharedlog_service.serving import Announcement
+    from sharedlog_service.settings import Issuer
 
 SERVE_EXAMPLES = """\
 examples:
@@ -80,6 +82,26 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(handler=handler(_settings))
 
 
+def _issuer(args: argparse.Namespace) -> Issuer | None:
+    from sharedlog_service.errors import ConfigurationError
+    from sharedlog_service.settings import Issuer
+
+    needed = (args.jwt_issuer, args.jwt_audience, args.jwt_jwks)
+    if not any(needed):
+        return None
+    if not all(needed):
+        raise ConfigurationError("--jwt-issuer, --jwt-audience and --jwt-jwks go together.")
+    return Issuer(
+        issuer=args.jwt_issuer,
+        audience=args.jwt_audience,
+        jwks=args.jwt_jwks,
+        user_claim=args.jwt_user_claim,
+        scope_claim=args.jwt_scope_claim,
+        scopes=args.jwt_scope,
+        device_claim=args.jwt_device_claim,
+    )
+
+
 def _add_token(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = parser_of(actions, "create", "make a token and print it, once")
@@ -124,7 +146,7 @@ def _add_schema(parser: argparse.ArgumentParser) -> None:
 def _serve(args: argparse.Namespace) -> int:
     from sharedlog_service.reporting import reporting
     from sharedlog_service.serving import serve
-    from sharedlog_service.settings import DAY_MS, HOUR_MS, Policy, Settings
+    from sharedlog_service.settings import DAY_MS, HOUR_MS, Limits, Policy, Settings
 
     every = args.compact_every
     settings = Settings(
@@ -135,7 +157,16 @@ def _serve(args: argparse.Namespace) -> int:
         compact_every_ms=None if every is None else int(every * HOUR_MS),
         compaction=Policy(args.keep * DAY_MS, args.expire * DAY_MS),
         grace_s=args.grace,
+        issuer=_issuer(args),
+        limits=Limits(log_entries=args.quota_entries or None, log_bytes=args.quota_bytes or None),
     )
+    named = {
+        "requests": args.requests_per_minute,
+        "entries": args.entries_per_minute,
+        "bytes": args.bytes_per_minute,
+    }
+    chosen = {measure: rate or None for measure, rate in named.items() if rate is not None}
+    settings = replace(settings, rates=settings.metered._replace(**chosen))
 
     def announce(found: Announcement) -> None:
         print(found.for_people(), flush=True)

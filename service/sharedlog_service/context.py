@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 from strawberry import Info
 
@@ -10,6 +11,8 @@ from sharedlog_service.auth import Access
 from sharedlog_service.pokes import Pokes
 from sharedlog_service.records import Record
 from sharedlog_service.writer import Runner
+
+C = TypeVar("C", bound="Context")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,11 @@ class Context:
     access: Access
     record: Record
     pokes: Pokes
+
+    def inside(self, kind: type[C], **more: Any) -> C:
+        """Return a context of another program's, a subclass of this one, with what that adds."""
+        own = {field.name: getattr(self, field.name) for field in fields(Context)}
+        return kind(**own, **more)
 
 
 Asker = Info[Context, None]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import orjson
 from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope as SocketScope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -26,7 +26,7 @@ from sharedlog_service.auth import Access, TokenAccess
 from sharedlog_service.context import Context
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import Scope
-from sharedlog_service.guard import SCOPE_KEY
+from sharedlog_service.guard import SCOPE_KEY, STATUS, retry_after
 from sharedlog_service.records import RECORD_KEY
 from sharedlog_service.request import GraphQLRequest
 from sharedlog_service.service import Service
@@ -42,6 +42,9 @@ from sharedlog_service.store import Store
 from sharedlog_service.watch import Watched
 
 NO_SUBSCRIPTIONS = "A subscription needs a WebSocket that speaks graphql-transport-ws."
+
+Extend = Callable[[HTTPConnection, Context], Context]
+"""Makes, of a request and the service's context, the one of the program around the service."""
 
 
 class ParsedRequest(StarletteRequestAdapter):
@@ -81,6 +84,9 @@ class SocketAccess(Access):
     def may_explore(self, store: Store) -> bool:
         return self._told.may_explore(store)
 
+    def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:
+        self._told.wrote(user, device, entries, bytes)
+
 
 class Endpoint(GraphQL[Context, None]):
     """Strawberry's endpoint, given requests and frames that a guard has checked already."""
@@ -88,7 +94,9 @@ class Endpoint(GraphQL[Context, None]):
     request_adapter_class = ParsedRequest
     websocket_adapter_class = TextSocket
 
-    def __init__(self, schema: ServiceSchema, service: Service) -> None:
+    def __init__(
+        self, schema: ServiceSchema, service: Service, extend: Extend | None = None
+    ) -> None:
         super().__init__(
             schema,
             graphql_ide=None,
@@ -98,6 +106,7 @@ class Endpoint(GraphQL[Context, None]):
             max_subscriptions_per_connection=OPERATIONS_MAX,
         )
         self._service = service
+        self._extend = extend
 
     async def __call__(self, scope: SocketScope, receive: Receive, send: Send) -> None:
         try:
@@ -109,21 +118,25 @@ class Endpoint(GraphQL[Context, None]):
     async def get_context(
         self, request: Request | WebSocket, response: Response | WebSocket
     ) -> Context:
+        context = await self._context(request)
+        return context if self._extend is None else self._extend(request, context)
+
+    async def _context(self, request: Request | WebSocket) -> Context:
         service = self._service
         if isinstance(request, WebSocket):
             waiting = SocketAccess(request.scope)
             return Context(service.workers, waiting, request.scope[RECORD_KEY], service.pokes)
         asked: GraphQLRequest = request.scope[SCOPE_KEY]
         await service.allow(asked.query, request.headers)
-        access = await service.access(request.headers)
+        access = await service.metered(request.headers)
         return Context(service.workers, access, request.scope[RECORD_KEY], service.pokes)
 
     async def on_ws_connect(self, context: Context) -> UnsetType:
         access = context.access
         assert isinstance(access, SocketAccess)
         service, socket = self._service, access.scope[SOCKET_KEY]
-        access.tell(await service.access(access.scope[HEADERS_KEY]))
         try:
+            access.tell(await service.metered(access.scope[HEADERS_KEY]))
             user = await service.workers.read(access.viewer)
         except Refused as refused:
             context.record.failed(refused.code.name)
@@ -154,6 +167,16 @@ class Endpoint(GraphQL[Context, None]):
             known = isinstance(error.__cause__, InvalidOperationTypeError)
             reason = NO_SUBSCRIPTIONS if known else error.reason
             raise Refused(Code.BAD_REQUEST, reason) from error
+
+    def create_response(self, response_data: Any, sub_response: Response) -> Response:
+        """Say in HTTP's words, too, that something was too much: proxies and other clients know
+        these."""
+        for error in response_data.get("errors") or ():
+            details = error.get("extensions") or {}
+            if details.get("code") == Code.RATE_LIMITED.name:
+                sub_response.status_code = STATUS[Code.RATE_LIMITED]
+                sub_response.headers.update(retry_after(details))
+        return super().create_response(response_data, sub_response)
 
     def encode_json(self, data: object) -> bytes:
         return orjson.dumps(data)

@@ -38,6 +38,10 @@ class Code(Enum):
         "answer got lost, or one of the databases is a copy. Look at getOwnEntries."
     )
 
+    # How much.
+    RATE_LIMITED = "Too much at once: ask again later. Nothing was done."
+    QUOTA_EXCEEDED = "The log is full: nothing of this batch was written. Reading goes on."
+
     # What is asked.
     INVALID_ARGUMENT = "An argument has a value that is not allowed here."
     BATCH_TOO_LARGE = "The batch is over the limits; send it in smaller parts."

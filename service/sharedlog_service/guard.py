@@ -7,6 +7,8 @@ request from the scope. Every refusal has the shape of a GraphQL error with a co
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from math import ceil
+from typing import Any
 
 import orjson
 from starlette.datastructures import Headers
@@ -34,6 +36,7 @@ STATUS: Mapping[Code, int] = {
     Code.BODY_TOO_LARGE: 413,
     Code.UNSUPPORTED_MEDIA_TYPE: 415,
     Code.HOST_NOT_ALLOWED: 421,
+    Code.RATE_LIMITED: 429,
     Code.UNAVAILABLE: 503,
     Code.INTERNAL: 500,
 }
@@ -181,4 +184,13 @@ def check_media_type(headers: Headers) -> None:
 def refusal(refused: Refused) -> Response:
     """Answer a refusal outside GraphQL in GraphQL's shape, with a status for everybody else."""
     body = orjson.dumps(refused_answer(refused))
-    return Response(body, STATUS.get(refused.code, 400), media_type="application/json")
+    status, headers = STATUS.get(refused.code, 400), retry_after(refused.details)
+    if refused.code is Code.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(body, status, headers, media_type="application/json")
+
+
+def retry_after(details: Mapping[str, Any]) -> dict[str, str]:
+    """Return the header that says when to ask again, in whole seconds, if that is known."""
+    wait_ms = details.get("retryAfterMs")
+    return {} if wait_ms is None else {"Retry-After": str(ceil(wait_ms / 1000))}

@@ -37,9 +37,9 @@ def hash_of(text: str) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def known_documents() -> KnownDocuments:
-    """Return the documents in the file that comes with the service."""
+def known_documents(others: Iterable[str] = ()) -> KnownDocuments:
+    """Return the documents in the file that comes with the service, and others beside them."""
     content = (files("sharedlog_service") / "assets" / "documents.json").read_bytes()
     versions: dict[str, dict[str, str]] = orjson.loads(content)
     names = {text: name for found in versions.values() for name, text in found.items()}
-    return KnownDocuments(names, names)
+    return KnownDocuments([*names, *others], names)

@@ -109,7 +109,7 @@ class Metrics:
             self._count(STRANGE, label=record.code or "")
         if record.code == Code.LINEAGE_CHANGED.name or Code.DEVICE_CLONED in record.rejected:
             self._count(FORKS)
-        if record.code == "RATE_LIMITED":
+        if record.code == Code.RATE_LIMITED.name:
             self._count(LIMITED)
 
     def socket_opened(self) -> None:

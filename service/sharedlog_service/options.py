@@ -51,6 +51,9 @@ class Kind(NamedTuple):
 
     metavar: str | None = None
 
+    repeats: bool = False
+    """Whether a flag may be given several times: then it means all of that."""
+
     show: Callable[[Any], str] = str
 
 
@@ -134,6 +137,15 @@ def _format(text: str) -> str:
     return {name: name for name in ("text", "json")}[text]
 
 
+def _scopes(text: str) -> tuple[str, ...]:
+    from sharedlog_service.grants import Scope, scopes_of
+
+    names = tuple(text.split())
+    if Scope.ADMIN in scopes_of(names):
+        raise ValueError
+    return names
+
+
 @dataclass(frozen=True, slots=True)
 class Number:
     """Reads a number within bounds."""
@@ -154,7 +166,7 @@ PLACE = Kind(
     _place,
     (),
     "FILE_OR_URL",
-    _shown_place,
+    show=_shown_place,
 )
 TEXT = Kind("A text is needed.", _text, (), "TEXT")
 FILE_NAME = Kind("The name of a file is needed.", lambda text: Path(_text(text)), (), "FILE")
@@ -168,6 +180,15 @@ HOURS = Kind(
     Number(0.0001, 10_000, float),
     (int, float),
     "HOURS",
+)
+COUNT = Kind("A whole number is needed, 0 for no bound.", Number(0, 2**53, int), (int,), "N")
+SCOPES = Kind(
+    "Scopes are log:read, log:append, device:manage and explore, with spaces between them.",
+    _scopes,
+    (),
+    "SCOPE",
+    repeats=True,
+    show=" ".join,
 )
 SECONDS = Kind(
     "A number of seconds is needed, from 0 to 60.",
@@ -209,6 +230,54 @@ OPTIONS: Sequence[Option] = (
         "on loopback addresses only",
     ),
     Option(
+        "requests_per_minute",
+        COUNT,
+        None,
+        "how many requests one user may make in a minute, a device half of it; 0 for no bound "
+        "(default: 3000; on loopback addresses no bound)",
+        "3000, on loopback addresses no bound",
+    ),
+    Option(
+        "entries_per_minute",
+        COUNT,
+        None,
+        "the same for entries (default: 600000; on loopback addresses no bound)",
+        "600000, on loopback addresses no bound",
+    ),
+    Option(
+        "bytes_per_minute",
+        COUNT,
+        None,
+        "the same for their bytes (default: 268435456; on loopback addresses no bound)",
+        "268435456, on loopback addresses no bound",
+    ),
+    Option(
+        "quota_entries",
+        COUNT,
+        None,
+        "how many entries one user's log may hold (default: no bound)",
+        "no bound",
+    ),
+    Option(
+        "quota_bytes",
+        COUNT,
+        None,
+        "how many bytes of data one user's log may hold (default: no bound)",
+        "no bound",
+    ),
+    Option("jwt_issuer", TEXT, None, "take JWTs, whose iss must be this, beside own tokens"),
+    Option("jwt_audience", TEXT, None, "what their aud must be, or have in it"),
+    Option("jwt_jwks", TEXT, None, "the issuer's public keys: an https address, or a file"),
+    Option("jwt_user_claim", TEXT, "sub", "the claim that says whose log it is (default: sub)"),
+    Option("jwt_scope_claim", TEXT, "scope", "the claim that says what it may (default: scope)"),
+    Option(
+        "jwt_scope",
+        SCOPES,
+        "",
+        "what a JWT may do that has no such claim, may be repeated (default: nothing)",
+    ),
+    Option("jwt_device_claim", TEXT, None, "the claim of the only device it may act as", "any"),
+    Option(
         "compact_every",
         HOURS,
         None,
@@ -246,6 +315,9 @@ class Flag(argparse.Action):
     ) -> None:
         flag = option_string or ""
         text = values if isinstance(values, str) else str(not flag.startswith("--no-")).lower()
+        before = getattr(namespace, self.dest)
+        if isinstance(before, Given) and before.option.kind.repeats:
+            text = f"{before.text} {text}"
         setattr(namespace, self.dest, Given(self.default, text, flag))
 
 

@@ -145,7 +145,7 @@ class SharedSyncLogStats:
         )
 
 
-@strawberry.type(description="What one request may carry. Ask once and keep inside.")
+@strawberry.type(description="What one request may carry, and a log hold.")
 class SharedSyncLogLimits:
     entry_bytes: int = strawberry.field(description="Bytes of one entry's data, in UTF-8.")
     batch_entries: int = strawberry.field(description="Entries in one writeEntries.")
@@ -155,6 +155,12 @@ class SharedSyncLogLimits:
     request_bytes: int = strawberry.field(description="Bytes of one request body.")
     clock_ahead_ms: int = strawberry.field(
         description="How far ahead of the service's time an entry may be dated."
+    )
+    log_entries: float | None = strawberry.field(
+        description="How many entries a log may hold; null for any number."
+    )
+    log_bytes: float | None = strawberry.field(
+        description="How long their data may be together; null for any length."
     )
 
     @classmethod
@@ -167,4 +173,6 @@ class SharedSyncLogLimits:
             page_bytes=limits.page_bytes,
             request_bytes=limits.request_bytes,
             clock_ahead_ms=limits.clock_ahead_ms,
+            log_entries=limits.log_entries,
+            log_bytes=limits.log_bytes,
         )

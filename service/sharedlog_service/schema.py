@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Annotated, Any
 
 import strawberry
@@ -10,6 +10,7 @@ from strawberry import ID
 from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 
+from sharedlog_service.appending import characters
 from sharedlog_service.arguments import (
     BatchSize,
     ByteLimit,
@@ -25,7 +26,7 @@ from sharedlog_service.arguments import (
 )
 from sharedlog_service.browsing import whole
 from sharedlog_service.context import Asker, Context
-from sharedlog_service.documents import CheckedDocuments, document_check
+from sharedlog_service.documents import Check, CheckedDocuments, document_check
 from sharedlog_service.entries import TICKS_PER_MS, Cursor as Place
 from sharedlog_service.grants import Scope
 from sharedlog_service.known import known_documents
@@ -286,10 +287,12 @@ class SharedSyncLogMutation:
 
         def write(store: Store) -> Any:
             user = context.access.user(store, user_id, Scope.APPEND, device=device_id)
+            offered = batch(entries, packed)
+            context.access.wrote(user, device_id, len(offered), characters(offered))
             return store.write(
                 user,
                 device_id,
-                batch(entries, packed),
+                offered,
                 after=place(after),
                 device_now=now,
                 lineage=lineage,
@@ -359,16 +362,26 @@ class Mutation:
         return SharedSyncLogMutation()
 
 
-def build_schema() -> ServiceSchema:
-    """Build the schema; it owns the cache of the documents it has checked."""
+def build_schema(
+    query: type = Query, mutation: type = Mutation, *, documents: Iterable[str] = (), **more: Any
+) -> ServiceSchema:
+    """Build the schema; it owns the cache of the documents it has checked.
+
+    A program with fields of its own gives its own roots, with the namespaces in them, and the
+    `documents` that it asks them by: those are answered as the library's are. `more` goes to
+    Strawberry.
+    """
+    known = known_documents(documents)
     schema = ServiceSchema(
-        query=Query,
-        mutation=Mutation,
+        query=query,
+        mutation=mutation,
         subscription=Subscription,
+        documents=known,
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
         extensions=[lambda: CheckedDocuments(check)],
+        **more,
     )
-    check = document_check(schema._schema, known_documents())
+    check: Check = document_check(schema._schema, known)
     return schema
 
 

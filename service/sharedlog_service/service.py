@@ -5,22 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
-from sharedlog_service.auth import Access, KnownAccess, OpenAccess, TokenAccess, bearer_digest
+from sharedlog_service.auth import (
+    TOKEN_PREFIX,
+    Access,
+    KnownAccess,
+    OpenAccess,
+    TokenAccess,
+    bearer,
+    bearer_digest,
+)
+from sharedlog_service.context import Context
 from sharedlog_service.database import open_notices
-from sharedlog_service.errors import Code, Refused
+from sharedlog_service.errors import Code, ConfigurationError, Refused
 from sharedlog_service.faults import log_fault
 from sharedlog_service.grants import Grant, Scope
 from sharedlog_service.guard import refusal
-from sharedlog_service.known import known_documents
+from sharedlog_service.known import KnownDocuments, known_documents
+from sharedlog_service.metering import Meter, MeteredAccess
 from sharedlog_service.metrics import MEDIA_TYPE, Metrics
 from sharedlog_service.pokes import Pokes
-from sharedlog_service.records import RECORD_KEY
-from sharedlog_service.settings import Settings, is_loopback
+from sharedlog_service.records import RECORD_KEY, Record
+from sharedlog_service.settings import Issuer, Settings, is_loopback
 from sharedlog_service.store import Store
 from sharedlog_service.upkeep import Upkeep
 from sharedlog_service.watch import Watch
@@ -30,6 +41,8 @@ READY_WAIT_S = 3
 
 PASSED_ON = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 """Headers that proxies add."""
+if TYPE_CHECKING:
+    from sharedlog_service.provider import Provider
 
 Authenticate = Callable[[Mapping[str, str]], "Grant | Awaitable[Grant | None] | None"]
 """Says who asks, from the headers of a request, whose names are in small letters; None: nobody."""
@@ -43,12 +56,21 @@ class Service:
     pokes: Pokes
     watch: Watch
 
-    def __init__(self, settings: Settings, authenticate: Authenticate | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        authenticate: Authenticate | None = None,
+        documents: KnownDocuments | None = None,
+    ) -> None:
         self.settings = settings
-        self.documents = known_documents()
+        self.documents = documents or known_documents()
         self.metrics = Metrics()
         self.leaving = False
         self._authenticate = authenticate
+        self._provider = None if settings.issuer is None else provider_of(settings.issuer, settings)
+        if authenticate is not None and settings.issuer is not None:
+            raise ConfigurationError("Either authenticate or an issuer of JWTs says who asks.")
+        self._meter = Meter(settings.metered, settings.steady)
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -97,15 +119,32 @@ class Service:
         if self.settings.no_auth:
             return OpenAccess()
         if self._authenticate is None:
-            return TokenAccess(bearer_digest(headers.get("authorization")))
+            authorization = headers.get("authorization")
+            token = bearer(authorization)
+            if self._provider is not None and token and not token.startswith(TOKEN_PREFIX):
+                return KnownAccess(await self._provider.grant(token), makes_users=True)
+            return TokenAccess(bearer_digest(authorization))
         found = self._authenticate(headers)
         grant = await found if isinstance(found, Awaitable) else found
         return TokenAccess(None) if grant is None else KnownAccess(grant, makes_users=True)
 
+    async def metered(self, headers: Mapping[str, str]) -> Access:
+        """Return the access of who asks, who is counted from now on."""
+        return MeteredAccess(await self.access(headers), self._meter)
+
+    async def context(self, request: HTTPConnection) -> Context:
+        """Return what the resolvers of the shared log need, for a request that came to another
+        endpoint than this service's own."""
+        access = await self.metered(request.headers)
+        record = Record(self.settings.new_id())
+        return Context(self.workers, access, record, self.pokes)
+
     async def admit(self, headers: Mapping[str, str]) -> None:
-        """Refuse who has no valid token."""
+        """Refuse who has no valid token, or has asked for too much already."""
         access = await self.access(headers)
-        await self.workers.read(access.viewer)
+        user = await self.workers.read(access.viewer)
+        if user is not None:
+            self._meter.check(user)
 
     async def allow(self, document: str, headers: Mapping[str, str]) -> None:
         """Refuse a document that is not the library's from who may not explore."""
@@ -158,3 +197,14 @@ def check_administrator(store: Store, access: Access) -> None:
     user = access.viewer(store)
     if user is not None:
         access.check(store, user, Scope.ADMIN, None)
+
+
+def provider_of(issuer: Issuer, settings: Settings) -> Provider:
+    """Return who reads an issuer's JWTs."""
+    try:
+        from sharedlog_service.provider import Provider
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"JWTs need {error.name}. Run: pip install 'sharedlog[service,jwt]'"
+        ) from error
+    return Provider(issuer, settings.now, settings.steady)

@@ -9,6 +9,7 @@ import strawberry
 from strawberry.types.graphql import OperationType
 
 from sharedlog_service.faults import explain
+from sharedlog_service.known import KnownDocuments, known_documents
 from sharedlog_service.records import Record
 
 ONE_ANSWER: Mapping[str, Any] = {
@@ -18,7 +19,12 @@ ONE_ANSWER: Mapping[str, Any] = {
 
 
 class ServiceSchema(strawberry.Schema):
-    """The schema, with errors that have codes and tell nothing else."""
+    """The schema, with errors that have codes and tell nothing else, and the documents that are
+    always answered."""
+
+    def __init__(self, *, documents: KnownDocuments | None = None, **more: Any) -> None:
+        super().__init__(**more)
+        self.documents = documents or known_documents()
 
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
         return await super().execute(*args, **{**kwargs, **ONE_ANSWER})

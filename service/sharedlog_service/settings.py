@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from sharedlog_service.errors import ConfigurationError
 
@@ -23,13 +24,18 @@ def system_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
+def steady_clock() -> int:
+    """Tell how many milliseconds went by since some moment; setting the clock does not move it."""
+    return time.monotonic_ns() // 1_000_000
+
+
 def random_id() -> str:
     return secrets.token_hex(12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds on what one request may carry, published by the `limits` query."""
+    """Bounds on what one request may carry, and one log hold; published by the `limits` query."""
 
     entry_bytes: int = 512 * 1024
     batch_entries: int = 10_000
@@ -40,9 +46,12 @@ class Limits:
     # Twice the data: JSON inside JSON doubles its quotes and backslashes.
     request_bytes: int = 17 * 1024 * 1024
     people_entries: int = 1_000
+    log_entries: int | None = None
+    log_bytes: int | None = None
 
 
-HOUR_MS = 3600 * 1000
+MINUTE_MS = 60 * 1000
+HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 
 
@@ -51,6 +60,71 @@ class Policy(NamedTuple):
 
     retention_ms: int = 30 * DAY_MS
     expiry_ms: int = 180 * DAY_MS
+
+
+class Rates(NamedTuple):
+    """How much one user may ask for in a minute, and one device half of it; None for no bound.
+
+    Attributes:
+        requests: Fields of the shared log, such as writeEntries: as a rule one a request.
+        entries: Entries sent to be written, whatever becomes of them.
+        bytes: Characters of their data.
+    """
+
+    requests: int | None = None
+    entries: int | None = None
+    bytes: int | None = None
+
+
+PUBLIC_RATES = Rates(requests=3_000, entries=600_000, bytes=256 * 1024 * 1024)
+"""What no device comes near that works as it should, but for one that sends a long backlog."""
+
+
+LEEWAY_S_MAX = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """An identity provider whose JWTs are good here, beside the service's own tokens."""
+
+    issuer: str
+    """What `iss` must be, to the letter."""
+
+    audience: str
+    """What `aud` must be, or have in it."""
+
+    jwks: str
+    """Where its public keys are: a file, or an address that begins with https://."""
+
+    user_claim: str = "sub"
+    scope_claim: str = "scope"
+    scopes: tuple[str, ...] = ()
+    """What a token may do that has no such claim."""
+
+    device_claim: str | None = None
+    """The claim that names the only device a token may act as; then each token must have it."""
+
+    leeway_s: int = LEEWAY_S_MAX
+    """How far the provider's clock may be from this one."""
+
+    def __post_init__(self) -> None:
+        if not (self.issuer and self.audience and self.jwks):
+            raise ConfigurationError("JWTs need an issuer, an audience and the issuer's keys.")
+        if not 0 <= self.leeway_s <= LEEWAY_S_MAX:
+            raise ConfigurationError(f"The leeway for JWTs is 0 to {LEEWAY_S_MAX} seconds.")
+        if "://" in self.jwks and not is_private(self.jwks):
+            raise ConfigurationError(
+                f"{self.jwks}: who can change the keys on their way can be anybody, so their "
+                "address begins with https:// (or http:// on a loopback address)."
+            )
+
+
+def is_private(address: str) -> bool:
+    """Whether nobody on the way can change what comes from an address."""
+    parts = urlsplit(address)
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +160,16 @@ class Settings:
     """How often all logs are compacted (see compacting.py); None for never."""
 
     compaction: Policy = field(default_factory=Policy)
+    issuer: Issuer | None = None
+    """Whose JWTs are good here, too; None: nobody's."""
+
+    rates: Rates | None = None
+    """None: `PUBLIC_RATES`, on loopback addresses no bounds."""
+
     limits: Limits = field(default_factory=Limits)
     patience: Patience = field(default_factory=Patience)
     now: Clock = system_clock
+    steady: Clock = steady_clock
     new_id: IdSource = random_id
 
     def __post_init__(self) -> None:
@@ -98,10 +179,18 @@ class Settings:
                 "works on loopback addresses only. Use --host 127.0.0.1, or leave --no-auth out "
                 "and make a token with: sharedlog token create --user NAME"
             )
+        if self.no_auth and self.issuer is not None:
+            raise ConfigurationError("--no-auth asks for no tokens: leave it or --jwt-... out.")
 
     @property
     def explores(self) -> bool:
         return is_loopback(self.host) if self.explore is None else self.explore
+
+    @property
+    def metered(self) -> Rates:
+        """How much a user may ask for."""
+        usual = Rates() if is_loopback(self.host) else PUBLIC_RATES
+        return usual if self.rates is None else self.rates
 
 
 def is_loopback(host: str) -> bool:

@@ -20,6 +20,7 @@ from sharedlog import (
     ConnectionFailed,
     Failure,
     MemorySharedLog,
+    RateLimited,
     Status,
     Sync,
     SyncModel,
@@ -49,6 +50,7 @@ class Line(MemorySharedLog):
     """A log that can be cut off, and that refuses entries with a certain word in them."""
 
     cut = False
+    wait_s: float | None = None
 
     def write(self, device: str, entries: Any, **options: Any) -> Receipt:
         self._carry()
@@ -67,6 +69,8 @@ class Line(MemorySharedLog):
     def _carry(self) -> None:
         if self.cut:
             raise ConnectionFailed("The line is cut.")
+        if self.wait_s is not None:
+            raise RateLimited("Too much.", retry_after=self.wait_s)
 
 
 @pytest.fixture
@@ -188,6 +192,45 @@ def test_a_failed_sync_is_remembered_until_one_succeeds(
     sync.sync()
     status = sync.status()
     assert (status.last_error, status.last_contact, status.pending) == (None, clock.time, 0)
+
+
+@pytest.mark.parametrize(("asked_s", "waited_s"), [(30.0, 30), (90 * 24 * 3600.0, 3600)])
+def test_a_service_that_asks_to_wait_is_left_alone_so_long_and_no_longer(
+    opened: OpenSync, line: Line, clock: Clock, asked_s: float, waited_s: int
+) -> None:
+    sync = opened()
+    Note.create(title="a")
+    line.wait_s = asked_s
+    with pytest.raises(RateLimited):
+        sync.sync()
+    until = NOON + timedelta(seconds=waited_s)
+    assert sync.status().held_until == until
+    line.wait_s = None
+    # Also after something that needs no service, by any method, and in another process.
+    sync.reconcile()
+    clock.time = until - timedelta(seconds=2)
+    for method in (sync.sync, sync.send, sync.receive, opened().sync):
+        with pytest.raises(RateLimited) as error:
+            method()
+        assert error.value.retry_after == 2
+        assert sync.status().held_until == until
+    assert line.entries == []
+    clock.time = until
+    assert sync.sync().sent == 1
+    assert sync.status().last_error is None
+
+
+def test_a_clock_that_is_set_back_makes_nobody_wait_for_longer(
+    opened: OpenSync, line: Line, clock: Clock
+) -> None:
+    sync = opened()
+    Note.create(title="a")
+    line.wait_s = 30
+    with pytest.raises(RateLimited):
+        sync.sync()
+    line.wait_s = None
+    clock.time = NOON - timedelta(days=300)
+    assert sync.sync().sent == 1
 
 
 def test_an_error_after_contact_is_an_error(opened: OpenSync, line: Line) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sharedlog.errors import ServiceFailed
-from sharedlog.transports import COMPRESS_FROM_BYTES, HttpTransport
+from sharedlog.errors import ConfigurationError, QuotaExceeded, RateLimited, ServiceFailed
+from sharedlog.transports import COMPRESS_FROM_BYTES, RETRY_AFTER_S, HttpTransport, error_from
 
 DOCUMENT = "query Q($a: String) { a }"
 LONG = {"a": "x" * COMPRESS_FROM_BYTES}
@@ -27,6 +27,7 @@ class Service(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.says_gzip = True
         self.status = 200
+        self.retry_after: str | None = None
         self.came: list[tuple[dict[str, str], bytes]] = []
 
     @property
@@ -47,6 +48,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Accept-Encoding", "gzip")
         if self.server.status == 200:
             self.send_header("Content-Encoding", "gzip")
+        if self.server.retry_after is not None:
+            self.send_header("Retry-After", self.server.retry_after)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -128,3 +131,46 @@ def test_on_this_machine_nothing_is_folded_unless_asked_for(service: Service) ->
 def test_elsewhere_it_is(url: str, folds: bool) -> None:
     assert HttpTransport(url)._compress is folds
     assert HttpTransport(url, compress=not folds)._compress is not folds
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7), ("0", 0), (None, RETRY_AFTER_S), ("Fri, 31 Dec 2027 23:59:59 GMT", RETRY_AFTER_S)],
+)
+def test_what_stands_before_the_service_may_ask_to_wait_too(
+    service: Service, header: str | None, seconds: float
+) -> None:
+    service.status, service.retry_after = 429, header
+    transport = HttpTransport(service.url)
+    with pytest.raises(RateLimited) as error:
+        transport.execute(DOCUMENT, {})
+    transport.close()
+    assert (error.value.retry_after, error.value.retryable) == (seconds, True)
+
+
+@pytest.mark.parametrize(
+    ("details", "seconds"), [({"retryAfterMs": 1_500}, 1.5), ({}, RETRY_AFTER_S)]
+)
+def test_the_service_says_how_long(details: dict[str, Any], seconds: float) -> None:
+    extensions = {"code": "RATE_LIMITED", **details}
+    error = error_from([{"message": "Too much.", "extensions": extensions}])
+    assert isinstance(error, RateLimited)
+    assert (error.message, error.retry_after) == ("Too much.", seconds)
+
+
+def test_a_full_log_is_an_error_of_its_own() -> None:
+    error = error_from([{"message": "Full.", "extensions": {"code": "QUOTA_EXCEEDED"}}])
+    assert isinstance(error, QuotaExceeded)
+
+
+def test_a_token_may_be_told_anew_with_each_request(service: Service) -> None:
+    tokens = iter(["slog_a", " a.b.c\n", "no token"])
+    transport = HttpTransport(service.url, lambda: next(tokens))
+    for _ in range(2):
+        transport.execute(DOCUMENT, {})
+    with pytest.raises(ConfigurationError) as error:
+        transport.execute(DOCUMENT, {})
+    assert "no token" not in str(error.value)
+    transport.close()
+    told = [headers["authorization"] for headers, _ in service.came]
+    assert told == ["Bearer slog_a", "Bearer a.b.c"]

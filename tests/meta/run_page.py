@@ -24,7 +24,7 @@ def main() -> None:
             # Blank lines in front, so that a traceback tells the line of the page.
             source = "\n" * (block["line"] - 1) + block["text"]
             with redirect_stdout(printed):
-                exec(compile(source, task["page"], "exec"), namespace)
+                exec(compile(source, task["page"], "exec", dont_inherit=True), namespace)
         except BaseException:
             error = traceback.format_exc()
             break

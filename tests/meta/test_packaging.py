@@ -188,7 +188,7 @@ def requirements(*extras: str) -> list[Requirement]:
     ("package", "extras"),
     [
         ("sharedlog", ["demo", "service", "live"]),
-        ("sharedlog_service", ["service", "postgres", "telemetry"]),
+        ("sharedlog_service", ["service", "postgres", "telemetry", "jwt"]),
     ],
 )
 def test_what_is_imported_is_declared(package: str, extras: list[str]) -> None:

@@ -22,6 +22,21 @@ WRITTEN: dict[str, tuple[Any, Any, Any]] = {
     "user": ("ada", "bob", "cy"),
     "auth": (False, True, False),
     "explore": (False, True, False),
+    **{
+        name: (0, 1, 2)
+        for name in (
+            *("requests_per_minute", "entries_per_minute", "bytes_per_minute"),
+            *("quota_entries", "quota_bytes"),
+        )
+    },
+    **{
+        name: ("one", "two", "three")
+        for name in (
+            *("jwt_issuer", "jwt_audience", "jwt_jwks", "jwt_user_claim", "jwt_scope_claim"),
+        )
+    },
+    "jwt_scope": ("log:read", "log:append", "explore"),
+    "jwt_device_claim": ("one", "two", "three"),
     "compact_every": (1, 0.5, 24),
     "keep": (1, 2, 3),
     "expire": (1, 2, 3),
@@ -117,6 +132,21 @@ WRONG = {
     "user": ("",),
     "auth": (SECRET, "no", "1", ""),
     "explore": (SECRET, "yes"),
+    **{
+        name: (SECRET, "-1", "1.5", "")
+        for name in (
+            *("requests_per_minute", "entries_per_minute", "bytes_per_minute"),
+            *("quota_entries", "quota_bytes"),
+        )
+    },
+    **{
+        name: ("",)
+        for name in (
+            *("jwt_issuer", "jwt_audience", "jwt_jwks", "jwt_user_claim", "jwt_scope_claim"),
+        )
+    },
+    "jwt_scope": (SECRET, "log:read,explore", "admin"),
+    "jwt_device_claim": ("",),
     "compact_every": (SECRET, "0", "-1", "nan", "inf"),
     "keep": (SECRET, "0", "1.5"),
     "expire": (SECRET, "0", "100001"),

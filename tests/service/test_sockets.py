@@ -16,21 +16,17 @@ import pytest
 import strawberry
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
-from strawberry.schema.config import StrawberryConfig
 
 from sharedlog.documents import ABOUT
 from sharedlog_service import endpoint, sockets
 from sharedlog_service.app import create_app
 from sharedlog_service.auth import issue_token, revoke_token, token_digest
 from sharedlog_service.context import Asker
-from sharedlog_service.documents import CheckedDocuments, document_check
-from sharedlog_service.known import known_documents
-from sharedlog_service.schema import Mutation, Query
+from sharedlog_service.schema import build_schema
 from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.settings import Settings
 from sharedlog_service.sockets import FRAME_BYTES_MAX, OPERATIONS_MAX
 from sharedlog_service.store import Store
-from sharedlog_service.wire import SCALARS
 from tests.service.test_guard import BODIES
 
 PROTOCOL = "graphql-transport-ws"
@@ -57,15 +53,7 @@ class Subscription:
 
 
 def counting_schema() -> ServiceSchema:
-    schema = ServiceSchema(
-        query=Query,
-        mutation=Mutation,
-        subscription=Subscription,
-        config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
-        extensions=[lambda: CheckedDocuments(check)],
-    )
-    check = document_check(schema._schema, known_documents())
-    return schema
+    return build_schema(subscription=Subscription)
 
 
 Connect = Callable[..., Any]

@@ -1,0 +1,95 @@
+"""What a log may hold: a batch that does not fit is refused as a whole, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sharedlog_service.entries import NewEntry
+from sharedlog_service.errors import Code, Refused
+from sharedlog_service.settings import Limits, Policy
+from sharedlog_service.store import Store
+from tests.service.support import CREATE_DEVICE, NOON, WRITE, Asker, change, entries
+
+OpenStore = Callable[..., Store]
+
+
+def refusal_of(write: Callable[[], object]) -> Refused:
+    with pytest.raises(Refused) as caught:
+        write()
+    return caught.value
+
+
+def test_a_log_takes_as_many_entries_as_it_may_hold(open_store: OpenStore) -> None:
+    store = open_store(Limits(log_entries=10))
+    store.create_user("ada")
+    device = store.create_device("ada")
+    store.write("ada", device, entries(8))
+    refused = refusal_of(lambda: store.write("ada", device, entries(3, start=NOON + 100)))
+    assert refused.code is Code.QUOTA_EXCEEDED
+    assert refused.extensions == {"code": "QUOTA_EXCEEDED", "logEntries": 10, "logBytes": None}
+    assert store.stats("ada").entries == 8
+    # What is there already needs no room, and what fits is taken.
+    assert len(store.write("ada", device, entries(8)).duplicates) == 8
+    store.write("ada", device, entries(2, start=NOON + 200))
+    assert refusal_of(lambda: store.write("ada", device, entries(1, start=NOON + 300)))
+    assert (store.stats("ada").entries, store.stats("ada").head.seq) == (10, 10)
+
+
+def test_a_log_over_a_quota_that_was_lowered_knows_what_it_has(open_store: OpenStore) -> None:
+    store = open_store()
+    store.create_user("ada")
+    device = store.create_device("ada")
+    store.write("ada", device, entries(8))
+    store = open_store(Limits(log_entries=5, log_bytes=10))
+    assert len(store.write("ada", device, entries(8)).duplicates) == 8
+    refusal_of(lambda: store.write("ada", device, entries(9)))
+
+
+def test_a_log_takes_as_many_bytes_as_it_may_hold(open_store: OpenStore) -> None:
+    store = open_store(Limits(log_bytes=1_000))
+    store.create_user("ada")
+    device = store.create_device("ada")
+    store.write("ada", device, [NewEntry(NOON, 0, "é" * 450)])
+    refused = refusal_of(lambda: store.write("ada", device, [NewEntry(NOON + 1, 0, "x" * 101)]))
+    assert refused.code is Code.QUOTA_EXCEEDED
+    store.write("ada", device, [NewEntry(NOON + 1, 0, "x" * 100)])
+    assert store.stats("ada").bytes == 1_000
+
+
+def test_one_log_that_is_full_leaves_the_others_alone(open_store: OpenStore) -> None:
+    store = open_store(Limits(log_entries=5))
+    for user in ("ada", "bob"):
+        store.create_user(user)
+    ada, bob = store.create_device("ada"), store.create_device("bob")
+    store.write("ada", ada, entries(5))
+    refusal_of(lambda: store.write("ada", ada, entries(1, start=NOON + 100)))
+    store.write("bob", bob, entries(5))
+    assert store.read("ada", store.create_device("ada"), None).head.seq == 5
+
+
+def test_compacting_makes_room(open_store: OpenStore) -> None:
+    store = open_store(Limits(log_entries=5))
+    store.create_user("ada")
+    device = store.create_device("ada")
+    texts = [change("pk", "modify", value={"title": str(n)}) for n in range(6)]
+    store.write("ada", device, [NewEntry(NOON + n, 0, text) for n, text in enumerate(texts[:5])])
+    last = [NewEntry(NOON + 5, 0, texts[5])]
+    refusal_of(lambda: store.write("ada", device, last))
+    assert store.compact("ada", Policy()).entries == 4
+    store.write("ada", device, last)
+    assert store.stats("ada").entries == 2
+
+
+def test_over_http_it_is_an_answer_with_a_code_and_the_limits_tell_it(
+    serve: Callable[..., Asker],
+) -> None:
+    ada = serve(limits=Limits(log_entries=1))
+    device = ada.ask(CREATE_DEVICE, {"user": "ada"})["createDeviceId"]
+    variables: dict[str, Any] = {"user": "ada", "device": device, "packed": []}
+    variables["packed"] = [[NOON, 0, change(1)], [NOON + 1, 0, change(2)]]
+    assert ada.code(WRITE, variables) == "QUOTA_EXCEEDED"
+    limits = ada.ask("{sharedSyncLog {limits {logEntries logBytes}}}")["limits"]
+    assert limits == {"logEntries": 1, "logBytes": None}
