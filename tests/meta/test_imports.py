@@ -86,7 +86,7 @@ SERVICE_LAYERS = (
     {"compacting", "accounts"},
     {"store"},
     {"auth", "copying", "options", "writer"},
-    {"upkeep"},
+    {"choosing", "upkeep"},
     {"faults", "known", "extent", "compression", "wire", "records"},
     {"request", "cost", "overview", "graphiql", "arguments", "metrics", "reporting", "spans"},
     {"guard", "sockets", "documents", "service_schema", "context", "recording"},
