@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sharedlog_service.choosing import add_option, add_settings_file
 from sharedlog_service.commands import add_database, handler, open_store, parser_of
 from sharedlog_service.grants import USUAL, Scope, scopes_of
 from sharedlog_service.inspection import add_inspection
 from sharedlog_service.maintenance import add_maintenance
-from sharedlog_service.options import OPTIONS, add_option, add_settings_file
+from sharedlog_service.options import OPTIONS
 
 if TYPE_CHECKING:
     from sharedlog_service.serving import Announcement

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharedlog_service.options import DATABASE, add_option, add_settings_file, choose
+from sharedlog_service.choosing import add_option, add_settings_file, choose
+from sharedlog_service.options import DATABASE
 
 if TYPE_CHECKING:
     from sharedlog_service.store import Store

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sharedlog_service.choosing import add_option
 from sharedlog_service.commands import (
     add_database,
     handler,
@@ -15,7 +16,7 @@ from sharedlog_service.commands import (
     place,
     show_progress,
 )
-from sharedlog_service.options import EXPIRE, KEEP, add_option
+from sharedlog_service.options import EXPIRE, KEEP
 
 if TYPE_CHECKING:
     from sharedlog_service.compacting import Compacted

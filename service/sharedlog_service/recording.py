@@ -43,7 +43,7 @@ class Recording:
             finally:
                 if wire.open:
                     self._metrics.socket_closed()
-                if scope["path"] == "/graphql":
+                if path_of(scope) == "/graphql":
                     self._metrics.add(record)
                 told = _told(scope, record, wire, record.seconds() - began)
                 logger.info("request", extra={"told": told})
@@ -86,12 +86,17 @@ def _size(message: Message) -> int:
     return len(found)
 
 
+def path_of(scope: Scope) -> str | None:
+    """Return the path below where the service is mounted, if it is one of the service's own."""
+    path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
+    return path if path in PATHS else None
+
+
 def _told(scope: Scope, record: Record, wire: _Wire, seconds: float) -> dict[str, object]:
-    path = scope["path"]
     return {
         "request": record.id,
         "kind": "socket" if scope["type"] == "websocket" else "request",
-        "path": path if path in PATHS else None,
+        "path": path_of(scope),
         "operation": record.operation,
         "status": wire.status,
         "code": record.code,

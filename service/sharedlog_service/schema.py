@@ -25,9 +25,9 @@ from sharedlog_service.arguments import (
     said,
 )
 from sharedlog_service.browsing import whole
-from sharedlog_service.context import Asker, Context
+from sharedlog_service.context import Asker
 from sharedlog_service.documents import Check, CheckedDocuments, document_check
-from sharedlog_service.entries import TICKS_PER_MS, Cursor as Place
+from sharedlog_service.entries import TICKS_PER_MS
 from sharedlog_service.grants import Scope
 from sharedlog_service.known import known_documents
 from sharedlog_service.overview import (
@@ -36,6 +36,7 @@ from sharedlog_service.overview import (
     SharedSyncLogLimits,
     SharedSyncLogStats,
 )
+from sharedlog_service.reading import read_update
 from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.store import Store
 from sharedlog_service.subscription import Subscription
@@ -363,7 +364,12 @@ class Mutation:
 
 
 def build_schema(
-    query: type = Query, mutation: type = Mutation, *, documents: Iterable[str] = (), **more: Any
+    query: type = Query,
+    mutation: type = Mutation,
+    subscription: type = Subscription,
+    *,
+    documents: Iterable[str] = (),
+    **more: Any,
 ) -> ServiceSchema:
     """Build the schema; it owns the cache of the documents it has checked.
 
@@ -375,7 +381,7 @@ def build_schema(
     schema = ServiceSchema(
         query=query,
         mutation=mutation,
-        subscription=Subscription,
+        subscription=subscription,
         documents=known,
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
         extensions=[lambda: CheckedDocuments(check)],
@@ -383,18 +389,3 @@ def build_schema(
     )
     check: Check = document_check(schema._schema, known)
     return schema
-
-
-def read_update(
-    context: Context,
-    store: Store,
-    user: str,
-    device_id: str,
-    after: Place | None,
-    **how: Any,
-) -> SharedSyncLogUpdate:
-    page = store.read(user, device_id, after, **how)
-    context.record.pages += 1
-    if (mark := page.mark) is not None:
-        context.run.later(lambda store: store.mark_seen(user, device_id, mark))
-    return SharedSyncLogUpdate.of(page, user)

@@ -88,12 +88,12 @@ SERVICE_LAYERS = (
     {"compacting", "accounts"},
     {"store"},
     {"auth", "copying", "options", "writer", "pokes"},
-    {"backup", "upkeep", "watch", "metering", "jwks"},
+    {"backup", "choosing", "upkeep", "watch", "metering", "jwks"},
     {"provider"},
     {"faults", "known", "extent", "compression", "wire", "records"},
     {"request", "cost", "overview", "graphiql", "arguments", "metrics", "reporting", "spans"},
     {"guard", "documents", "service_schema", "context", "recording"},
-    {"sockets", "subscription"},
+    {"reading", "sockets", "subscription"},
     {"schema", "service"},
     {"endpoint"},
     {"app", "patience"},
@@ -145,7 +145,7 @@ STORE_SIDE = {
 }
 GRAPHQL_SIDE = {
     *("wire", "overview", "arguments", "documents", "extent", "cost", "faults", "schema"),
-    *("service_schema", "context", "subscription", "endpoint", "app"),
+    *("service_schema", "context", "reading", "subscription", "endpoint", "app"),
 }
 
 MODULES = [

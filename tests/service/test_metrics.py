@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from sharedlog_service.app import create_app
@@ -119,6 +121,14 @@ def test_what_happens_is_counted(ada: Asker, admin: Asker) -> None:
     }
     assert after["sharedlog_append_seconds_count"] == 4
     assert after["sharedlog_append_seconds_sum"] > 0
+
+
+def test_a_service_that_is_mounted_counts_too(tmp_path: Path) -> None:
+    inner = create_app(Settings(db=tmp_path / "log.db", no_auth=True))
+    outer = Starlette(routes=[Mount("/sync", inner)], lifespan=inner.router.lifespan_context)
+    with TestClient(outer, base_url="http://127.0.0.1") as client:
+        assert client.post("/sync/graphql", json={}).status_code == 400
+        assert read(client.get("/sync/metrics").text)["sharedlog_requests_total BAD_REQUEST"] == 1
 
 
 def test_open_sockets_are_counted(ada: Asker, admin: Asker) -> None:

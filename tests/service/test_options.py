@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sharedlog_service.auth import issue_token
-from sharedlog_service.options import FILE, FILE_VARIABLE, HOURS, OPTIONS, PORT, SWITCH
+from sharedlog_service.choosing import FILE, FILE_VARIABLE
+from sharedlog_service.options import HOURS, OPTIONS, PORT, SWITCH
 from sharedlog_service.store import Store
 from tests.service.conftest import Run
 
