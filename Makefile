@@ -81,7 +81,7 @@ sim: $(VENV)/.dev ## Simulate for longer than the tests do (SIM_ARGS="--seed 42 
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## Send 20,000 requests by chance to the service (FUZZ=200000 FUZZ_SEED=1 for others)
 	@echo "FUZZ=$(FUZZ) FUZZ_SEED=$(FUZZ_SEED)"
-	SHAREDLOG_FUZZ=$(FUZZ) SHAREDLOG_FUZZ_SEED=$(FUZZ_SEED) $(RUN) pytest -q tests/service/test_fuzz.py
+	SHAREDLOG_TEST_FUZZ=$(FUZZ) SHAREDLOG_TEST_FUZZ_SEED=$(FUZZ_SEED) $(RUN) pytest -q tests/service/test_fuzz.py
 
 .PHONY: plants
 plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant an eighth)

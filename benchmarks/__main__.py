@@ -14,13 +14,16 @@ from typing import Any
 
 import orjson
 
-from . import capture, documents, exchange, incremental, load, memory, size
+from . import capture, compaction, documents, exchange, incremental, load, memory, pokes, size
 from .figures import Figure
 from .table import quantity, show
 
 RESULTS = Path(__file__).parent / "results"
 
-NAMES = ("capture", "exchange", "incremental", "size", "memory", "load", "documents")
+NAMES = (
+    *("capture", "exchange", "incremental", "size", "memory"),
+    *("compaction", "load", "documents", "pokes"),
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,10 +77,15 @@ def _measure(folder: Path, options: argparse.Namespace) -> Iterator[Figure]:
             yield from incremental.measure(own, options.history, changes, options.bulk)
         elif name == "memory":
             yield from memory.measure(own, options.rows)
+        elif name == "compaction":
+            rows, rounds = (500, 1) if options.quick else (5_000, 3)
+            yield from compaction.measure(own, rows, rounds)
         elif name == "load":
             yield from load.measure(own, options.seconds or 5, *([(1, 8)] if options.quick else []))
         elif name == "documents":
             yield from documents.measure(own, 20 if options.quick else 300)
+        elif name == "pokes":
+            yield from pokes.measure(own, *((50, 20, 0.5) if options.quick else (1_000, 200, 5)))
         else:
             for rows in options.rows:
                 yield from _for_rows(name, own, rows, _rounds(options, rows))

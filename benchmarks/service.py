@@ -174,7 +174,7 @@ def _serve_real(path: str, announce: Callable[[dict[str, Any]], None]) -> None:
     from sharedlog_service.settings import Settings
 
     serve(
-        Settings(db=path if is_server(path) else Path(path)),
+        Settings(db=path if is_server(path) else Path(path), grace_s=0),
         port=0,
         user="bench",
         announce=lambda found: announce(dict(found.for_machines())),

@@ -38,6 +38,7 @@ from .events import Event, SyncResult
 from .extremes import Maximum, Minimum
 from .history import HistoryEntry
 from .keys import MigratedKeys, MigratedTable, migrate_keys
+from .live import Live
 from .members import Members
 from .memory import MemorySharedLog
 from .models import SyncModel, uuid7
@@ -74,6 +75,7 @@ __all__ = [
     "HorizonPassed",
     "HttpTransport",
     "LineageChanged",
+    "Live",
     "LocalTransport",
     "Maximum",
     "Members",

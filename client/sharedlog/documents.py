@@ -68,6 +68,10 @@ HISTORY = """query History($userId: ID!, $collection: String!, $pk: JSON!, $firs
   }
 }"""
 
+POKED = """subscription Poked($userId: ID!, $deviceId: ID!) {
+  sharedSyncLogPoked(userId: $userId, deviceId: $deviceId) { cursor }
+}"""
+
 DOCUMENTS = (
     ABOUT,
     CREATE_DEVICE_ID,
@@ -76,5 +80,6 @@ DOCUMENTS = (
     GET_OWN_ENTRIES,
     GET_ALL_ENTRIES,
     HISTORY,
+    POKED,
 )
 """Everything that this library ever sends; a test validates them against schema.graphql."""

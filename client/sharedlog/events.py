@@ -158,6 +158,28 @@ class Unrecorded:
     collections: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class PokesBegan:
+    """`Live` is told at once, from here on, when another device has written."""
+
+
+@dataclass(frozen=True, slots=True)
+class PokesEnded:
+    """`Live` is not told any more, and asks now and then; it tries to be told again after so many
+    seconds."""
+
+    error: Exception
+    again_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """A run by `Live` failed; it is tried again after so many seconds."""
+
+    error: Exception
+    again_s: float
+
+
 Event: TypeAlias = (
     Started
     | Finished
@@ -178,6 +200,9 @@ Event: TypeAlias = (
     | RowReturned
     | RowKept
     | Unrecorded
+    | PokesBegan
+    | PokesEnded
+    | Postponed
 )
 Listener: TypeAlias = Callable[[Event], None]
 

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from .changes import Entry, Wire
 from .clock import from_created_on, to_created_on
@@ -19,12 +20,14 @@ from .documents import (
     GET_OWN_ENTRIES,
     GET_UNSYNCED_ENTRIES,
     HISTORY,
+    POKED,
     WRITE_ENTRIES,
 )
 from .errors import MissingToken, ProtocolError
 from .history import Told, told_of
 from .limits import Limits
-from .transports import Transport
+from .subscriptions import Subscription, check_installed, subscribe
+from .transports import HttpTransport, Transport
 
 T = TypeVar("T")
 
@@ -144,6 +147,31 @@ class SharedLog(Protocol):
         """Release connections. The shared log can be used again afterwards."""
 
 
+@runtime_checkable
+class PokingLog(Protocol):
+    """A shared log that can tell of news, as `Live` wants it."""
+
+    def pokes(self, device: str) -> AbstractContextManager[Pokes] | None:
+        """A connection of its own, made on entering, by which the log tells of news; None where
+        there is no way."""
+
+
+class Pokes:
+    """Tells when another device has written: the cursor of the log's end, now and each time. To be
+    iterated once, in one thread; any other one may close it, which ends the iteration by an error.
+    """
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    def __iter__(self) -> Iterator[str]:
+        for data in self._subscription:
+            yield _reading(lambda found: str(found["sharedSyncLogPoked"]["cursor"]), data)
+
+    def close(self) -> None:
+        self._subscription.close()
+
+
 class GraphQLSharedLog:
     """The shared log behind a sharedlog service.
 
@@ -243,6 +271,20 @@ class GraphQLSharedLog:
             "getOwnEntries",
         )
         return _reading(_own_page, answer)
+
+    def pokes(self, device: str) -> AbstractContextManager[Pokes] | None:
+        if not isinstance(self._transport, HttpTransport):
+            return None
+        check_installed()
+        return self._pokes(self._transport, device)
+
+    @contextmanager
+    def _pokes(self, transport: HttpTransport, device: str) -> Iterator[Pokes]:
+        variables = {"userId": self._user_id(), "deviceId": device}
+        with subscribe(
+            transport.url, transport.authorization, POKED, variables, transport.timeout_s
+        ) as subscription:
+            yield Pokes(subscription)
 
     def close(self) -> None:
         self._transport.close()

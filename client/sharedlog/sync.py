@@ -118,14 +118,14 @@ class Sync(Care):
         self.database = resolved(database)
         check_bounds(batch_size=batch_size, byte_limit=byte_limit)
         self.registry = Registry(self.database, models, schema_version, upgraders)
-        self._shared_log = shared_log or _over_http(url, token, user)
+        self.shared_log = shared_log or _over_http(url, token, user)
         self._batch_size = batch_size
         self._now = now
         self.journal = Journal(self.database, now, schema_version)
         self.inbox = Inbox(self.journal)
         self.versions = Versions(self.journal, self.registry)
         self._recording = Recording(
-            capture, self.database, self.registry, self.journal, self.versions, now, self._emit
+            capture, self.database, self.registry, self.journal, self.versions, now, self.emit
         )
         self._parking = Parking(self.registry, self.journal, self.versions, self.inbox)
         pipeline = Pipeline(serializer, pre_send, post_receive, self.registry.evolution)
@@ -137,7 +137,7 @@ class Sync(Care):
             self.journal,
             self.registry,
             self.identity,
-            self._shared_log,
+            self.shared_log,
             device_name,
             now,
             self._writing,
@@ -149,13 +149,13 @@ class Sync(Care):
             self.identity,
             self._applier,
             pipeline,
-            self._shared_log,
+            self.shared_log,
             self._registration,
             batch_size,
             byte_limit,
             now,
             self._writing,
-            self._emit,
+            self.emit,
         )
         self._carryover = Carryover(self._replica, self.registry)
         self._listeners: list[Listener] = []
@@ -193,7 +193,7 @@ class Sync(Care):
     def close(self) -> None:
         """Stop recording (triggers go on), and release the connection to the service."""
         self._recording.stop()
-        self._shared_log.close()
+        self.shared_log.close()
         self._ready = self._tables_checked = False
 
     def __enter__(self) -> Sync:
@@ -286,18 +286,18 @@ class Sync(Care):
         result = SyncResult()
         with self._alone(method):
             try:
-                self._emit(Started(method))
+                self.emit(Started(method))
                 self._check_tables()
                 yield result
                 if self.journal.state("last_error") is not None:
                     with self._writing():
                         forget_failure(self.journal)
-                self._emit(Finished(result))
+                self.emit(Finished(result))
             except Exception as error:
                 # Where even that cannot be written, the error itself matters more.
                 with suppress(Exception), self._writing():
                     note_failure(self.journal, self._now(), error)
-                self._emit(Failed(error))
+                self.emit(Failed(error))
                 raise
 
     def _exchange(self, result: SyncResult, *, send: bool, apply: bool | None) -> None:
@@ -309,13 +309,13 @@ class Sync(Care):
             return  # as usual, and then no other writer has to wait for us
         while True:
             received = self.inbox.waiting(self._batch_size)
-            self._emit(Reconciling(len(received)))
+            self.emit(Reconciling(len(received)))
             with self._writing():
                 applied = self._applier.apply([entry for _, entry in received], None)
                 self.inbox.drop(number for number, _ in received)
             result.add(applied)
             for event in told(applied):
-                self._emit(event)
+                self.emit(event)
             if len(received) < self._batch_size:
                 return
 
@@ -327,7 +327,7 @@ class Sync(Care):
                 applied = self._applier.apply([], None)
             result.add(applied)
             for event in told(applied):
-                self._emit(event)
+                self.emit(event)
         return result
 
     # -- small things --------------------------------------------------------------------
@@ -380,7 +380,7 @@ class Sync(Care):
     def _looking(self) -> AbstractContextManager[None]:
         return self._recording.looking()
 
-    def _emit(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)
 

@@ -95,13 +95,13 @@ class HttpTransport:
                 f"{url!r} is not an http(s) address.",
                 hint="Give the service's GraphQL address, such as http://localhost:8000/graphql.",
             )
-        self._url = url
+        self.url = url
         self._token = token if callable(token) else None
         self._headers = _authorization(token) if isinstance(token, str) and token else {}
         self._compress = not _is_loopback(url) if compress is None else compress
         self._headers["Accept-Encoding"] = "gzip" if self._compress else "identity"
         self._takes_gzip = False
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._session: Any = None
         self._client: Any = None
         self._requests: dict[str, Any] = {}
@@ -126,15 +126,20 @@ class HttpTransport:
         except exceptions.TransportConnectionFailed as error:
             self.close()
             raise ConnectionFailed(
-                f"Cannot reach the service at {self._url}: {error.__cause__ or error}.",
+                f"Cannot reach the service at {self.url}: {error.__cause__ or error}.",
                 hint="Nothing is lost: changes are recorded here and the next sync() sends them.",
             ) from error
         except exceptions.TransportError as error:
             self.close()
             raise ProtocolError(
-                f"{self._url} did not answer as a sharedlog service: {error}."
+                f"{self.url} did not answer as a sharedlog service: {error}."
             ) from error
         return dict(result)
+
+    @property
+    def authorization(self) -> str | None:
+        """What stands in the header of this name."""
+        return self._headers.get("Authorization")
 
     def _open(self) -> Any:
         if self._session is None:
@@ -150,9 +155,9 @@ class HttpTransport:
                     return prepare(request)
 
             transport = OrjsonTransport(
-                url=self._url,
+                url=self.url,
                 headers={**self._headers, "Content-Type": "application/json"},
-                timeout=httpx2.Timeout(self._timeout_s),
+                timeout=httpx2.Timeout(self.timeout_s),
                 json_deserialize=orjson.loads,
             )
             self._client = Client(transport=transport, fetch_schema_from_transport=False)

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import orjson
+
 from sharedlog_service.database import Database
 from sharedlog_service.grants import EVERYTHING, Grant, scopes_of
 from sharedlog_service.places import log_of
 from sharedlog_service.settings import Clock, IdSource
 from sharedlog_service.tables import Log, Token, User
+
+
+class UserSummary(NamedTuple):
+    """A user, and how much there is of him. Times are in milliseconds."""
+
+    user: str
+    created_at: int
+    entries: int
+    bytes: int
+    devices: int
+    last_shared_on: int | None
 
 
 class Accounts:
@@ -29,6 +45,23 @@ class Accounts:
     def users(self) -> list[str]:
         with self._database.snapshot() as db:
             return [user.id for user in User.select().order_by(User.created_at).execute(db)]
+
+    def summaries(self) -> list[UserSummary]:
+        """Return all users with their numbers, oldest first, in one query."""
+        with self._database.snapshot() as db:
+            sql = """
+                SELECT users.id, created_at, head - dropped, bytes,
+                    (SELECT count(*) FROM devices WHERE log = logs.id), nullif(shared_on, 0)
+                FROM users JOIN logs ON logs."user" = users.id ORDER BY created_at, users.id
+            """
+            return [UserSummary(*row) for row in db.rows(sql)]
+
+    def owner_of(self, device_id: str) -> str | None:
+        """Return whose device this is."""
+        with self._database.snapshot() as db:
+            sql = 'SELECT "user" FROM logs JOIN devices ON log = logs.id WHERE devices.id = ?'
+            found: str | None = db.scalar(sql, device_id)
+            return found
 
     def renew_epoch(self, user: str) -> str:
         """Begin a new life of a log, as after restoring a backup: every device offers all of its
@@ -71,6 +104,17 @@ class Accounts:
                 named = EVERYTHING if scopes is None else scopes_of(scopes.split())
                 return Grant(user, named, device, expires_at)
             return None
+
+    def valid_tokens(self, digests: Iterable[str]) -> set[str]:
+        """Return those of these that allow anything now, in one query."""
+        with self._database.snapshot() as db:
+            sql = f"""
+                SELECT hash FROM tokens WHERE hash IN {db.texts}
+                AND revoked_at IS NULL AND coalesce(expires_at, ?) > ?
+            """
+            now = self._now()
+            asked = orjson.dumps([*digests]).decode()
+            return {digest for (digest,) in db.rows(sql, asked, now + 1, now)}
 
     def tokens(self) -> list[Token]:
         with self._database.snapshot() as db:

@@ -1,4 +1,4 @@
-"""The ASGI application: GraphQL behind its guards, GraphiQL for people, a health check."""
+"""The ASGI application: GraphQL behind its guards, GraphiQL for people, and how it is."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute, request_response
 from strawberry.http import process_result
-from strawberry.schema.exceptions import CannotGetOperationTypeError
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
 from sharedlog_service.auth import Access, KnownAccess, OpenAccess
 from sharedlog_service.context import Context
-from sharedlog_service.endpoint import Endpoint, Extend
+from sharedlog_service.endpoint import NO_SUBSCRIPTIONS, Endpoint, Extend
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.faults import refused_answer
 from sharedlog_service.grants import EVERYTHING, Grant
 from sharedlog_service.graphiql import GraphiQL
 from sharedlog_service.guard import Guard, LoopbackHosts
+from sharedlog_service.pokes import Pokes
+from sharedlog_service.recording import Recording
+from sharedlog_service.records import Record
 from sharedlog_service.schema import build_schema
 from sharedlog_service.service import Authenticate, Service
 from sharedlog_service.service_schema import ServiceSchema
@@ -52,9 +55,17 @@ def create_app(
     service = Service(settings, authenticate, schema.documents)
     endpoint = Endpoint(schema, service, context)
     app = Starlette(
-        routes=[*graphql_routes(endpoint, service), Route("/healthz", service.health)],
+        routes=[
+            *graphql_routes(endpoint, service),
+            Route("/healthz", service.health),
+            Route("/readyz", service.ready),
+            Route("/metrics", service.measure),
+        ],
         lifespan=service.lifespan,
-        middleware=[Middleware(LoopbackHosts)] if settings.no_auth else [],
+        middleware=[
+            Middleware(Recording, metrics=service.metrics, new_id=settings.new_id),
+            *([Middleware(LoopbackHosts)] if settings.no_auth else []),
+        ],
     )
     app.state.service = service
     return app
@@ -69,11 +80,8 @@ def graphql_routes(endpoint: Endpoint, service: Service) -> list[BaseRoute]:
         documents=service.documents,
         body_bytes_max=settings.limits.request_bytes,
         admit=service.admit,
-        new_id=settings.new_id,
     )
-    sockets = SocketGuard(
-        endpoint, documents=service.documents, allow=service.allow, new_id=settings.new_id
-    )
+    sockets = SocketGuard(endpoint, documents=service.documents, allow=service.allow)
     return [
         Route("/graphql", guard),
         WebSocketRoute("/graphql", sockets),
@@ -95,7 +103,7 @@ class InProcess:
         self._schema = schema or build_schema()
         grant = Grant(user, EVERYTHING) if isinstance(user, str) else user
         access: Access = OpenAccess() if grant is None else KnownAccess(grant)
-        self._context = Context(Inline(store), access, "in-process")
+        self._context = Context(Inline(store), access, Record("in-process"), Pokes())
 
     def execute(
         self,
@@ -113,5 +121,7 @@ class InProcess:
             )
         except CannotGetOperationTypeError as error:
             return refused_answer(Refused(Code.BAD_REQUEST, error.as_http_error_reason()))
+        except InvalidOperationTypeError:
+            return refused_answer(Refused(Code.BAD_REQUEST, NO_SUBSCRIPTIONS))
         answer: dict[str, Any] = orjson.loads(orjson.dumps(process_result(result)))
         return answer

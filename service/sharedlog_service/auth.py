@@ -32,6 +32,9 @@ class Access(ABC):
     makes_users = False
     """Whether somebody else keeps the list of users: they are made here when they come."""
 
+    token: str | None = None
+    """The digest of the token that all this is by; None if it is by none."""
+
     def user(
         self,
         store: Store,
@@ -92,10 +95,10 @@ class TokenAccess(GrantAccess):
     """What a bearer token allows."""
 
     def __init__(self, digest: str | None) -> None:
-        self._digest = digest
+        self.token = digest
 
     def grant(self, store: Store) -> Grant:
-        grant = store.grant(self._digest) if self._digest else None
+        grant = store.grant(self.token) if self.token else None
         if grant is None:
             raise Refused(Code.UNAUTHENTICATED)
         return grant

@@ -1,4 +1,4 @@
-"""The service's commands: serve, token, schema. Imports nothing heavy until one of them runs."""
+"""The service's commands: serve, settings, token, schema. Imports nothing heavy until one runs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sharedlog_service.choosing import add_option, add_settings_file
 from sharedlog_service.commands import add_database, handler, open_store, parser_of
 from sharedlog_service.grants import USUAL, Scope, scopes_of
+from sharedlog_service.inspection import add_inspection
 from sharedlog_service.maintenance import add_maintenance
+from sharedlog_service.options import OPTIONS
 
 if TYPE_CHECKING:
     from sharedlog_service.serving import Announcement
@@ -25,6 +28,19 @@ examples:
   sharedlog serve --no-explore                behind a proxy that others reach
 
 The first start on an empty database makes a user and prints its token, once.
+"""
+
+SETTINGS_TEXT = """\
+examples:
+  sharedlog settings                          each setting, and who says so
+  sharedlog settings --json --port 9000       as it would be with this flag
+
+Each of these options may also stand in a file, sharedlog.toml, or in the environment:
+  port = 9000
+  SHAREDLOG_PORT=9000
+A flag counts more than the environment, and that more than the file. The flags
+--no-auth and --no-explore are there auth = false and SHAREDLOG_EXPLORE=false.
+Passwords are not shown.
 """
 
 TOKEN_EXAMPLES = """\
@@ -47,83 +63,24 @@ examples:
 def add_commands(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the commands; each sets `handler`, to be called with the parsed arguments."""
     _add_serve(parser_of(subparsers, "serve", "run the service", SERVE_EXAMPLES))
+    _add_settings(parser_of(subparsers, "settings", "show what `serve` would do", SETTINGS_TEXT))
     _add_token(parser_of(subparsers, "token", "make, list and revoke tokens", TOKEN_EXAMPLES))
     _add_schema(parser_of(subparsers, "schema", "print the GraphQL schema", SCHEMA_EXAMPLES))
+    add_inspection(subparsers)
     add_maintenance(subparsers)
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    add_database(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=int, default=8000, help="port, 0 for any free one (default: 8000)"
-    )
-    parser.add_argument("--user", help="the user made on an empty database (default: me)")
-    parser.add_argument(
-        "--no-auth", action="store_true", help="ask for no tokens; on loopback addresses only"
-    )
-    parser.add_argument(
-        "--compact-every",
-        type=float,
-        metavar="HOURS",
-        help="compact all logs so often, as `sharedlog compact` does (default: never)",
-    )
-    parser.add_argument(
-        "--explore",
-        action=argparse.BooleanOptionalAction,
-        help="answer other GraphQL than the library's own, and show GraphiQL "
-        "(default: on loopback addresses only)",
-    )
-    _add_bounds(parser)
-    _add_jwt(parser)
-    parser.add_argument(
-        "--ready-file",
-        type=Path,
-        metavar="FILE",
-        help="write {url, graphiql, user, token} as JSON here once the service answers",
-    )
+    for option in OPTIONS:
+        add_option(parser, option)
+    add_settings_file(parser)
     parser.set_defaults(handler=handler(_serve))
 
 
-def _add_bounds(parser: argparse.ArgumentParser) -> None:
-    """How much one user may ask for, and keep. 0 stands for no bound."""
-    bounds = parser.add_argument_group("how much one user may ask for in a minute; a device, half")
-    for name, usual in (("requests", "3000"), ("entries", "600000"), ("bytes", "268435456")):
-        bounds.add_argument(
-            f"--{name}-per-minute",
-            type=_bound,
-            metavar="N",
-            help=f"0 for no bound (default: {usual}; on loopback addresses no bound)",
-        )
-    quota = parser.add_argument_group("how much one user's log may hold")
-    quota.add_argument("--quota-entries", type=_bound, metavar="N", help="(default: no bound)")
-    quota.add_argument("--quota-bytes", type=_bound, metavar="N", help="(default: no bound)")
-
-
-def _add_jwt(parser: argparse.ArgumentParser) -> None:
-    jwt = parser.add_argument_group("JWTs of an identity provider, beside the service's own tokens")
-    jwt.add_argument("--jwt-issuer", metavar="ISS", help="what iss must be; turns JWTs on")
-    jwt.add_argument("--jwt-audience", metavar="AUD", help="what aud must be, or have in it")
-    jwt.add_argument(
-        "--jwt-jwks", metavar="URL_OR_FILE", help="the provider's public keys, by https"
-    )
-    jwt.add_argument(
-        "--jwt-user-claim", metavar="NAME", default="sub", help="whose log it is (default: sub)"
-    )
-    jwt.add_argument(
-        "--jwt-scope-claim", metavar="NAME", default="scope", help="what it may (default: scope)"
-    )
-    jwt.add_argument(
-        "--jwt-scope",
-        action="append",
-        metavar="SCOPE",
-        default=[],
-        choices=[scope.value for scope in Scope if scope is not Scope.ADMIN],
-        help="what a token may do that has no such claim, may be repeated (default: nothing)",
-    )
-    jwt.add_argument(
-        "--jwt-device-claim", metavar="NAME", help="the only device it may act as (default: any)"
-    )
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    _add_serve(parser)
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.set_defaults(handler=handler(_settings))
 
 
 def _issuer(args: argparse.Namespace) -> Issuer | None:
@@ -141,15 +98,9 @@ def _issuer(args: argparse.Namespace) -> Issuer | None:
         jwks=args.jwt_jwks,
         user_claim=args.jwt_user_claim,
         scope_claim=args.jwt_scope_claim,
-        scopes=tuple(args.jwt_scope),
+        scopes=args.jwt_scope,
         device_claim=args.jwt_device_claim,
     )
-
-
-def _bound(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError("a whole number is needed, 0 for no bound")
-    return int(text)
 
 
 def _add_token(parser: argparse.ArgumentParser) -> None:
@@ -177,6 +128,7 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
     )
     rotate.set_defaults(handler=handler(_token_rotate))
     listing = parser_of(actions, "list", "show the tokens, but not their secrets")
+    listing.add_argument("--json", action="store_true", help="for programs")
     listing.set_defaults(handler=handler(_token_list))
     revoke = parser_of(actions, "revoke", "make a token stop working at once")
     revoke.add_argument("id", help="as `token list` shows it")
@@ -193,16 +145,19 @@ def _add_schema(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    from sharedlog_service.reporting import reporting
     from sharedlog_service.serving import serve
-    from sharedlog_service.settings import HOUR_MS, Limits, Settings
+    from sharedlog_service.settings import DAY_MS, HOUR_MS, Limits, Policy, Settings
 
     every = args.compact_every
     settings = Settings(
         db=args.db,
         host=args.host,
-        no_auth=args.no_auth,
+        no_auth=not args.auth,
         explore=args.explore,
         compact_every_ms=None if every is None else int(every * HOUR_MS),
+        compaction=Policy(args.keep * DAY_MS, args.expire * DAY_MS),
+        grace_s=args.grace,
         issuer=_issuer(args),
         limits=Limits(log_entries=args.quota_entries or None, log_bytes=args.quota_bytes or None),
     )
@@ -222,7 +177,19 @@ def _serve(args: argparse.Namespace) -> int:
     def warn(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    return serve(settings, port=args.port, user=args.user, announce=announce, warn=warn)
+    with reporting(sys.stderr, args.log_format):
+        return serve(settings, port=args.port, user=args.user, announce=announce, warn=warn)
+
+
+def _settings(args: argparse.Namespace) -> int:
+    if args.json:
+        print(json.dumps({c.option.name: c.for_machines() for c in args.choices}, indent=2))
+        return 0
+    rows = [(c.option.name, c.shown, c.source) for c in args.choices]
+    name_width, value_width = (max(len(row[n]) for row in rows) for n in (0, 1))
+    for name, value, source in rows:
+        print(f"{name:{name_width}}  {value:{value_width}}  {source}")
+    return 0
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -285,14 +252,27 @@ def _token_list(args: argparse.Namespace) -> int:
         tokens, now = store.tokens(), store.now()
     finally:
         store.close()
+    found: list[dict[str, Any]] = []
     for token in tokens:
         expired = token.expires_at is not None and token.expires_at <= now
-        state = "revoked" if token.revoked_at else "expired" if expired else "valid"
-        words = [token.hash[:TOKEN_ID_CHARS], f"{state:7}", token.user, token.name]
-        if token.device:
-            words.append(f"device={token.device}")
-        if token.scopes is not None:
-            words.append(token.scopes)
+        found.append(
+            {
+                "id": token.hash[:TOKEN_ID_CHARS],
+                "state": "revoked" if token.revoked_at else "expired" if expired else "valid",
+                "user": token.user,
+                "name": token.name,
+                "device": token.device,
+                "scopes": token.scopes,
+                "expires_at": token.expires_at,
+            }
+        )
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for each in found:
+        words = [each["id"], f"{each['state']:7}", each["user"], each["name"]]
+        words += [f"device={each['device']}"] if each["device"] else []
+        words += [] if each["scopes"] is None else [each["scopes"]]
         print("  ".join(words))
     return 0
 

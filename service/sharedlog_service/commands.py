@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sharedlog_service.choosing import add_option, add_settings_file, choose
+from sharedlog_service.options import DATABASE
 
 if TYPE_CHECKING:
     from sharedlog_service.store import Store
@@ -30,16 +34,9 @@ def parser_of(
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--database",
-        "--db",
-        dest="db",
-        type=place,
-        default=Path("sharedlog.db"),
-        metavar="FILE_OR_URL",
-        help="an SQLite file, or postgresql://user@host/name (default: sharedlog.db in this "
-        "folder)",
-    )
+    """Let a command take the database, as the settings say it if no flag does."""
+    add_option(parser, DATABASE)
+    add_settings_file(parser)
 
 
 def show_progress(text: str) -> None:
@@ -59,12 +56,14 @@ def place(text: str) -> Path | str:
 
 
 def handler(run: Handler) -> Handler:
-    """Turn what the user can mend into a sentence and an exit code."""
+    """Call `run` with the options as they were chosen (see `choose`), and turn what the user can
+    mend into a sentence and an exit code."""
 
     def handle(args: argparse.Namespace) -> int:
         try:
             from sharedlog_service.errors import ConfigurationError, Refused
 
+            args.choices = choose(args, os.environ)
             return run(args)
         except ModuleNotFoundError as error:
             print(
@@ -75,6 +74,9 @@ def handler(run: Handler) -> Handler:
         except (ConfigurationError, Refused) as error:
             print(error, file=sys.stderr)
             return 2
+        except BrokenPipeError:  # as of `| head`: whoever reads has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
 
     return handle
 

@@ -11,13 +11,18 @@ may go if the set without it gives the same, whatever else is there or comes lat
 - a final deletion itself, once nothing older can come. From then on the log has a *horizon*: a
   device that did not read as far as that has to begin anew, and no entry from before is taken.
 
+Two entries of each device are *held* whatever becomes of their rows, and the deletions that end
+them with them: its newest one, and the newest one of what it wrote before its last write. A device
+whose last answer got lost asks for the newest one that it knows of, which is one of the two; if it
+were gone, the device would take the log for one that was restored, and read all of it again.
+
 Sealed entries are left alone. Of a dropped entry its identity stays, so that it is known when it
 is offered again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -36,6 +41,16 @@ MODIFY, DELETE = NUMBERS["modify"], NUMBERS["delete"]
 
 PORTION = 500
 """Entries that are dropped in one transaction: other writers get their turn between two."""
+
+COUNTING = """
+    FROM devices WHERE log = ? AND revoked_at IS NULL AND coalesce(last_seen, created_at) > ?
+"""
+"""The devices that are reckoned with: those that were heard of since a time."""
+
+NEWEST = """
+    SELECT id, created_on, shared_on FROM entries
+    WHERE device = ? AND created_on < ? AND shared_on < ? ORDER BY created_on DESC LIMIT 1
+"""
 
 BY_ROW = f"""
     SELECT id, device, created_on, row_hash, shared_on, {KIND}, data FROM entries
@@ -71,9 +86,10 @@ class Entry(NamedTuple):
 @dataclass(slots=True)
 class Fate:
     """What becomes of one row's entries, which come by in any order. `settled`: deletions up to
-    there can go."""
+    there can go. `held`: the entries that stay in any case."""
 
     settled: Horizon
+    held: Set[int] = frozenset()
     newest: dict[tuple[str, Any], Version] = field(default_factory=dict)
     final: Entry | None = None
     entries: list[Entry] = field(default_factory=list)
@@ -99,16 +115,18 @@ class Fate:
 
     @property
     def forgotten(self) -> Entry | None:
-        """The row's latest final deletion, if it can go."""
+        """The row's latest final deletion, if it can go; to be asked when all is decided."""
         final, (seq, ticks) = self.final, self.settled
         if final is None or seq_of(final.id) > seq or final.version[0] > ticks:
             return None
-        return final
+        needed = final.id in self.held or any(map(self._ended, self.entries))
+        return None if needed else final
 
     def _sift(self) -> None:
         kept = []
         for entry in self.entries:
-            if self._ended(entry) or self._overwritten(entry):
+            gone = self._ended(entry) or self._overwritten(entry)
+            if gone and entry.id not in self.held:
                 self.doomed.append(entry.id)
             else:
                 kept.append(entry)
@@ -159,10 +177,7 @@ class Compaction:
         """Up to where deletions can be forgotten: every device that counts has read them, and
         nobody will write from before."""
         since = self._now - self._policy.retention_ms
-        sql = """
-            SELECT min(cursor) FROM devices WHERE log = ? AND revoked_at IS NULL
-                AND coalesce(last_seen, created_at) > ? AND (cursor > 0 OR lineage <> '')
-        """
+        sql = f"SELECT min(cursor) {COUNTING} AND (cursor > 0 OR lineage <> '')"
         read: int | None = db.scalar(sql, log.id, self._now - self._policy.expiry_ms)
         shared = seq_before(db, log.id, log.head, since)
         return Horizon(shared if read is None else min(shared, read), since * TICKS_PER_MS)
@@ -174,7 +189,9 @@ class Compaction:
         doomed: list[int] = []
         with self._database.snapshot() as db:
             db.be_patient()
-            for fate in fates(db, log_of(db, self._user), settled):
+            log = log_of(db, self._user)
+            held = held_of(db, log, self._now - self._policy.expiry_ms)
+            for fate in fates(db, log, settled, held):
                 doomed += fate.decided(forgetting=forgetting)
                 if final := fate.forgotten:
                     needed = Horizon(*map(max, needed, (seq_of(final.id), final.version[0])))
@@ -192,7 +209,18 @@ class Compaction:
         self._tell(self._compacted)
 
 
-def fates(db: Session, log: LogState, settled: Horizon) -> Iterator[Fate]:
+def held_of(db: Session, log: LogState, since: int) -> Set[int]:
+    """The entries that devices may ask for by name, of those heard of since then. What a device
+    wrote in one millisecond is taken for one write."""
+    found = set()
+    for (device,) in db.rows(f"SELECT no {COUNTING}", log.id, since):
+        for id, *newest in db.rows(NEWEST, device, 2**62, 2**62):
+            found.add(id)
+            found.update(id for id, *_ in db.rows(NEWEST, device, *newest))
+    return found
+
+
+def fates(db: Session, log: LogState, settled: Horizon, held: Set[int]) -> Iterator[Fate]:
     """What becomes of each row that a log has plain entries of."""
     names = db.rows("SELECT no, id FROM devices WHERE log = ?", log.id)
     devices: dict[int, str] = dict(names)
@@ -204,7 +232,7 @@ def fates(db: Session, log: LogState, settled: Horizon) -> Iterator[Fate]:
                 identity, entry = _read(row, devices)
                 fate = known.get(identity)
                 if fate is None:
-                    fate = known[identity] = Fate(settled)
+                    fate = known[identity] = Fate(settled, held)
                 fate.add(entry)
             yield from known.values()
 

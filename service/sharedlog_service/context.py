@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from strawberry import Info
 
 from sharedlog_service.auth import Access
+from sharedlog_service.pokes import Pokes
+from sharedlog_service.records import Record
 from sharedlog_service.writer import Runner
 
 C = TypeVar("C", bound="Context")
@@ -15,11 +17,13 @@ C = TypeVar("C", bound="Context")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a resolver needs: where the store's work runs, who asks, and the request's name."""
+    """What a resolver needs: where the store's work runs, who asks, what is noted of it, and whom
+    to tell that there is something new."""
 
     run: Runner
     access: Access
-    request_id: str
+    record: Record
+    pokes: Pokes
 
     def inside(self, kind: type[C], **more: Any) -> C:
         """Return a context of another program's, a subclass of this one, with what that adds."""

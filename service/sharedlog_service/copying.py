@@ -34,6 +34,8 @@ def copy(source: Database, target: Database, tell: Tell = lambda table, rows: No
     """
     total = 0
     with source.snapshot() as old, target.transaction() as new:
+        old.be_patient()
+        new.be_patient()
         for model in MODELS:
             table = model._meta.table_name
             if new.scalar(f"SELECT 1 FROM {table} LIMIT 1"):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.session import Session
 from sharedlog_service.sqlite import SqliteFile, check_writable
+
+if TYPE_CHECKING:
+    from sharedlog_service.notices import Heard, Notices
 
 SERVERS = ("postgresql://", "postgres://")
 """How the address of a server begins; anything else is the name of a file."""
@@ -54,6 +58,18 @@ def open_database(place: Path | str, *, making: bool = True, migrating: bool = F
     return PostgresServer(str(place), making=making, migrating=migrating)
 
 
+def open_notices(
+    place: Path | str, origin: str, heard: Heard, missed: Callable[[], None]
+) -> Notices | None:
+    """Return what passes news between the processes at a server's database (see notices.py). On a
+    file there is one service."""
+    if not is_server(place):
+        return None
+    from sharedlog_service.notices import Notices
+
+    return Notices(str(place), origin, heard, missed)
+
+
 def is_missing(place: Path | str) -> bool:
     """Whether this is a file that opening would make."""
     return not is_server(place) and not Path(place).exists()
@@ -70,6 +86,7 @@ def shown(place: Path | str) -> str:
     if not is_server(place):
         return str(Path(place).absolute())
     scheme, _, rest = str(place).partition("://")
-    authority, slash, path = rest.partition("/")
-    account, at, host = authority.rpartition("@")
-    return f"{scheme}://{account.partition(':')[0]}{at}{host}{slash}{path}"
+    address, mark, query = rest.partition("?")
+    account, at, server = address.rpartition("@")
+    parameters = "&".join(p for p in query.split("&") if "password" not in p.lower())
+    return f"{scheme}://{account.partition(':')[0]}{at}{server}{mark}{parameters}"

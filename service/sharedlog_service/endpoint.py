@@ -10,13 +10,14 @@ import orjson
 from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.types import Scope as SocketScope
+from starlette.types import Receive, Scope as SocketScope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from strawberry import UNSET
 from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.http import GraphQLRequestData
 from strawberry.http.exceptions import WebSocketDisconnected
+from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
 from strawberry.types.unset import UnsetType
@@ -26,11 +27,21 @@ from sharedlog_service.context import Context
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import Scope
 from sharedlog_service.guard import SCOPE_KEY, STATUS, retry_after
+from sharedlog_service.records import RECORD_KEY
 from sharedlog_service.request import GraphQLRequest
 from sharedlog_service.service import Service
 from sharedlog_service.service_schema import ServiceSchema
-from sharedlog_service.sockets import HEADERS_KEY, INIT_WAIT_S, OPERATIONS_MAX
+from sharedlog_service.sockets import (
+    HEADERS_KEY,
+    INIT_WAIT_S,
+    OPERATIONS_MAX,
+    SOCKET_KEY,
+    TOO_MANY,
+)
 from sharedlog_service.store import Store
+from sharedlog_service.watch import Watched
+
+NO_SUBSCRIPTIONS = "A subscription needs a WebSocket that speaks graphql-transport-ws."
 
 Extend = Callable[[HTTPConnection, Context], Context]
 """Makes, of a request and the service's context, the one of the program around the service."""
@@ -62,7 +73,7 @@ class SocketAccess(Access):
         self.tell(TokenAccess(None))
 
     def tell(self, access: Access) -> None:
-        self._told, self.makes_users = access, access.makes_users
+        self._told, self.makes_users, self.token = access, access.makes_users, access.token
 
     def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
         self._told.check(store, claimed, scope, device)
@@ -100,6 +111,13 @@ class Endpoint(GraphQL[Context, None]):
         self._service = service
         self._extend = extend
 
+    async def __call__(self, scope: SocketScope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if SOCKET_KEY in scope:
+                self._service.watch.leave(scope[SOCKET_KEY])
+
     async def get_context(
         self, request: Request | WebSocket, response: Response | WebSocket
     ) -> Context:
@@ -109,20 +127,29 @@ class Endpoint(GraphQL[Context, None]):
     async def _context(self, request: Request | WebSocket) -> Context:
         service = self._service
         if isinstance(request, WebSocket):
-            return Context(service.workers, SocketAccess(request.scope), service.settings.new_id())
+            waiting = SocketAccess(request.scope)
+            return Context(service.workers, waiting, request.scope[RECORD_KEY], service.pokes)
         asked: GraphQLRequest = request.scope[SCOPE_KEY]
         await service.allow(asked.query, request.headers)
         access = service.metered(await service.access(request.headers))
-        return Context(service.workers, access, asked.id)
+        return Context(service.workers, access, request.scope[RECORD_KEY], service.pokes)
 
     async def on_ws_connect(self, context: Context) -> UnsetType:
         access = context.access
         assert isinstance(access, SocketAccess)
+        service, socket = self._service, access.scope[SOCKET_KEY]
         try:
-            found = await self._service.access(access.scope[HEADERS_KEY])
-            await self._service.workers.read(found.viewer)
-            access.tell(self._service.metered(found))
+            told = await service.access(access.scope[HEADERS_KEY])
+            user = await service.workers.read(told.viewer)
+            access.tell(service.metered(told))
         except Refused as refused:
+            context.record.failed(refused.code.name)
+            raise ConnectionRejectionError from refused
+        try:
+            service.watch.enter(socket, Watched(access, user))
+        except Refused as refused:
+            context.record.failed(refused.code.name)
+            await socket.close(TOO_MANY, str(refused))
             raise ConnectionRejectionError from refused
         return UNSET  # type: ignore[no-any-return]
 
@@ -141,7 +168,9 @@ class Endpoint(GraphQL[Context, None]):
             return await super().execute_single(*args, **kwargs)
         except HTTPException as error:
             # No such operation, or a subscription by POST: ours answers in JSON, with a code.
-            raise Refused(Code.BAD_REQUEST, error.reason) from error
+            known = isinstance(error.__cause__, InvalidOperationTypeError)
+            reason = NO_SUBSCRIPTIONS if known else error.reason
+            raise Refused(Code.BAD_REQUEST, reason) from error
 
     def create_response(self, response_data: Any, sub_response: Response) -> Response:
         """Say in HTTP's words, too, that something was too much: proxies and other clients know

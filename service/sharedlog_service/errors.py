@@ -68,6 +68,8 @@ class Code(Enum):
     )
     PERSISTED_QUERY_NOT_FOUND = "No known document has this hash: send the document itself."
 
+    TOO_MANY_SOCKETS = "Too many sockets of this user are open; close one, and try again later."
+
     # The service's own trouble.
     UNAVAILABLE = "The service cannot do this now; nothing was written. Try again."
     INTERNAL = "The service failed; its log names this request by its id."

@@ -48,9 +48,14 @@ def internal_error(request_id: str) -> Refused:
 
 def log_fault(error: BaseException, request_id: str) -> None:
     """Log where it failed, but not what about: a message may quote somebody's data."""
+    told = {"request": request_id, "error": type(error).__name__, "at": where(error)}
+    logger.error("request %s failed: %s at %s", *told.values(), extra={"told": told})
+
+
+def where(error: BaseException) -> str:
+    """Return the places in the code that an error went through, where it was raised first."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
-    logger.error("request %s failed: %s at %s", request_id, type(error).__name__, where)
+    return " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
 
 
 def _coded(error: GraphQLError, message: str, extensions: dict[str, object]) -> GraphQLError:

@@ -19,8 +19,9 @@ from sharedlog_service.compression import FoldedAnswer, takes_gzip, unfolding_of
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.faults import internal_error, log_fault, refused_answer
 from sharedlog_service.known import KnownDocuments
+from sharedlog_service.records import RECORD_KEY, Record
 from sharedlog_service.request import GraphQLRequest, parse_json, parse_request
-from sharedlog_service.settings import IdSource, is_loopback
+from sharedlog_service.settings import is_loopback
 
 STRANGER_BYTES_MAX = 64 * 1024
 """Enough to ask for the schema; who shows no valid token is not listened to for longer."""
@@ -30,6 +31,7 @@ SCOPE_KEY = "sharedlog.request"
 STATUS: Mapping[Code, int] = {
     Code.UNAUTHENTICATED: 401,
     Code.DOCUMENT_NOT_ALLOWED: 403,
+    Code.SCOPE_MISSING: 403,
     Code.METHOD_NOT_ALLOWED: 405,
     Code.BODY_TOO_LARGE: 413,
     Code.UNSUPPORTED_MEDIA_TYPE: 415,
@@ -55,14 +57,12 @@ class Guard:
         documents: KnownDocuments,
         body_bytes_max: int,
         admit: Admit,
-        new_id: IdSource,
     ) -> None:
         self._app = app
         self._page = page
         self._documents = documents
         self._body_bytes_max = body_bytes_max
         self._admit = admit
-        self._new_id = new_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._page is not None and scope["method"] in ("GET", "HEAD"):
@@ -71,15 +71,19 @@ class Guard:
             return
         headers = Headers(scope=scope)
         send = FoldedAnswer(send, gzip=takes_gzip(headers))
-        request_id = self._new_id()
+        record: Record = scope[RECORD_KEY]
         try:
-            scope[SCOPE_KEY] = await self._request(scope["method"], headers, receive, request_id)
+            asked = await self._request(scope["method"], headers, receive, record.id)
+            record.operation = self._documents.name(asked.query)
+            scope[SCOPE_KEY] = asked
             await self._app(scope, receive, send)
         except Refused as refused:
+            record.failed(refused.code.name)
             await self._refusal(refused)(scope, receive, send)
         except Exception as error:
-            log_fault(error, request_id)
-            await refusal(internal_error(request_id))(scope, receive, send)
+            record.failed(Code.INTERNAL.name)
+            log_fault(error, record.id)
+            await refusal(internal_error(record.id))(scope, receive, send)
 
     async def _request(
         self, method: str, headers: Headers, receive: Receive, request_id: str
@@ -156,6 +160,7 @@ class LoopbackHosts:
         if scope["type"] in ("http", "websocket"):
             host = host_name(Headers(scope=scope).get("host", ""))
             if not is_loopback(host):
+                scope[RECORD_KEY].failed(Code.HOST_NOT_ALLOWED.name)
                 await refusal(Refused(Code.HOST_NOT_ALLOWED))(scope, receive, send)
                 return
         await self._app(scope, receive, send)

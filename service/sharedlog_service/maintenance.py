@@ -1,11 +1,13 @@
-"""The commands of those who look after a service's database: migrate, copy, compact, restored."""
+"""The commands of those who look after a database: migrate, copy, backup, restore, compact."""
 
 from __future__ import annotations
 
 import argparse
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sharedlog_service.choosing import add_option
 from sharedlog_service.commands import (
     add_database,
     handler,
@@ -14,6 +16,7 @@ from sharedlog_service.commands import (
     place,
     show_progress,
 )
+from sharedlog_service.options import EXPIRE, KEEP
 
 if TYPE_CHECKING:
     from sharedlog_service.compacting import Compacted
@@ -48,8 +51,32 @@ itself; what it had not sent yet is kept.
 The service may run meanwhile. A run may be ended at any time; the next one goes on.
 """
 
+BACKUP_TEXT = """\
+examples:
+  sharedlog backup monday.db
+  sharedlog backup monday.db --database postgresql://sharedlog@db.example/sharedlog
+
+Writes the state of one moment into a new SQLite file and checks it: users, tokens (not their
+secrets), devices and logs. The service may run meanwhile, and so may its writers.
+Nothing is written over. Put it back with: sharedlog restore
+"""
+
+RESTORE_TEXT = """\
+examples:
+  sharedlog restore monday.db
+  sharedlog restore monday.db --database postgresql://sharedlog@db.example/sharedlog
+
+Checks a backup and puts it into a new SQLite file, or into an empty PostgreSQL database;
+nothing is written over. Then start the service.
+
+Devices have seen entries that the backup lacks. Each log gets a new epoch, which
+tells them to start over and to offer their own entries again, so that what the
+backup lacks comes back.
+"""
+
 RESTORED_TEXT = """\
-Run this after putting back a backup of the database, before starting the service.
+Run this after putting back a backup that `sharedlog backup` did not make, before
+starting the service.
 
 Devices have seen entries that the backup lacks. Each log gets a new epoch, which
 tells them to start over and to offer their own entries again, so that what the
@@ -60,6 +87,10 @@ backup lacks comes back. Without it a device could miss entries for ever.
 def add_maintenance(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_migrate(parser_of(subparsers, "migrate", "bring a database to this version", MIGRATE_TEXT))
     _add_copy(parser_of(subparsers, "copy", "move everything to another database", COPY_TEXT))
+    _add_backup(
+        parser_of(subparsers, "backup", "save everything, while the service runs", BACKUP_TEXT)
+    )
+    _add_restore(parser_of(subparsers, "restore", "put a backup back", RESTORE_TEXT))
     _add_compact(
         parser_of(subparsers, "compact", "drop entries that nobody needs any more", COMPACT_TEXT)
     )
@@ -86,19 +117,24 @@ def _add_copy(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(handler=handler(_copy))
 
 
+def _add_backup(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="the backup, a new file")
+    add_database(parser)
+    parser.set_defaults(handler=handler(_backup))
+
+
+def _add_restore(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="what `sharedlog backup` wrote")
+    add_database(parser)
+    parser.set_defaults(handler=handler(_restore))
+
+
 def _add_compact(parser: argparse.ArgumentParser) -> None:
     add_database(parser)
     parser.add_argument("--user", help="only this user's log")
-    parser.add_argument("--keep", type=_days, default=30, metavar="DAYS", help="default: 30")
-    parser.add_argument("--expire", type=_days, default=180, metavar="DAYS", help="default: 180")
+    add_option(parser, KEEP)
+    add_option(parser, EXPIRE)
     parser.set_defaults(handler=handler(_compact))
-
-
-def _days(text: str) -> int:
-    days = int(text)
-    if days < 1:
-        raise argparse.ArgumentTypeError("at least 1 day")
-    return days
 
 
 def _add_restored(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +167,29 @@ def _copy(args: argparse.Namespace) -> int:
         rows = copy(source, target, tell)
     tell("done", rows)
     print(f"Copied {rows:,} rows to {shown(args.target)}, and compared them.")
+    return 0
+
+
+def _backup(args: argparse.Namespace) -> int:
+    from sharedlog_service.backup import back_up
+
+    saved = back_up(args.db, args.file, show_progress)
+    show_progress("")
+    print(f"{args.file} is whole. Logs: {saved.logs:,}, entries: {saved.entries:,}.")
+    return 0
+
+
+def _restore(args: argparse.Namespace) -> int:
+    from sharedlog_service.backup import restore
+    from sharedlog_service.database import shown
+
+    saved = restore(args.file, args.db, show_progress)
+    show_progress("")
+    print(
+        f"{shown(args.db)} is ready. Logs, each of a new epoch: {saved.logs:,}, entries: "
+        f"{saved.entries:,}.\n"
+        "Tokens and devices that were revoked since the backup are to be revoked again."
+    )
     return 0
 
 

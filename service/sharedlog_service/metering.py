@@ -111,7 +111,7 @@ class MeteredAccess(Access):
     def __init__(self, access: Access, meter: Meter) -> None:
         self._access = access
         self._meter = meter
-        self.makes_users = access.makes_users
+        self.makes_users, self.token = access.makes_users, access.token
 
     def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
         self._access.check(store, claimed, scope, device)

@@ -17,6 +17,9 @@ from sharedlog_service.settings import Patience
 
 TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
+LAST_S = 3
+"""How long the service waits, when it ends, for the rest of a request."""
+
 Seconds = Callable[[], float]
 """A clock that only counts."""
 
@@ -36,6 +39,19 @@ class PatientProtocol(H11Protocol):
     _since = 0.0
     _moved = 0
 
+    @property
+    def limit_concurrency(self) -> int | None:
+        """How many connections there may be before a request is answered 503. WebSockets, which
+        uvicorn keeps in the same list, do not count here: they have a bound of their own."""
+        most = self._connections_max
+        if most is None or len(self.connections) < most:
+            return most
+        return most + sum(not isinstance(other, H11Protocol) for other in self.connections)
+
+    @limit_concurrency.setter
+    def limit_concurrency(self, most: int | None) -> None:
+        self._connections_max = most
+
     def data_received(self, data: bytes) -> None:
         self._arrived += len(data)
         super().data_received(data)
@@ -53,7 +69,20 @@ class PatientProtocol(H11Protocol):
         if stage.name == "answer":
             # Closing in order would wait for what nobody takes.
             self.transport.abort()
-        elif not self.transport.is_closing():
+        else:
+            self._turn_away()
+
+    def shutdown(self) -> None:
+        """End as soon as the request is answered that has begun, if it is whole in a while."""
+        super().shutdown()
+        self.loop.call_later(LAST_S, self._leave_unfinished)
+
+    def _leave_unfinished(self) -> None:
+        if self._progress()[0].name == "body":
+            self._turn_away()
+
+    def _turn_away(self) -> None:
+        if not self.transport.is_closing():
             self.transport.write(TOO_SLOW)
             self.transport.close()
 

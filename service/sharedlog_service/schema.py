@@ -25,9 +25,9 @@ from sharedlog_service.arguments import (
     said,
 )
 from sharedlog_service.browsing import whole
-from sharedlog_service.context import Asker, Context
+from sharedlog_service.context import Asker
 from sharedlog_service.documents import Check, CheckedDocuments, document_check
-from sharedlog_service.entries import TICKS_PER_MS, Cursor as Place
+from sharedlog_service.entries import TICKS_PER_MS
 from sharedlog_service.grants import Scope
 from sharedlog_service.known import known_documents
 from sharedlog_service.overview import (
@@ -36,8 +36,10 @@ from sharedlog_service.overview import (
     SharedSyncLogLimits,
     SharedSyncLogStats,
 )
+from sharedlog_service.reading import read_update
 from sharedlog_service.service_schema import ServiceSchema
 from sharedlog_service.store import Store
+from sharedlog_service.subscription import Subscription
 from sharedlog_service.wire import (
     SCALARS,
     Cursor,
@@ -282,6 +284,7 @@ class SharedSyncLogMutation:
         lineage: Lineage = None,
     ) -> Awaitable[SharedSyncLogReceipt] | SharedSyncLogReceipt:
         context = info.context
+        began = context.record.seconds()
 
         def write(store: Store) -> Any:
             user = context.access.user(store, user_id, Scope.APPEND, device=device_id)
@@ -298,6 +301,9 @@ class SharedSyncLogMutation:
             )
 
         def wrap(store: Store, receipt: Any) -> SharedSyncLogReceipt:
+            context.record.appended(receipt, began, now)
+            if receipt.accepted:
+                context.pokes.wrote(user_id, device_id)
             update = None
             if with_update:
                 update = read_update(
@@ -358,7 +364,12 @@ class Mutation:
 
 
 def build_schema(
-    query: type = Query, mutation: type = Mutation, *, documents: Iterable[str] = (), **more: Any
+    query: type = Query,
+    mutation: type = Mutation,
+    subscription: type = Subscription,
+    *,
+    documents: Iterable[str] = (),
+    **more: Any,
 ) -> ServiceSchema:
     """Build the schema; it owns the cache of the documents it has checked. A program with fields of
     its own gives roots with the namespaces in them, and the `documents` that it asks them by, which
@@ -367,6 +378,7 @@ def build_schema(
     schema = ServiceSchema(
         query=query,
         mutation=mutation,
+        subscription=subscription,
         documents=known,
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
         extensions=[lambda: CheckedDocuments(check)],
@@ -374,17 +386,3 @@ def build_schema(
     )
     check: Check = document_check(schema._schema, known)
     return schema
-
-
-def read_update(
-    context: Context,
-    store: Store,
-    user: str,
-    device_id: str,
-    after: Place | None,
-    **how: Any,
-) -> SharedSyncLogUpdate:
-    page = store.read(user, device_id, after, **how)
-    if (mark := page.mark) is not None:
-        context.run.later(lambda store: store.mark_seen(user, device_id, mark))
-    return SharedSyncLogUpdate.of(page, user)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -20,16 +21,26 @@ from sharedlog_service.auth import (
     bearer_digest,
 )
 from sharedlog_service.context import Context
+from sharedlog_service.database import open_notices
 from sharedlog_service.errors import Code, ConfigurationError, Refused
-from sharedlog_service.grants import Grant
+from sharedlog_service.faults import log_fault
+from sharedlog_service.grants import Grant, Scope
 from sharedlog_service.guard import refusal
 from sharedlog_service.known import KnownDocuments, known_documents
 from sharedlog_service.metering import Meter, MeteredAccess
-from sharedlog_service.settings import Issuer, Settings
+from sharedlog_service.metrics import MEDIA_TYPE, Metrics
+from sharedlog_service.pokes import Pokes
+from sharedlog_service.records import RECORD_KEY, Record
+from sharedlog_service.settings import Issuer, Settings, is_loopback
 from sharedlog_service.store import Store
 from sharedlog_service.upkeep import Upkeep
+from sharedlog_service.watch import Watch
 from sharedlog_service.writer import Workers
 
+READY_WAIT_S = 3
+
+PASSED_ON = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+"""Headers that proxies add."""
 if TYPE_CHECKING:
     from sharedlog_service.provider import Provider
 
@@ -42,6 +53,8 @@ class Service:
 
     store: Store
     workers: Workers
+    pokes: Pokes
+    watch: Watch
 
     def __init__(
         self,
@@ -51,6 +64,8 @@ class Service:
     ) -> None:
         self.settings = settings
         self.documents = documents or known_documents()
+        self.metrics = Metrics()
+        self.leaving = False
         self._authenticate = authenticate
         self._provider = None if settings.issuer is None else provider_of(settings.issuer, settings)
         if authenticate is not None and settings.issuer is not None:
@@ -60,6 +75,7 @@ class Service:
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         settings = self.settings
+        self.leaving = False
         self.store = Store.open(
             settings.db, now=settings.now, new_id=settings.new_id, limits=settings.limits
         )
@@ -71,12 +87,33 @@ class Service:
             upkeep = Upkeep(self.store, self.workers, policy, settings.compact_every_ms)
             upkeep.start()
         try:
-            yield
+            async with self._live():
+                yield
         finally:
             if upkeep is not None:
                 await upkeep.close()
-            self.workers.close()
-            self.store.close()
+            # Else a thread is still at work in it, for nobody: the process ends with it.
+            if await self.workers.close():
+                self.store.close()
+
+    @asynccontextmanager
+    async def _live(self) -> AsyncIterator[None]:
+        """Poke who waits for news, from all processes, and look after the sockets."""
+        self.pokes = Pokes()
+        self.watch = Watch(self.pokes)
+        tasks = [asyncio.create_task(self.watch.run(self.workers))]
+        notices = open_notices(
+            self.settings.db, self.settings.new_id(), self.pokes.poke, self.pokes.poke_all
+        )
+        if notices is not None:
+            tasks.append(asyncio.create_task(notices.run()))
+        self.pokes.start(None if notices is None else notices.tell)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def access(self, headers: Mapping[str, str]) -> Access:
         if self.settings.no_auth:
@@ -99,7 +136,8 @@ class Service:
         """Return what the resolvers of the shared log need, for a request that came to another
         endpoint than this service's own."""
         access = self.metered(await self.access(request.headers))
-        return Context(self.workers, access, self.settings.new_id())
+        record = Record(self.settings.new_id())
+        return Context(self.workers, access, record, self.pokes)
 
     async def admit(self, headers: Mapping[str, str]) -> None:
         """Refuse who has no valid token, or has asked for too much already."""
@@ -116,13 +154,49 @@ class Service:
         if not await self.workers.read(access.may_explore):
             raise Refused(Code.DOCUMENT_NOT_ALLOWED)
 
+    def leave(self) -> None:
+        """Be ready no more, though requests are still answered: the end is near."""
+        self.leaving = True
+
     async def health(self, request: Request) -> Response:
-        """Answer 200 when the database does, 503 when not; tells nothing else."""
-        try:
-            await self.workers.read(Store.check)
-        except Refused as refused:
-            return refusal(refused)
+        """Answer 200: the process is alive. A database that is away is no reason to start anew."""
         return JSONResponse({"status": "ok"})
+
+    async def measure(self, request: Request) -> Response:
+        """Answer the metrics, to who is on this machine, or may administrate."""
+        try:
+            if not (self.settings.no_auth or is_near(request)):
+                access = await self.access(request.headers)
+                await self.workers.read(lambda store: check_administrator(store, access))
+        except Refused as refused:
+            request.scope[RECORD_KEY].failed(refused.code.name)
+            return refusal(refused)
+        return Response(self.metrics.text(), media_type=MEDIA_TYPE)
+
+    async def ready(self, request: Request) -> Response:
+        """Answer 200 while requests are to be sent here: not when the database does not answer in
+        time, nor once the service is about to end."""
+        if self.leaving:
+            return JSONResponse({"status": "leaving"}, 503)
+        try:
+            await asyncio.wait_for(self.workers.read(Store.check), READY_WAIT_S)
+        except Exception as error:
+            log_fault(error, self.settings.new_id())
+            return JSONResponse({"status": "no database"}, 503)
+        return JSONResponse({"status": "ok"})
+
+
+def is_near(request: Request) -> bool:
+    """Whether a request comes from this machine, and not through a proxy that runs here."""
+    passed_on = any(name in request.headers for name in PASSED_ON)
+    return request.client is not None and is_loopback(request.client.host) and not passed_on
+
+
+def check_administrator(store: Store, access: Access) -> None:
+    """Refuse who has no token with the scope admin."""
+    user = access.viewer(store)
+    if user is not None:
+        access.check(store, user, Scope.ADMIN, None)
 
 
 def provider_of(issuer: Issuer, settings: Settings) -> Provider:

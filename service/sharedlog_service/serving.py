@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import shlex
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 
 import uvicorn
 
@@ -25,10 +28,14 @@ FIRST_USER = "me"
 
 PORT_MAX = 65535
 
-SHUTDOWN_S = 8
-"""uvicorn's own default waits for ever for a client that keeps a stream open."""
+SHUTDOWN_S = 5
+"""How long requests that have begun may take to end, once no others are taken. uvicorn's own
+default waits for ever for a client that keeps a stream open."""
 
 CONNECTIONS_MAX = 500
+"""WebSockets not among them."""
+
+OPEN_FILES = 10_000
 
 TICKS_A_SECOND = 10
 """How often uvicorn's main loop comes round."""
@@ -107,9 +114,12 @@ def serve(
         url = f"http://{bracketed(settings.host)}:{listener.getsockname()[1]}/graphql"
         known = (FIRST_USER if user is None else user) if token or settings.no_auth else None
         found = Announcement(settings, url, known, token)
+        config = server_config(settings)
+        leave = config.app.state.service.leave  # type: ignore[union-attr]
         server = AnnouncingServer(
-            server_config(settings), lambda: announce(found), settings.patience
+            config, lambda: announce(found), settings.patience, leave, settings.grace_s
         )
+        allow_open_files()
         # The schema and its libraries are here to stay: no collection needs to look at them again.
         gc.freeze()
         try:
@@ -126,6 +136,7 @@ def server_config(settings: Settings) -> uvicorn.Config:
         http=PatientProtocol,
         log_level="warning",
         access_log=False,
+        log_config=None,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
         limit_concurrency=CONNECTIONS_MAX,
@@ -177,22 +188,45 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def allow_open_files() -> None:
+    """Let the process have as many open files as it may: each connection is one, and many systems
+    allow a thousand to who does not ask for more."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows, where there is no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 class AnnouncingServer(uvicorn.Server):
-    """Says when it is ready, and waits for no client for ever."""
+    """Says when it is ready, and waits for no client for ever.
+
+    SIGTERM begins with a time of grace: `leave` is called, and requests are taken as before, so
+    that whoever sends them has time to hear of it. Another signal, or Ctrl-C, ends it at once.
+    """
 
     def __init__(
         self,
         config: uvicorn.Config,
         ready: Callable[[], None],
         patience: Patience | None = None,
+        leave: Callable[[], None] = lambda: None,
+        grace_s: float = 0,
     ) -> None:
         super().__init__(config)
         self._ready = ready
         self._patience = patience or Patience()
+        self._leave = leave
+        self._grace_s = grace_s
+        self._leaving = False
+        self._until: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -203,4 +237,16 @@ class AnnouncingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS_A_SECOND == 0:
             self._reaper.look()
+        if self._leaving and not self.should_exit:
+            now = asyncio.get_running_loop().time()
+            self._until = now + self._grace_s if self._until is None else self._until
+            if now >= self._until:
+                super().handle_exit(signal.SIGTERM, None)
         return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._leave()
+        if sig == signal.SIGTERM and not self._leaving:
+            self._leaving = True
+        else:
+            super().handle_exit(sig, frame)

@@ -153,6 +153,9 @@ class Settings:
     """Whether documents other than the library's are answered, introspection among them, and
     GraphiQL is there. None: on loopback addresses only."""
     readers: int = 4
+    grace_s: float = 2
+    """How long requests are taken after SIGTERM, while `/readyz` tells whoever sends them to send
+    them elsewhere."""
     compact_every_ms: int | None = None
     """How often all logs are compacted (see compacting.py); None for never."""
 

@@ -16,9 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.faults import log_fault
+from sharedlog_service.guard import refusal
 from sharedlog_service.known import KnownDocuments
+from sharedlog_service.records import RECORD_KEY, Record
 from sharedlog_service.request import parse_json, parse_request
-from sharedlog_service.settings import IdSource
 
 INIT_WAIT_S = 5
 
@@ -30,11 +31,17 @@ FRAME_BYTES_MAX = 64 * 1024
 
 OPERATION_ID_CHARS_MAX = 100
 
-INVALID, TOO_BIG, FAILED = 4400, 1009, 1011
+SOCKETS_MAX = 2000
+"""How many may be open in one process."""
+
+INVALID, TOO_MANY, TOO_BIG, FAILED = 4400, 4429, 1009, 1011
 
 HEADERS_KEY = "sharedlog.headers"
 """Where the scope has the headers of the handshake, with `payload.authorization` of
 `connection_init` among them: browsers can send a token in no other way."""
+
+SOCKET_KEY = "sharedlog.socket"
+"""Where the scope has the socket, for who wants to close it."""
 
 FRAME_TYPES = ("connection_init", "ping", "pong", "subscribe", "complete")
 
@@ -53,22 +60,28 @@ class Unfit(Exception):
 class SocketGuard:
     """Lets through to GraphQL only well-formed frames; closes the socket on others."""
 
-    def __init__(
-        self, app: ASGIApp, *, documents: KnownDocuments, allow: Allow, new_id: IdSource
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, documents: KnownDocuments, allow: Allow) -> None:
         self._app = app
         self._documents = documents
         self._allow = allow
-        self._new_id = new_id
+        self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = self._new_id()
-        socket = _Socket(scope, receive, send, self._documents, self._allow)
+        record: Record = scope[RECORD_KEY]
+        if self._open >= SOCKETS_MAX:
+            record.failed(Code.UNAVAILABLE.name)
+            await refusal(Refused(Code.UNAVAILABLE))(scope, receive, send)
+            return
+        socket = scope[SOCKET_KEY] = _Socket(scope, receive, send, self._documents, self._allow)
+        self._open += 1
         try:
             await self._app(scope, socket.receive, socket.send)
         except Exception as error:
-            log_fault(error, request_id)
-            await socket.close(FAILED, f"The service failed: {request_id}")
+            record.failed(Code.INTERNAL.name)
+            log_fault(error, record.id)
+            await socket.close(FAILED, f"The service failed: {record.id}")
+        finally:
+            self._open -= 1
 
 
 class _Socket:
@@ -172,6 +185,7 @@ class _Socket:
 
     async def _refuse(self, id: str, refused: Refused) -> None:
         """Refuse one operation; the others, and the socket, go on."""
+        self._scope[RECORD_KEY].failed(refused.code.name)
         error = {"message": str(refused), "extensions": refused.extensions}
         text = _text({"type": "error", "id": id, "payload": [error]})
         await self.send({"type": "websocket.send", "text": text})

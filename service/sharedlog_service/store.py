@@ -7,12 +7,13 @@ inside `transaction()` several share one commit and each can fail alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import peewee
 
 from sharedlog_service.accounts import Accounts
@@ -153,6 +154,12 @@ class Store(Accounts):
                 return device
             raise Refused(Code.DEVICE_UNKNOWN)
 
+    def working_devices(self, ids: Collection[str]) -> set[str]:
+        """Return those of these that are registered and not revoked, in one query."""
+        with self._database.snapshot() as db:
+            sql = f"SELECT id FROM devices WHERE id IN {db.texts} AND revoked_at IS NULL"
+            return {id for (id,) in db.rows(sql, orjson.dumps([*ids]).decode())}
+
     def mark_seen(self, user: str, device_id: str, cursor: Cursor | None) -> Device:
         """Note that the device durably has everything up to the cursor. Never moves backwards."""
         with self._database.transaction() as db:
@@ -244,6 +251,13 @@ class Store(Accounts):
             read_own(db, device.no, created_from, stretch)
             page = self._page(db, log, stretch.rows, log.head, stretch.has_more)
             return replace(page, lineage=device.lineage)
+
+    def head(self, user: str, device_id: str) -> Cursor:
+        """Return where the log ends, to a device that may read it."""
+        with self._database.snapshot() as db:
+            log = log_of(db, user)
+            working_device(db, log.id, device_id)
+            return log.cursor(db, log.head)
 
     def find(
         self,

@@ -11,7 +11,7 @@ from sharedlog_service.settings import Policy
 from sharedlog_service.store import Job, Store
 from sharedlog_service.writer import Workers
 
-PATIENCE_S = 5
+PATIENCE_S = 1
 
 logger = logging.getLogger("sharedlog.service")
 

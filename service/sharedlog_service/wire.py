@@ -349,6 +349,13 @@ class SharedSyncLogDevice:
         )
 
 
+@strawberry.type(description="There is something new in the log, or may be. Carries no data.")
+class SharedSyncLogPoke:
+    cursor: Cursor = strawberry.field(
+        description="Where the log ends: who has it up to here has everything."
+    )
+
+
 def typed_entries(page: values.Page, user: str) -> list[SharedSyncLogEntry]:
     return [SharedSyncLogEntry.of(entry, user, page.head.epoch) for entry in page.entries]
 

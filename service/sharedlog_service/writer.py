@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ SHARED_COMMIT_MAX = 64
 """How many requests share a commit at most: bounds what waits in the write-ahead log."""
 
 DROPPABLE_QUEUE_MAX = 256
+
+CLOSE_S = 1
+"""How long what is queued may take at the end, after everybody who waited was told or gone."""
 
 logger = logging.getLogger("sharedlog.service")
 
@@ -119,12 +123,18 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def close(self) -> None:
-        """Finish what is queued, then stop."""
+    async def close(self, patience_s: float = CLOSE_S) -> bool:
+        """Finish what is queued, then stop. Returns whether that was in time; what was not, nobody
+        was told of."""
         self._closed = True
         self._queue.put(None)
+        return await asyncio.to_thread(self._join, patience_s)
+
+    def _join(self, patience_s: float) -> bool:
+        end = time.monotonic() + patience_s
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     async def read(self, work: Work[T]) -> T:
         return await anyio.to_thread.run_sync(work, self._store, limiter=self._limiter)

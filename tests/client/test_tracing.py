@@ -69,7 +69,7 @@ def unrecorded(sync: Sync) -> list[list[str]]:
 def again(device: Device, capture: Any = "triggers") -> Sync:
     """The next program at the same file."""
     device.sync.close()
-    log = device.sync._shared_log
+    log = device.sync.shared_log
     return Sync(device.database, device.models, shared_log=log, capture=capture)
 
 

@@ -37,6 +37,7 @@ def test_all_documents_are_listed() -> None:
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    sent = {text for text in constants if text.split("(")[0].split(" ")[0] in ("query", "mutation")}
+    kinds = ("query", "mutation", "subscription")
+    sent = {text for text in constants if text.split("(")[0].split(" ")[0] in kinds}
 
     assert {text for text in sent if "{" in text} == set(DOCUMENTS)

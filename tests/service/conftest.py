@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ from starlette.testclient import TestClient
 
 from sharedlog_service.app import create_app
 from sharedlog_service.auth import issue_token
+from sharedlog_service.cli import add_commands
 from sharedlog_service.settings import Limits, Settings
 from sharedlog_service.store import Store
 from tests.engines import Engine, Postgres, Sqlite
 from tests.service.support import Asker, Ids, ManualClock
 
 OpenStore = Callable[..., Store]
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -78,3 +82,19 @@ def serve(tmp_path: Path, clock: ManualClock) -> Iterator[Callable[..., Asker]]:
 @pytest.fixture
 def ada(serve: Callable[..., Asker]) -> Asker:
     return serve()
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command in `tmp_path`; returns its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser(prog="sharedlog")
+    add_commands(parser.add_subparsers(required=True))
+
+    def running(*words: str) -> tuple[int, str, str]:
+        args = parser.parse_args(words)
+        code: int = args.handler(args)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return running

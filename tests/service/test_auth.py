@@ -60,10 +60,10 @@ def documents() -> Iterator[tuple[str, str, dict[str, Any]]]:
         namespace = get_named_type(root.fields["sharedSyncLog"].type)
         assert isinstance(namespace, GraphQLObjectType)
         for name, field in namespace.fields.items():
-            yield name, *document(operation, name, field)
+            yield name, *document(operation + "{} {{ sharedSyncLog {{ {} }} }}", name, field)
 
 
-def document(operation: str, name: str, field: GraphQLField) -> tuple[str, dict[str, Any]]:
+def document(shape: str, name: str, field: GraphQLField) -> tuple[str, dict[str, Any]]:
     required = {k: a for k, a in field.args.items() if isinstance(a.type, GraphQLNonNull)}
     variables = {k: "ada" if k == "userId" else value_for(a.type) for k, a in required.items()}
     declared = ", ".join(f"${k}: {a.type}" for k, a in required.items())
@@ -71,7 +71,7 @@ def document(operation: str, name: str, field: GraphQLField) -> tuple[str, dict[
     selected = "" if is_leaf_type(get_named_type(field.type)) else " { __typename }"
     head = f"({declared})" if required else ""
     args = f"({passed})" if required else ""
-    return f"{operation} Ask{head} {{ sharedSyncLog {{ {name}{args}{selected} }} }}", variables
+    return shape.format(f" Ask{head}", f"{name}{args}{selected}"), variables
 
 
 def value_for(kind: Any) -> object:

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sharedlog_service.auth import token_digest
-from sharedlog_service.cli import _write_private, add_commands
+from sharedlog_service.cli import _write_private
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.grants import EVERYTHING, USUAL, Grant
 from sharedlog_service.serving import Announcement, bracketed, listen, prepare
 from sharedlog_service.settings import Settings
 from sharedlog_service.sqlite import check_writable
 from sharedlog_service.store import Store
+from tests.service.conftest import Run
 
 ROOT = Path(__file__).parents[2]
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command in `tmp_path`; returns its exit code and what it printed."""
-    monkeypatch.chdir(tmp_path)
-    parser = argparse.ArgumentParser(prog="sharedlog")
-    add_commands(parser.add_subparsers(required=True))
-
-    def running(*words: str) -> tuple[int, str, str]:
-        args = parser.parse_args(words)
-        code: int = args.handler(args)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return running
 
 
 def test_a_token_is_made_listed_and_revoked(run: Run, tmp_path: Path) -> None:
@@ -53,6 +34,8 @@ def test_a_token_is_made_listed_and_revoked(run: Run, tmp_path: Path) -> None:
         [digest[:12], "valid", "ada", "laptop", *sorted(s.value for s in USUAL)],
     )
     assert token not in printed
+    (found,) = json.loads(run("token", "list", "--json")[1])
+    assert (found["id"], found["state"], found["user"]) == (digest[:12], "valid", "ada")
     assert run("token", "revoke", digest[:12])[0] == 0
     assert "revoked" in run("token", "list")[1]
     store = Store.open(tmp_path / "sharedlog.db")
@@ -103,6 +86,19 @@ def test_after_a_restore_every_log_begins_a_new_epoch(run: Run, tmp_path: Path) 
     assert len({*before, *after}) == 4
 
 
+def test_a_backup_is_made_and_put_back(run: Run, tmp_path: Path) -> None:
+    assert run("token", "create", "--user", "ada")[0] == 0
+    assert run("backup", "monday.db") == (0, "monday.db is whole. Logs: 1, entries: 0.\n", "")
+    code, _, complaint = run("restore", "monday.db")
+    assert (code, "sharedlog.db exists" in complaint) == (2, True)
+    code, printed, _ = run("restore", "monday.db", "--db", "new.db")
+    assert (code, printed.splitlines()[0]) == (
+        0,
+        f"{tmp_path / 'new.db'} is ready. Logs, each of a new epoch: 1, entries: 0.",
+    )
+    assert "ada" in run("token", "list", "--db", "new.db")[1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -118,6 +114,8 @@ def test_after_a_restore_every_log_begins_a_new_epoch(run: Run, tmp_path: Path) 
         (("token", "list"), "There is no database sharedlog.db."),
         (("token", "revoke", "3f9ac01b22d4", "--db", "none.db"), "There is no database none.db."),
         (("restored", "--db", "none.db"), "There is no database none.db."),
+        (("backup", "monday.db"), "There is no database sharedlog.db."),
+        (("restore", "monday.db"), "There is no backup monday.db."),
     ],
 )
 def test_what_the_user_can_mend_is_said_in_a_sentence(

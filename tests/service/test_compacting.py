@@ -58,6 +58,13 @@ def written(store: Store, device: str, *data: str, start: int = NOON) -> None:
     assert store.write("ada", device, batch).rejections == []
 
 
+def deleted_by_a_visitor(store: Store, pk: str, ticks: int) -> None:
+    """By a device that holds nothing, because it is revoked after that."""
+    visitor = store.create_device("ada")
+    written(store, visitor, delete(pk), start=ticks)
+    store.revoke_device("ada", visitor)
+
+
 def left(store: Store) -> list[str]:
     """What a new device gets to read."""
     return flat(read_all(store, "ada", store.create_device("ada")))
@@ -155,6 +162,63 @@ def test_a_cursor_whose_entry_was_dropped_is_as_good_as_before(store: Store) -> 
     assert texts(store.read("ada", reader, cursor)) == [modify("1", a=3)]
 
 
+# What devices may ask for
+
+
+def own(store: Store, device: str, ticks: int) -> list[str]:
+    """What a device is answered that knows of an entry of its own at `ticks`."""
+    return texts(store.read_own("ada", device, ticks, limit=10, byte_limit=10_000))
+
+
+def test_what_a_device_may_ask_for_after_a_lost_answer_stays(
+    store: Store, clock: ManualClock
+) -> None:
+    """Of three writes: it knows of the second if the answer to the third was lost."""
+    device, other = store.create_device("ada"), store.create_device("ada")
+    for number in range(3):
+        data = [modify("1", a=10 * number + n) for n in range(3)]
+        written(store, device, *data, start=NOON + 100 * number)
+        clock.ms += 1
+    written(store, other, modify("1", a="newer"), start=NOON + 900)
+    assert store.compact("ada", POLICY).entries == 7
+    assert own(store, device, NOON + 102) == [modify("1", a=12), modify("1", a=22)]
+    assert own(store, device, NOON + 202) == [modify("1", a=22)]
+    assert left(store)[-1] == modify("1", a="newer")
+
+
+def test_what_is_held_holds_the_deletion_that_ends_it(store: Store, clock: ManualClock) -> None:
+    """Else the row would come back."""
+    device = store.create_device("ada")
+    written(store, device, create("1", a=1))
+    deleted_by_a_visitor(store, "1", NOON + 9)
+    for _ in range(2):
+        clock.ms += 40 * DAY_MS
+        store.write("ada", device, [], after=store.stats("ada").head)
+        assert store.compact("ada", POLICY) == Compacted()
+        assert_outcome(store, {})
+    for number in (2, 3):
+        written(store, device, create(str(number)), start=clock.ms * 1024 + number)
+        clock.ms += 1
+    store.write("ada", device, [], after=store.stats("ada").head)
+    assert store.compact("ada", POLICY).entries == 2
+    assert left(store) == [create("2"), create("3")]
+
+
+@pytest.mark.parametrize("how", ["revoked", "away for too long"])
+def test_a_device_that_does_not_count_holds_nothing(
+    store: Store, clock: ManualClock, how: str
+) -> None:
+    device, other = store.create_device("ada"), store.create_device("ada")
+    written(store, device, modify("1", a=1))
+    written(store, other, modify("1", a=2), start=NOON + 9)
+    assert store.compact("ada", POLICY) == Compacted()
+    if how == "revoked":
+        store.revoke_device("ada", device)
+    else:
+        clock.ms += POLICY.expiry_ms
+    assert store.compact("ada", POLICY).entries == 1
+
+
 # The horizon
 
 
@@ -166,8 +230,7 @@ def forgotten(store: Store, clock: ManualClock) -> Cursor:
     page = store.read("ada", lagging, None)
     store.mark_seen("ada", lagging, page.cursor)
     clock.ms += 100 * DAY_MS
-    end = store.write("ada", writer, [], after=store.stats("ada").head)
-    store.write("ada", writer, [NewEntry(NOON + 9, 0, delete("1"))], after=end.head)
+    deleted_by_a_visitor(store, "1", NOON + 9)
     clock.ms += 40 * DAY_MS
     store.write("ada", writer, [], after=store.stats("ada").head)
     assert store.compact("ada", POLICY).entries == 2
@@ -222,16 +285,16 @@ def test_what_is_older_than_the_horizon_is_not_taken(store: Store, forgotten: Cu
 
 def test_a_device_that_counts_keeps_deletions_alive(store: Store, clock: ManualClock) -> None:
     writer, lagging = store.create_device("ada"), store.create_device("ada")
-    written(store, writer, create("1", a=1))
+    written(store, writer, create("1", a=1), create("2", a=1))
     store.mark_seen("ada", lagging, store.read("ada", lagging, None).cursor)
-    written(store, writer, delete("1"), start=NOON + 5)
+    deleted_by_a_visitor(store, "1", NOON + 5)
     clock.ms += 89 * DAY_MS
     store.write("ada", writer, [], after=store.stats("ada").head)
     assert store.compact("ada", POLICY).entries == 1
-    assert left(store) == [delete("1")]
+    assert left(store) == [create("2", a=1), delete("1")]
     clock.ms += 2 * DAY_MS
     assert store.compact("ada", POLICY).entries == 1
-    assert left(store) == []
+    assert left(store) == [create("2", a=1)]
 
 
 def test_a_run_that_was_ended_anywhere_is_finished_by_the_next(
@@ -260,7 +323,7 @@ def test_a_run_that_was_ended_anywhere_is_finished_by_the_next(
         else:
             break
     assert ended >= 5
-    assert left(store) == []
+    assert left(store) == [delete("1199")]  # the newest entry of a device stays
 
 
 def test_a_long_history_of_one_row_is_not_kept_in_memory_and_told_as_it_goes(
@@ -289,18 +352,21 @@ class Replica:
         self.cursor: Cursor | None = None
         self.known: dict[Version, str] = {}
         self.unsent: list[tuple[int, str]] = []
+        self.acknowledged: list[int] = []
+        """The newest entry of each write."""
         self.recovered = 0
 
     def write(self, ticks: int, data: str) -> None:
         self.unsent.append((ticks, data))
 
     def sync(self, clock: ManualClock) -> None:
-        clock.ms += 1
-        self._push(clock.ms * 1024 + 500)
+        self._push(clock)
         self.pull()
         clock.ms += 1
 
-    def _push(self, now_ticks: int) -> None:
+    def _push(self, clock: ManualClock) -> None:
+        clock.ms += 1
+        now_ticks = clock.ms * 1024 + 500
         batch = [NewEntry(ticks, 0, data) for ticks, data in self.unsent]
         receipt = self.store.write(self.user, self.device, batch)
         refused = {rejection.index for rejection in receipt.rejections}
@@ -308,9 +374,23 @@ class Replica:
         for index, (ticks, data) in enumerate(self.unsent):
             if index not in refused:
                 self.known[Version(ticks, self.device)] = data
+        if receipt.accepted:
+            self.acknowledged.append(
+                max(t for i, (t, _) in enumerate(self.unsent) if i not in refused)
+            )
         self.unsent = [(now_ticks + index, self.unsent[index][1]) for index in sorted(refused)]
         if refused:
-            self._push(now_ticks)
+            self._push(clock)
+
+    def assert_held(self, since: int) -> None:
+        """What it may ask for is there, if it was heard of since then."""
+        seen = self.store.device(self.user, self.device)
+        assert seen is not None
+        if (seen.last_seen or 0) <= since:
+            self.acknowledged.clear()
+        for ticks in self.acknowledged[-2:]:
+            page = self.store.read_own(self.user, self.device, ticks, limit=1, byte_limit=1)
+            assert page.entries[0].created_on == ticks
 
     def pull(self, *, pages: int = 1_000) -> None:
         for _ in range(pages):
@@ -405,6 +485,8 @@ def a_history(store: Store, clock: ManualClock, user: str, rng: random.Random) -
             replica.pull(pages=1)
         else:
             compacted += store.compact(user, POLICY).entries
+            for replica in replicas:
+                replica.assert_held(clock.ms - POLICY.expiry_ms)
     for replica in replicas * 2:
         replica.sync(clock)
     expected = replicas[0].outcome()

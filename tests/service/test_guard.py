@@ -18,8 +18,9 @@ from starlette.types import Message, Receive, Scope, Send
 from sharedlog_service.compression import PART_BYTES, Gunzip
 from sharedlog_service.guard import STRANGER_BYTES_MAX, Guard
 from sharedlog_service.known import KnownDocuments
+from sharedlog_service.records import RECORD_KEY, Record
 from sharedlog_service.settings import Limits
-from tests.service.support import CREATE_DEVICE, READ, WRITE, Asker, Ids
+from tests.service.support import CREATE_DEVICE, READ, WRITE, Asker
 
 JSON = {"content-type": "application/json"}
 QUERY = "{sharedSyncLog {limits {entryBytes}}}"
@@ -176,10 +177,10 @@ def guarded(chunks: Iterator[bytes], *headers: tuple[bytes, bytes]) -> tuple[int
         documents=KnownDocuments([]),
         body_bytes_max=64 * 1024,
         admit=admit,
-        new_id=Ids(),
     )
     all_headers = [(b"content-type", b"application/json"), *headers]
-    asyncio.run(guard({"type": "http", "method": "POST", "headers": all_headers}, receive, send))
+    scope = {"type": "http", "method": "POST", "headers": all_headers, RECORD_KEY: Record("1")}
+    asyncio.run(guard(scope, receive, send))
     return sent[0]["status"], taken
 
 

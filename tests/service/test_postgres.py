@@ -10,11 +10,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from starlette.testclient import TestClient
 
 from sharedlog_service import postgres as engine
+from sharedlog_service.app import create_app
 from sharedlog_service.database import shown
 from sharedlog_service.errors import Code, ConfigurationError, Refused
 from sharedlog_service.postgres import PostgresServer
+from sharedlog_service.settings import Settings
 from sharedlog_service.store import Store
 from sharedlog_service.tables import STEPS
 from tests.engines import SERVER, Postgres, drop_schema, new_schema
@@ -260,3 +263,13 @@ def test_numbers_of_streams_and_marks(store: Store) -> None:
             pairs = [(a, b) for (a,), (b,) in zip(outer, inner, strict=False)]
         assert pairs == [(1, 1), (2, 2), (3, 3)]
         assert db.scalar("SELECT ?::text", "100 % of ?") == "100 % of ?"
+
+
+def test_a_service_is_not_ready_while_the_database_does_not_answer(postgres: Postgres) -> None:
+    with TestClient(create_app(Settings(db=postgres.place))) as client:
+        assert client.get("/readyz").status_code == 200
+        with psycopg.connect(SERVER) as other:
+            other.execute(f"LOCK TABLE {postgres.schema}.meta".encode())
+            assert client.get("/readyz").status_code == 503
+            assert client.get("/healthz").status_code == 200
+        assert client.get("/readyz").status_code == 200

@@ -145,6 +145,17 @@ def test_without_tokens_it_serves_loopback_names_only(served: Callable[..., Serv
         connection.close()
 
 
+def test_settings_come_from_the_file_and_the_environment(
+    served: Callable[..., Served], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "chosen.toml"
+    file.write_text("auth = false\nexplore = true\n")
+    monkeypatch.setenv("SHAREDLOG_EXPLORE", "false")
+    served("--settings", str(file))
+    found = json.loads((tmp_path / "ready.json").read_text())
+    assert (found["user"], found["token"], found["graphiql"]) == ("me", None, None)
+
+
 class Pusher(threading.Thread):
     """Pushes one small batch after the other and remembers what was acknowledged."""
 

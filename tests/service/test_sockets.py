@@ -18,7 +18,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketT
 from starlette.websockets import WebSocketDisconnect
 
 from sharedlog.documents import ABOUT
-from sharedlog_service import endpoint
+from sharedlog_service import endpoint, sockets
 from sharedlog_service.app import create_app
 from sharedlog_service.auth import issue_token, revoke_token, token_digest
 from sharedlog_service.context import Asker
@@ -313,14 +313,11 @@ def test_a_fault_behind_the_guard_closes_the_socket(
     assert "CANARY" not in caplog.text
 
 
-def test_without_a_subscription_in_the_schema_it_is_refused_politely(serve: Any) -> None:
-    """As the service is: the route is there for what comes."""
-    asker = serve()
-    with asker.client.websocket_connect("/graphql", subprotocols=[PROTOCOL]) as socket:
-        payload = {"authorization": f"Bearer {asker.token}"}
-        socket.send_json({"type": "connection_init", "payload": payload})
-        assert socket.receive_json() == {"type": "connection_ack"}
-        socket.send_json(subscribe("subscription { sharedSyncLogPoked }"))
-        refused = socket.receive_json()
-        assert refused["type"] == "error"
-        assert "GRAPHQL_VALIDATION_FAILED" in json.dumps(refused)
+def test_a_process_has_so_many_sockets(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "SOCKETS_MAX", 1)
+    with served.greeted():
+        with pytest.raises(WebSocketDenialResponse) as caught, served.socket():
+            raise AssertionError("it was let in")
+        assert caught.value.status_code == 503
+    with served.greeted():  # the place is free again
+        pass

@@ -36,7 +36,7 @@ async def working(store: Store) -> AsyncIterator[Workers]:
     try:
         yield workers
     finally:
-        workers.close()
+        assert await workers.close()
 
 
 class Gate:
@@ -177,7 +177,7 @@ def test_what_is_queued_is_done_before_closing_and_nothing_after(store: Store, w
         workers.start()
         waiting = [asyncio.ensure_future(workers.write(push(writer, n))) for n in range(100)]
         await asyncio.sleep(0)
-        workers.close()
+        assert await workers.close()
         assert await asyncio.gather(*waiting) == [1] * 100
         with pytest.raises(Refused):
             await workers.write(push(writer, 1000))

@@ -63,7 +63,8 @@ class ServiceProcess:
         ready = self.db.with_suffix(".ready")
         ready.unlink(missing_ok=True)
         command = [sys.executable, "-m", "sharedlog.cli", "serve", "--db", str(self.place)]
-        command += ["--port", str(self._port), "--ready-file", str(ready), *self._options]
+        command += ["--port", str(self._port), "--ready-file", str(ready), "--grace", "0"]
+        command += self._options
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + DEADLINE_S

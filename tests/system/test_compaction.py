@@ -6,15 +6,17 @@ The service runs in process, its clock and the devices' is the test's.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import orjson
 import peewee
 import pytest
 
-from sharedlog import GraphQLSharedLog, LocalTransport, SyncModel
+from sharedlog import ConnectionFailed, GraphQLSharedLog, LocalTransport, SyncModel
 from sharedlog.events import BegunAnew
 from sharedlog_service.app import InProcess
 from sharedlog_service.settings import DAY_MS, Policy
@@ -42,6 +44,36 @@ class Tag(SyncModel):
 MODELS = (Shelf, Book, Tag)
 
 
+class Line:
+    """A device's way to the service. It counts what comes, and may lose the answer to a write."""
+
+    def __init__(self, execute: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        self._execute = execute
+        self.losing = False
+        self.clear()
+
+    def clear(self) -> None:
+        self.answers = self.entries = self.bytes = 0
+
+    def __call__(self, document: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+        answer = self._execute(document, variables)
+        if self.losing and "writeEntries" in document:
+            self.losing = False
+            raise ConnectionFailed("The answer was lost.")
+        self.answers += 1
+        self.bytes += len(orjson.dumps(answer["data"]))
+        self.entries += sum(len(page["entries"]) for page in packed(answer["data"]))
+        return answer
+
+
+def packed(found: Any) -> Iterator[Any]:
+    """The pages of entries anywhere in an answer."""
+    for name, value in found.items() if isinstance(found, dict) else ():
+        if name == "packed":
+            yield value
+        yield from packed(value)
+
+
 class World:
     def __init__(self, folder: Path, recorder: str) -> None:
         self.ms = 1_800_000_000_000
@@ -50,17 +82,19 @@ class World:
         self.store = Store.open(folder / "service.db", now=lambda: self.ms)
         self.store.create_user("ada")
         self.devices: list[Device] = []
+        self.lines: dict[Device, Line] = {}
 
     def device(self, name: str) -> Device:
-        execute = InProcess(self.store, "ada").execute
+        line = Line(InProcess(self.store, "ada").execute)
         device = Device(
             self._folder / f"{name}.db",
             MODELS,
             recorder=self._recorder,
-            shared_log=GraphQLSharedLog(LocalTransport(execute), "ada"),
+            shared_log=GraphQLSharedLog(LocalTransport(line), "ada"),
             now=self.now,
         )
         self.devices.append(device)
+        self.lines[device] = line
         return device
 
     def now(self) -> int:
@@ -98,9 +132,7 @@ def rows(device: Device) -> dict[str, list[Any]]:
 
 
 def deletions(world: World) -> list[str]:
-    device = world.store.create_device("ada")
-    page = world.store.read("ada", device, None, limit=10_000)
-    return [entry.data for entry in page.entries if '"delete"' in entry.data]
+    return [data for data in read_by_somebody(world) if '"delete"' in data]
 
 
 def test_only_rows_that_nobody_can_refer_to_are_finally_deleted(world: World) -> None:
@@ -161,6 +193,65 @@ def test_a_device_that_was_away_for_too_long_recovers_by_itself(world: World) ->
     with late:
         assert late.sync.sync().exchanges == 1
         assert late.sync.status().pending == 0
+
+
+def test_a_device_that_lost_an_answer_reads_no_more_than_it_lacks(world: World) -> None:
+    """Also when all that it wrote was overwritten meanwhile, and dropped as far as it may be."""
+    one, other = world.device("one"), world.device("other")
+    done(other, lambda: [Tag.create(label=str(number)) for number in range(50)])
+    tag = done(one, lambda: Tag.create(label="first"))
+    done(one, lambda: Tag.update(label="second").where(Tag.id == tag.id).execute())
+    world.lines[one].losing = True
+    with pytest.raises(ConnectionFailed):
+        done(one, lambda: Tag.update(label="third").where(Tag.id == tag.id).execute())
+    done(other, lambda: None)
+    done(other, lambda: Tag.update(label="by the other").where(Tag.id == tag.id).execute())
+    world.compact()
+    world.lines[one].clear()
+    done(one, lambda: None)
+    assert world.lines[one].entries == 3  # its own two that it asked about, and the other's
+    assert rows(one) == rows(other)
+    with one:
+        assert one.sync.status().pending == 0
+
+
+LIVE = 100
+
+
+@pytest.mark.parametrize("writes", [4, 12])
+def test_what_a_new_device_reads_depends_on_the_rows_that_live(world: World, writes: int) -> None:
+    """And not on how often they were written, nor on those that are gone."""
+    one = world.device("one")
+    done(one, lambda: [Tag.create(label="", colour="") for _ in range(LIVE)])
+
+    def write(text: str) -> None:
+        Tag.update(label=text, colour=text).execute()
+        one.sync.sync()
+        for tag in [Tag.create(label="gone") for _ in range(LIVE)]:
+            tag.delete_instance()
+
+    for turn in range(writes):
+        done(one, partial(write, f"{turn:4}"))
+    whole = fresh(world)
+    assert world.lines[whole].entries == LIVE + writes * 3 * LIVE
+
+    world.pass_days(40)
+    for label in ("held", "held, too"):  # the newest writes of a device stay in any case
+        done(one, partial(Tag.create, label=label))
+    done(whole, lambda: None)
+    world.compact()
+    short = fresh(world)
+    assert rows(short) == rows(one)
+    line = world.lines[short]
+    assert line.entries == 2 * LIVE + 2  # how a row began, and how it was last written
+    assert line.answers <= 4
+    data = sum(len(text) for text in read_by_somebody(world))
+    assert line.bytes < 1.5 * data + 1_000
+
+
+def read_by_somebody(world: World) -> list[str]:
+    page = world.store.read("ada", world.store.create_device("ada"), None, limit=10_000)
+    return [entry.data for entry in page.entries]
 
 
 def fresh(world: World) -> Device:

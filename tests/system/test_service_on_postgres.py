@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from itertools import count
 from pathlib import Path
 
 import pytest
 from peewee import TextField
 
-from sharedlog import GraphQLSharedLog, HttpTransport, SharedLogError, SyncModel
-from sharedlog.remote import Outgoing
-from sharedlog_service.settings import system_clock
+from sharedlog import GraphQLSharedLog, HttpTransport, SyncModel
 from sharedlog_service.store import Store
 from tests.client.devices import Device
 from tests.engines import Postgres
 from tests.service.support import read_all
 from tests.system.service_process import ServiceProcess
+from tests.system.writers import BATCH, Writer
 
 DEVICES = 6
-BATCH = 20
 
 
 class Note(SyncModel):
@@ -39,54 +35,14 @@ def services(tmp_path: Path, postgres: Postgres) -> Iterator[list[ServiceProcess
         ]
 
 
-class Writer(threading.Thread):
-    """A device that offers a batch to one service after the other until one acknowledges it."""
-
-    def __init__(self, number: int, services: list[ServiceProcess], token: str) -> None:
-        super().__init__(daemon=True)
-        self._logs = [GraphQLSharedLog(HttpTransport(s.url, token)) for s in services]
-        if number % 2:
-            self._logs.reverse()
-        self.device = f"device-{number}"
-        self.acknowledged: list[int] = []
-        self.failures = 0
-        self.stop = threading.Event()
-
-    def run(self) -> None:
-        begin = system_clock() * 1024
-        for turn in count():
-            if self.stop.is_set():
-                break
-            batch = [
-                Outgoing(begin + turn * BATCH + n, 0, f"{self.device} {turn} {n}")
-                for n in range(BATCH)
-            ]
-            while not self._offer(batch):
-                self._logs.reverse()
-        for log in self._logs:
-            log.close()
-
-    def _offer(self, batch: list[Outgoing]) -> bool:
-        log = self._logs[0]
-        try:
-            log.register(None, self.device)
-            receipt = log.write(
-                self.device, batch, after=None, now_ms=0, limit=1, byte_limit=1, lineage=None
-            )
-        except SharedLogError:
-            self.failures += 1
-            return False
-        assert receipt.accepted + receipt.duplicates == len(batch)
-        self.acknowledged += [entry.ticks for entry in batch]
-        return True
-
-
 def test_one_of_two_services_is_killed_under_load_and_nothing_is_lost(
     services: list[ServiceProcess], postgres: Postgres
 ) -> None:
     token = services[0].token
     assert token is not None
-    writers = [Writer(number, services, token) for number in range(DEVICES)]
+    writers = [
+        Writer(number, [service.url for service in services], token) for number in range(DEVICES)
+    ]
     for writer in writers:
         writer.start()
     for _ in range(2):

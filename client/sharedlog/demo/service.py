@@ -46,7 +46,7 @@ class ServiceProcess:
         command = [sys.executable, "-m", "sharedlog.cli", *self.command]
         with self._errors.open("wb") as errors, self._signals.held():
             self._process = subprocess.Popen(
-                [*command, "--ready-file", str(self._ready_file)],
+                [*command, "--ready-file", str(self._ready_file), "--grace", "0"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
