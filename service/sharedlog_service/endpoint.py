@@ -73,7 +73,7 @@ class SocketAccess(Access):
         self.tell(TokenAccess(None))
 
     def tell(self, access: Access) -> None:
-        self._told, self.makes_users, self.token = access, access.makes_users, access.token
+        self._told, self.makes_users = access, access.makes_users
 
     def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
         self._told.check(store, claimed, scope, device)
@@ -146,7 +146,7 @@ class Endpoint(GraphQL[Context, None]):
             context.record.failed(refused.code.name)
             raise ConnectionRejectionError from refused
         try:
-            service.watch.enter(socket, Watched(access, user))
+            service.watch.enter(socket, Watched(told, user, access))
         except Refused as refused:
             context.record.failed(refused.code.name)
             await socket.close(TOO_MANY, str(refused))

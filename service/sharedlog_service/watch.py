@@ -40,10 +40,11 @@ class Socket(Protocol):
 
 
 class Watched(NamedTuple):
-    """Who is on a socket. `access` is the owner of its subscriptions, too (see `Pokes.follow`)."""
+    """Who is on a socket, and to whom its subscriptions belong (see `Pokes.follow`)."""
 
     access: Access
     user: str | None
+    owner: object
 
 
 class Watch:
@@ -56,9 +57,6 @@ class Watch:
         self._sleep = sleep
         self._every_s = every_s
         self._open: dict[Socket, Watched] = {}
-
-    def __len__(self) -> int:
-        return len(self._open)
 
     def enter(self, socket: Socket, watched: Watched) -> None:
         """Watch a socket from here on; refuse one too many of a user. (Without tokens nobody
@@ -110,7 +108,7 @@ def _over(
     tokens = store.valid_tokens(w.access.token for w in watched.values() if w.access.token)
     working = store.working_devices({id for some in devices.values() for id in some})
     for socket, who in watched.items():
-        theirs = devices.get(id(who.access), set())
+        theirs = devices.get(id(who.owner), set())
         if not (_holds(store, who.access, tokens) and theirs <= working):
             yield socket
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -77,8 +78,8 @@ class PokedLog(MemorySharedLog):
 class Watched:
     """A device on a file, and what its listeners were told."""
 
-    def __init__(self, folder: Path, log: MemorySharedLog) -> None:
-        self.device = Device(folder / "app.db", [Note], shared_log=log, pragmas=SHARED)
+    def __init__(self, folder: Path, log: MemorySharedLog, **options: Any) -> None:
+        self.device = Device(folder / "app.db", [Note], shared_log=log, pragmas=SHARED, **options)
         self.events: list[Any] = []
         self.device.sync.on_event(self.events.append)
         self.now = 0.0
@@ -333,6 +334,18 @@ def test_a_log_without_pokes_is_asked_now_and_then(tmp_path: Path) -> None:
     with watched.live(poll_s=0.02, seconds=time.monotonic):
         watched.until(Finished, 3)
     assert watched.count(PokesEnded) == 0
+    watched.device.close()
+
+
+def test_what_other_programs_write_is_sent_where_triggers_record(tmp_path: Path) -> None:
+    log = MemorySharedLog()
+    watched = Watched(tmp_path, log, recorder="triggers")
+    with watched.live():
+        watched.until(Finished, 1)
+        with closing(sqlite3.connect(tmp_path / "app.db")) as other:
+            other.execute("INSERT INTO note (id, text) VALUES ('a', 'b')")
+            other.commit()
+        until(lambda: sum(e.result.sent for e in watched.events if isinstance(e, Finished)) == 1)
     watched.device.close()
 
 

@@ -73,7 +73,7 @@ class Sockets:
 
     def open(self, access: Access, socket: Noted | None = None) -> Noted:
         socket = socket or Noted()
-        self.watch.enter(socket, Watched(access, access.viewer(self._store)))
+        self.watch.enter(socket, Watched(access, access.viewer(self._store), access))
         return socket
 
     async def look(self, *sockets: Noted) -> list[int | None]:
@@ -211,7 +211,7 @@ def test_it_looks_again_and_again_whatever_happens(
             await turns.get()
 
         watch = Watch(sockets.pokes, sleep=sleep, every_s=2)
-        watch.enter(socket, Watched(access, "ada"))
+        watch.enter(socket, Watched(access, "ada", access))
         task = asyncio.create_task(watch.run(workers))
         revoke_token(store, digest)
         turns.put_nowait(None)
