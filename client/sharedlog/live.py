@@ -55,8 +55,11 @@ class Live:
         calm_s: How often to sync with them.
         seconds, wait, chance: The sources of time, waiting and chance.
 
+    To be entered once. What was written in the last moment before its end may not be sent yet:
+    call `sync()` behind it where that matters.
+
     Raises, on entering:
-        ConfigurationError: the package for WebSockets is missing.
+        ConfigurationError: the package for WebSockets is missing, or `sync` is not set up.
     """
 
     def __init__(
@@ -90,7 +93,9 @@ class Live:
         self._thread = Thread(target=self._run, name="sharedlog-live", daemon=True)
 
     def __enter__(self) -> Live:
-        self._open_pokes()  # what can never work is refused here
+        # What can never work is refused here.
+        self._sync.status()
+        self._open_pokes()
         self._asked.set()
         self._thread.start()
         return self

@@ -21,7 +21,9 @@ from sharedlog import (
     GraphQLSharedLog,
     HttpTransport,
     Live,
+    LocalTransport,
     MemorySharedLog,
+    NotSetUp,
     SyncModel,
     Unauthorized,
 )
@@ -136,6 +138,7 @@ def test_the_interface_is_what_the_library_s_own_log_has() -> None:
     assert isinstance(PokedLog(), PokingLog)
     assert isinstance(GraphQLSharedLog(HttpTransport("http://127.0.0.1:1")), PokingLog)
     assert not isinstance(MemorySharedLog(), PokingLog)
+    assert GraphQLSharedLog(LocalTransport(lambda *_: {})).pokes("device") is None
 
 
 def test_it_syncs_at_the_beginning_when_poked_and_when_something_was_written(
@@ -372,6 +375,13 @@ def test_without_the_package_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "websockets.sync.client", None)
     with pytest.raises(ConfigurationError, match=r"sharedlog\[live\]"), here.live():
         raise AssertionError("it began")
+
+
+def test_it_begins_only_where_sync_is_set_up(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, PokedLog(), tracked=False)
+    with pytest.raises(NotSetUp), watched.live():
+        raise AssertionError("it began")
+    watched.device.close()
 
 
 def test_waits_grow_up_to_a_minute_give_or_take_a_half() -> None:

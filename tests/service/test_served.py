@@ -214,3 +214,18 @@ def test_kill_9_loses_nothing_that_was_acknowledged(
         assert len(own) >= len(pusher.acknowledged)
         assert len(own) % 3 == 0
     store.close()
+
+
+OPEN_FILES = """
+import resource
+hard = min(int(resource.getrlimit(resource.RLIMIT_NOFILE)[1]), 300)
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+from sharedlog_service.serving import allow_open_files
+allow_open_files()
+print(resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_it_takes_as_many_open_files_as_it_may_have() -> None:
+    assert subprocess.check_output([sys.executable, "-c", OPEN_FILES], text=True) == "True\n"

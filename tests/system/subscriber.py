@@ -23,7 +23,7 @@ POKED = """subscription Poked($userId: ID!, $deviceId: ID!) {
 def subscribed(url: str, token: str | None, user: str, device: str) -> Iterator[Subscriber]:
     """Subscribe; the socket is closed behind the block."""
     address, protocol = url.replace("http", "ws", 1), Subprotocol("graphql-transport-ws")
-    with connect(address, subprotocols=[protocol], compression=None) as socket:
+    with connect(address, subprotocols=[protocol], compression=None, close_timeout=1) as socket:
         subscriber = Subscriber(socket)
         payload = {} if token is None else {"authorization": f"Bearer {token}"}
         subscriber.send(type="connection_init", payload=payload)

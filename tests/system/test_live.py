@@ -74,9 +74,16 @@ def pair(service: ServiceProcess, tmp_path: Path) -> Iterator[list[LiveDevice]]:
         ]
 
 
-def test_devices_follow_each_other_without_polling(pair: list[LiveDevice]) -> None:
-    one, two = pair
-    with one.live(), two.live():
+def test_devices_follow_each_other_without_polling(tmp_path: Path) -> None:
+    """At a service that answers the library's own documents only."""
+    with ExitStack() as stack:
+        service = stack.enter_context(ServiceProcess(tmp_path / "service.db", "--no-explore"))
+        one, two = (
+            stack.enter_context(closing(LiveDevice(tmp_path / f"{name}.db", service)))
+            for name in ("one", "two")
+        )
+        stack.enter_context(one.live())
+        stack.enter_context(two.live())
         until(one.told(PokesBegan))
         until(two.told(PokesBegan))
         one.Note.create(text="from one")
