@@ -31,13 +31,7 @@ from sharedlog_service.records import RECORD_KEY
 from sharedlog_service.request import GraphQLRequest
 from sharedlog_service.service import Service
 from sharedlog_service.service_schema import ServiceSchema
-from sharedlog_service.sockets import (
-    HEADERS_KEY,
-    INIT_WAIT_S,
-    OPERATIONS_MAX,
-    SOCKET_KEY,
-    TOO_MANY,
-)
+from sharedlog_service.sockets import HEADERS_KEY, INIT_WAIT_S, OPERATIONS_MAX, SOCKET_KEY
 from sharedlog_service.store import Store
 from sharedlog_service.watch import Watched
 
@@ -45,6 +39,11 @@ NO_SUBSCRIPTIONS = "A subscription needs a WebSocket that speaks graphql-transpo
 
 Extend = Callable[[HTTPConnection, Context], Context]
 """Makes, of a request and the service's context, the one of the program around the service."""
+
+
+CLOSING: Mapping[Code, int] = {Code.TOO_MANY_SOCKETS: 4429, Code.UNAVAILABLE: 1013}
+"""How a socket is closed whose greeting is refused, if not with 4403: that says that the token is
+no good."""
 
 
 class ParsedRequest(StarletteRequestAdapter):
@@ -142,14 +141,11 @@ class Endpoint(GraphQL[Context, None]):
             told = await service.access(access.scope[HEADERS_KEY])
             user = await service.workers.read(told.viewer)
             access.tell(service.metered(told))
-        except Refused as refused:
-            context.record.failed(refused.code.name)
-            raise ConnectionRejectionError from refused
-        try:
             service.watch.enter(socket, Watched(told, user, access))
         except Refused as refused:
             context.record.failed(refused.code.name)
-            await socket.close(TOO_MANY, str(refused))
+            if refused.code in CLOSING:
+                await socket.close(CLOSING[refused.code], str(refused))
             raise ConnectionRejectionError from refused
         return UNSET  # type: ignore[no-any-return]
 

@@ -34,7 +34,7 @@ OPERATION_ID_CHARS_MAX = 100
 SOCKETS_MAX = 2000
 """How many may be open in one process."""
 
-INVALID, TOO_MANY, TOO_BIG, FAILED = 4400, 4429, 1009, 1011
+INVALID, TOO_BIG, FAILED = 4400, 1009, 1011
 
 HEADERS_KEY = "sharedlog.headers"
 """Where the scope has the headers of the handshake, with `payload.authorization` of

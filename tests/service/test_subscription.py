@@ -15,6 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 from sharedlog_service import watch
 from sharedlog_service.app import InProcess
 from sharedlog_service.auth import issue_token, revoke_token, token_digest
+from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import EVERYTHING, Scope
 from sharedlog_service.pokes import DEVICE_SOCKETS_MAX, PAUSE_S
 from sharedlog_service.schema import build_schema
@@ -204,6 +205,19 @@ def test_a_user_has_so_many_sockets(
         assert closed(socket) == 4429
     with greeted(ada, ada.token):  # the place is free again
         pass
+
+
+def test_a_database_that_is_away_is_no_bad_token(
+    ada: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(store: Store, digest: str) -> None:
+        raise Refused(Code.UNAVAILABLE)
+
+    monkeypatch.setattr(Store, "grant", away)
+    with ada.client.websocket_connect("/graphql", subprotocols=[PROTOCOL]) as socket:
+        payload = {"authorization": f"Bearer {ada.token}"}
+        socket.send_json({"type": "connection_init", "payload": payload})
+        assert closed(socket) == 1013
 
 
 def test_what_answers_once_refuses_it_politely(ada: Asker, store: Store) -> None:
