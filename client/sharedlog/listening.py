@@ -38,8 +38,9 @@ class Backoff:
         self._next_s = FIRST_S
 
     def after(self, error: Exception) -> float:
-        """Seconds to wait after a failure. Where nobody is let in, there is no hurry."""
-        if isinstance(error, Unauthorized):
+        """Seconds to wait after a failure. Who is not let in twice has no hurry; once may be for a
+        token that has ended, and there is another one by now."""
+        if isinstance(error, Unauthorized) and self._next_s > FIRST_S:
             self._next_s = MAX_S
         wait_s, self._next_s = self._next_s, min(2 * self._next_s, MAX_S)
         return wait_s * (0.5 + self._chance())

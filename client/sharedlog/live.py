@@ -131,7 +131,7 @@ class Live:
                     self._turn()
             except Exception as error:
                 self._postpone(error)
-            self._wait(self._woken, self._look_s)
+            self._wait(self._woken, min(self._look_s, max(0.0, self._due() - self._seconds())))
             self._woken.clear()
         if self._listening is not None:
             self._listening.close()
@@ -139,11 +139,15 @@ class Live:
             self._sync.database.close()
 
     def _is_time(self) -> bool:
-        now = self._seconds()
+        if self._asked.is_set() or self._seconds() >= self._due():
+            return True
+        return not self._failed and self._has_news()
+
+    def _due(self) -> float:
+        """When to sync without any news."""
         if self._failed:
-            return self._asked.is_set() or now >= self._again_at
-        rest_s = self._calm_s if self._has_pokes else self._poll_s
-        return self._asked.is_set() or now >= self._synced_at + rest_s or self._has_news()
+            return self._again_at
+        return self._synced_at + (self._calm_s if self._has_pokes else self._poll_s)
 
     def _has_news(self) -> bool:
         poked, status = self._poked, self._sync.status()

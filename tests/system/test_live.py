@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from peewee import SqliteDatabase, TextField
 
-from sharedlog import Live, Sync, SyncModel
+from sharedlog import Live, Sync, SyncModel, Unauthorized
 from sharedlog.events import PokesBegan, PokesEnded, Postponed
 from sharedlog_service.auth import issue_token, revoke_token, token_digest
 from sharedlog_service.store import Store
@@ -161,13 +161,15 @@ def test_a_device_whose_token_ends_is_told_and_does_not_insist(
         with closing(LiveDevice(tmp_path / "app.db", service, token)) as device, device.live():
             until(device.told(PokesBegan))
             revoke_token(store, token_digest(token))
-            until(device.told(PokesEnded))
+            until(device.told(PokesEnded, 2))
             device.Note.create(text="kept")
-            until(device.told(Postponed))
+            until(device.told(Postponed, 2))
             for kind in (PokesEnded, Postponed):
-                (event,) = [event for event in device.events if isinstance(event, kind)]
-                assert type(event.error).__name__ == "Unauthorized"
-                assert event.again_s >= 30
+                once, twice = (event for event in device.events if isinstance(event, kind))
+                assert isinstance(once.error, Unauthorized)
+                assert isinstance(twice.error, Unauthorized)
+                assert once.again_s < 2
+                assert twice.again_s >= 30
             assert device.sync.status().pending == 1
 
 
