@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from threading import Event, Thread
 
-from .errors import ProtocolError, RemoteError, Unauthorized
+from .errors import ProtocolError, RateLimited, RemoteError, Unauthorized
 from .remote import Pokes
 
 FIRST_S, MAX_S = 1.0, 60.0
@@ -43,7 +43,8 @@ class Backoff:
         if isinstance(error, Unauthorized) and self._next_s > FIRST_S:
             self._next_s = MAX_S
         wait_s, self._next_s = self._next_s, min(2 * self._next_s, MAX_S)
-        return wait_s * (0.5 + self._chance())
+        wait_s *= 0.5 + self._chance()
+        return max(wait_s, error.retry_after) if isinstance(error, RateLimited) else wait_s
 
 
 class Listening:

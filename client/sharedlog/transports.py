@@ -139,6 +139,8 @@ class HttpTransport:
     @property
     def authorization(self) -> str | None:
         """What stands in the header of this name."""
+        if self._token is not None:
+            return _authorization(self._token())["Authorization"]
         return self._headers.get("Authorization")
 
     def _open(self) -> Any:

@@ -174,3 +174,11 @@ def test_a_token_may_be_told_anew_with_each_request(service: Service) -> None:
     transport.close()
     told = [headers["authorization"] for headers, _ in service.came]
     assert told == ["Bearer slog_a", "Bearer a.b.c"]
+
+
+def test_pokes_are_asked_for_with_the_token_of_the_moment() -> None:
+    tokens = iter(["slog_a", "slog_b"])
+    transport = HttpTransport("https://log.example/graphql", lambda: next(tokens))
+    assert [transport.authorization for _ in range(2)] == ["Bearer slog_a", "Bearer slog_b"]
+    assert HttpTransport("https://log.example/graphql", "slog_c").authorization == "Bearer slog_c"
+    assert HttpTransport("https://log.example/graphql").authorization is None
