@@ -34,6 +34,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+RETRY_AFTER_MAX_S = 3600.0
+"""A service that asks to be left alone for longer is asked again after this."""
+
 
 class SharedLogError(Exception):
     """Something went wrong in sharedlog."""
@@ -143,8 +146,8 @@ class ConnectionFailed(RemoteError):
 class RateLimited(RemoteError):
     """The service allows no more at a time; nothing is lost, and the rest is sent later.
 
-    What was exchanged before stands. Until `retry_after` seconds have gone by, `sync()` raises this
-    again without asking the service.
+    What was exchanged before stands. Until `retry_after` seconds have gone by, an hour at most,
+    `sync()` raises this again without asking the service.
     """
 
     code = "RATE_LIMITED"
@@ -152,7 +155,7 @@ class RateLimited(RemoteError):
 
     def __init__(self, message: str = "", *, retry_after: float, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
-        self.retry_after = retry_after
+        self.retry_after = min(retry_after, RETRY_AFTER_MAX_S)
 
 
 class QuotaExceeded(RemoteError):

@@ -17,9 +17,6 @@ from .journal import DROPPED, REFUSED, Journal
 
 CONTACT_EVERY_MS = 1_000
 
-HOLD_MAX_S = 3600.0
-"""A service that asks to be left alone for longer is asked again after this."""
-
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -138,8 +135,7 @@ def note_failure(journal: Journal, now_ms: int, error: Exception) -> None:
     message = str(getattr(error, "message", error)).encode(errors="replace").decode()
     journal.set_state(last_error=dumps({"code": code, "message": message, "at": now_ms}))
     if isinstance(error, RateLimited):
-        wait_ms = int(min(error.retry_after, HOLD_MAX_S) * 1000)
-        journal.set_state(held=dumps([now_ms, now_ms + wait_ms]))
+        journal.set_state(held=dumps([now_ms, now_ms + int(error.retry_after * 1000)]))
 
 
 def check_not_held(journal: Journal, now_ms: int) -> None:
