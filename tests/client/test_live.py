@@ -24,6 +24,7 @@ from sharedlog import (
     LocalTransport,
     MemorySharedLog,
     NotSetUp,
+    RateLimited,
     SyncModel,
     Unauthorized,
 )
@@ -394,3 +395,9 @@ def test_waits_grow_up_to_a_minute_give_or_take_a_half() -> None:
         backoff.reset()
         found = [backoff.after(Unauthorized()) for _ in range(3)]
         assert found == [factor * FIRST_S, factor * MAX_S, factor * MAX_S]
+
+
+def test_who_is_told_how_long_to_wait_waits_so_long_at_least() -> None:
+    backoff = Backoff(lambda: 0.5)
+    assert backoff.after(RateLimited(retry_after=90)) == 90
+    assert backoff.after(RateLimited(retry_after=0.1)) == 2 * FIRST_S
