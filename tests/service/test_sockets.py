@@ -17,7 +17,7 @@ import strawberry
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
-from sharedlog.documents import ABOUT
+from sharedlog.documents import ABOUT, POKED
 from sharedlog_service import endpoint, sockets
 from sharedlog_service.app import create_app
 from sharedlog_service.auth import issue_token, revoke_token, token_digest
@@ -269,6 +269,22 @@ def test_documents_are_refused_one_by_one(tmp_path: Path) -> None:
         about = socket.receive_json()
         assert (about["type"], about["id"]) == ("next", "c")
         assert about["payload"]["data"]["sharedSyncLog"]["viewer"] == "ada"
+
+
+def test_the_library_s_subscription_is_answered_by_text_and_by_hash(serve: Any) -> None:
+    asker = serve(explore=False)
+    digest = sha256(POKED.encode()).hexdigest()
+    with asker.client.websocket_connect("/graphql", [PROTOCOL]) as socket:
+        payload = {"authorization": f"Bearer {asker.token}"}
+        socket.send_json({"type": "connection_init", "payload": payload})
+        assert socket.receive_json() == {"type": "connection_ack"}
+        variables = {"userId": "ada", "deviceId": "nobody's"}
+        by_hash: dict[str, Any] = {"extensions": {"persistedQuery": {"sha256Hash": digest}}}
+        for id, asked in (("a", {"query": POKED}), ("b", by_hash)):
+            payload = {**asked, "variables": variables}
+            socket.send_json({"type": "subscribe", "id": id, "payload": payload})
+            assert "DEVICE_UNKNOWN" in json.dumps(socket.receive_json())
+            assert socket.receive_json() == {"type": "complete", "id": id}
 
 
 @pytest.mark.parametrize(
