@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.session import Session
+from sharedlog_service.settings import IdSource
 from sharedlog_service.sqlite import SqliteFile, check_writable
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def open_database(place: Path | str, *, making: bool = True, migrating: bool = F
 
 
 def open_notices(
-    place: Path | str, origin: str, heard: Heard, missed: Callable[[], None]
+    place: Path | str, new_id: IdSource, heard: Heard, missed: Callable[[], None]
 ) -> Notices | None:
     """Return what passes news between the processes at a server's database (see notices.py). On a
     file there is one service."""
@@ -67,7 +68,7 @@ def open_notices(
         return None
     from sharedlog_service.notices import Notices
 
-    return Notices(str(place), origin, heard, missed)
+    return Notices(str(place), new_id(), heard, missed)
 
 
 def is_missing(place: Path | str) -> bool:

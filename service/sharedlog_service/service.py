@@ -103,7 +103,7 @@ class Service:
         self.watch = Watch(self.pokes)
         tasks = [asyncio.create_task(self.watch.run(self.workers))]
         notices = open_notices(
-            self.settings.db, self.settings.new_id(), self.pokes.poke, self.pokes.poke_all
+            self.settings.db, self.settings.new_id, self.pokes.poke, self.pokes.poke_all
         )
         if notices is not None:
             tasks.append(asyncio.create_task(notices.run()))

@@ -281,8 +281,8 @@ def test_the_library_s_subscription_is_answered_by_text_and_by_hash(serve: Any) 
         variables = {"userId": "ada", "deviceId": "nobody's"}
         by_hash: dict[str, Any] = {"extensions": {"persistedQuery": {"sha256Hash": digest}}}
         for id, asked in (("a", {"query": POKED}), ("b", by_hash)):
-            payload = {**asked, "variables": variables}
-            socket.send_json({"type": "subscribe", "id": id, "payload": payload})
+            whole = {**asked, "variables": variables}
+            socket.send_json({"type": "subscribe", "id": id, "payload": whole})
             assert "DEVICE_UNKNOWN" in json.dumps(socket.receive_json())
             assert socket.receive_json() == {"type": "complete", "id": id}
 
