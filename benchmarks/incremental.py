@@ -2,21 +2,27 @@
 
 The history is real: one device adopts all rows and sends them, the other receives them. The
 histories of all lengths are made first; then they take turns, so that a machine that is slow
-for a while is slow for all of them.
+for a while is slow for all of them. So does the limit: one change that the bare route takes and
+hands out again, with a commit on either side.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
+
+import orjson
+
+from sharedlog.sync import BATCH_SIZE
 
 from .devices import Device, raw_file
 from .figures import Figure, middle, percentile, seconds
-from .records import INSERT, as_row, records
-from .service import Service
+from .records import INSERT, as_change, as_row, records
+from .service import BareRoute, Service
 
+ONE_CHANGE = "one change, sync on both sides"
 TARGET_MS = 10.0
 GROWTH_TARGET = 1.25
 WARM_UP = 10
@@ -28,21 +34,24 @@ def measure(folder: Path, histories: list[int], changes: int, bulk: int) -> Iter
             stack.enter_context(World(folder / str(history), history))
             for history in sorted(histories)
         ]
+        bare = stack.enter_context(BareWorld(folder / "bare"))
         for number in range(WARM_UP + changes):
+            bare.change_one(number)
             for world in worlds:
                 world.change_one(number)
         for world in worlds:
             yield world.latency()
+            yield world.to_bare(bare.both)
         for world in worlds[1:]:
-            yield world.compared("one change, sync on both sides", world.both, worlds[0].both)
+            yield world.grown(ONE_CHANGE, world.both, worlds[0].both)
         for turn in range(5):
             for world in worlds:
                 world.add_many(turn, bulk)
         for world in worlds[1:]:
             what = f"{bulk:,} new rows, push"
-            yield world.compared(what, world.pushes, worlds[0].pushes)
+            yield world.grown(what, world.pushes, worlds[0].pushes)
             what = f"{bulk:,} new rows, pull and apply"
-            yield world.compared(what, world.pulls, worlds[0].pulls)
+            yield world.grown(what, world.pulls, worlds[0].pulls)
 
 
 class World:
@@ -109,7 +118,7 @@ class World:
     def latency(self) -> Figure:
         return Figure(
             "incremental",
-            "one change, sync on both sides",
+            ONE_CHANGE,
             self.history,
             middle(self.both) * 1000,
             "ms",
@@ -121,14 +130,63 @@ class World:
             },
         )
 
-    def compared(self, what: str, here: list[float], shortest: list[float]) -> Figure:
+    def grown(self, what: str, here: list[float], shortest: list[float]) -> Figure:
         """How much longer it takes than after the shortest history, in the same turns."""
-        return Figure(
-            "incremental",
-            f"{what}, to the shortest history's",
-            self.history,
-            middle([long / short for long, short in zip(here, shortest, strict=True)]),
-            "x",
-            limit=1.0,
-            target=GROWTH_TARGET,
+        return self._compared(what, here, shortest, "the shortest history's", GROWTH_TARGET)
+
+    def to_bare(self, bare: list[float]) -> Figure:
+        """How much longer one change takes than by the bare route, in the same turns."""
+        return self._compared(ONE_CHANGE, self.both, bare, "the bare route's", None)
+
+    def _compared(
+        self, what: str, here: list[float], there: list[float], whose: str, target: float | None
+    ) -> Figure:
+        ratio = middle([ours / theirs for ours, theirs in zip(here, there, strict=True)])
+        details = {"limit_ms": middle(there) * 1000}
+        name = f"{what}, to {whose}"
+        return Figure("incremental", name, self.history, ratio, "x", 1.0, target, details=details)
+
+
+class BareWorld:
+    """The bare route, and what stands for two devices."""
+
+    def __init__(self, folder: Path) -> None:
+        self.both: list[float] = []
+        self._folder = folder
+        self._stack = ExitStack()
+        self._records = records(1_000_000)
+
+    def __enter__(self) -> BareWorld:
+        self._folder.mkdir()
+        self._bare = self._stack.enter_context(BareRoute(self._folder / "bare.db"))
+        self._one, self._other = (
+            self._stack.enter_context(closing(raw_file(self._folder / f"{name}.db")))
+            for name in ("one", "other")
         )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+        for path in self._folder.iterdir():
+            path.unlink()
+
+    def change_one(self, number: int) -> None:
+        record = next(self._records)
+        self._one.execute(INSERT, as_row(record))
+        self._one.commit()
+        entry = (number, number, as_change(record))
+        both = seconds(lambda: self._push(entry)) + seconds(lambda: self._pull(number))
+        if number >= WARM_UP:
+            self.both.append(both)
+
+    def _push(self, entry: tuple[int, int, str]) -> None:
+        self._bare.push([entry])
+        self._one.execute("UPDATE checkpoint SET seq = ?", (entry[0],))
+        self._one.commit()
+
+    def _pull(self, after: int) -> None:
+        [(seq, _, _, data)] = self._bare.pull(after, BATCH_SIZE)
+        change = orjson.loads(data)
+        self._other.execute(INSERT, (change["pk"], *change["value"].values()))
+        self._other.execute("UPDATE checkpoint SET seq = ?", (seq,))
+        self._other.commit()
