@@ -171,11 +171,14 @@ def _opened(file: Path, flags: int = 0) -> apsw.Connection:
 
 @contextmanager
 def _making(file: Path) -> Iterator[Path]:
-    """Where to make a file that gets its name when all is well, and on the disk with it."""
+    """Where to make a file, for its owner only, that gets its name when all is well, and on the
+    disk with it."""
     with TemporaryDirectory(prefix=f".{file.name}.", dir=file.absolute().parent) as folder:
-        yield Path(folder, "part")
+        part = Path(folder, "part")
+        yield part
+        part.chmod(0o600)
         check_free(file)
-        Path(folder, "part").rename(file)
+        part.rename(file)
     descriptor = os.open(file.absolute().parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
