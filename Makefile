@@ -79,9 +79,9 @@ sim: $(VENV)/.dev ## Simulate for longer than the tests do (SIM_ARGS="--seed 42 
 	$(RUN) tests.system.simulation $(SIM_ARGS)
 
 .PHONY: fuzz
-fuzz: $(VENV)/.dev ## Send 20,000 requests by chance to the service (FUZZ=200000 FUZZ_SEED=1 for others)
+fuzz: $(VENV)/.dev ## Send 20,000 requests and frames by chance to the service (FUZZ=200000 FUZZ_SEED=1 for others)
 	@echo "FUZZ=$(FUZZ) FUZZ_SEED=$(FUZZ_SEED)"
-	SHAREDLOG_TEST_FUZZ=$(FUZZ) SHAREDLOG_TEST_FUZZ_SEED=$(FUZZ_SEED) $(RUN) pytest -q tests/service/test_fuzz.py
+	SHAREDLOG_TEST_FUZZ=$(FUZZ) SHAREDLOG_TEST_FUZZ_SEED=$(FUZZ_SEED) $(RUN) pytest -q tests/service/test_fuzz.py tests/service/test_fuzz_sockets.py
 
 .PHONY: plants
 plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant an eighth)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -171,16 +171,20 @@ def _opened(file: Path, flags: int = 0) -> apsw.Connection:
 
 @contextmanager
 def _making(file: Path) -> Iterator[Path]:
-    """Where to make a file that gets its name when all is well, and on the disk with it."""
+    """Where to make a file, for its owner only, that gets its name when all is well, and on the
+    disk with it."""
     with TemporaryDirectory(prefix=f".{file.name}.", dir=file.absolute().parent) as folder:
-        yield Path(folder, "part")
+        part = Path(folder, "part")
+        yield part
+        part.chmod(0o600)
         check_free(file)
-        Path(folder, "part").rename(file)
-    descriptor = os.open(file.absolute().parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        part.rename(file)
+    with suppress(PermissionError):  # Windows opens no folders
+        descriptor = os.open(file.absolute().parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

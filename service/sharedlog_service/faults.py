@@ -7,6 +7,7 @@ import traceback
 from typing import Any
 
 from graphql import GraphQLError, GraphQLSyntaxError
+from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from sharedlog_service.errors import Code, Refused
 
@@ -26,6 +27,9 @@ def explain(error: GraphQLError, *, running: bool, request_id: str) -> GraphQLEr
         cause = cause.original_error
     if isinstance(cause, Refused):
         return _coded(error, str(cause), cause.extensions)
+    if isinstance(cause, CannotGetOperationTypeError):
+        # By HTTP this is an answer of its own; on a socket it comes here.
+        return _coded(error, cause.as_http_error_reason(), {"code": Code.BAD_REQUEST.name})
     if isinstance(error, GraphQLSyntaxError):
         return _coded(error, error.message, {"code": Code.GRAPHQL_PARSE_FAILED.name})
     if cause is None and not running:

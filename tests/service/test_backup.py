@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 
@@ -102,9 +103,11 @@ def backup(tmp_path: Path) -> Path:
 
 
 def test_a_backup_is_one_file_and_left_as_it_is(backup: Path, tmp_path: Path) -> None:
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     before = backup.read_bytes()
     backup.chmod(0o400)
     restore(backup, tmp_path / "new.db")
+    assert stat.S_IMODE((tmp_path / "new.db").stat().st_mode) == 0o600
     assert backup.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.db", "monday.db", "new.db"]
 

@@ -306,6 +306,25 @@ def test_what_does_not_fit_the_schema_is_told(
     assert "CANARY" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("query A { __typename }", 'Unknown operation named "B".'),
+        ("fragment F on Query { __typename }", 'Unknown operation named "B".'),
+    ],
+)
+def test_an_operation_that_is_not_there_is_no_fault(
+    served: Served, text: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served.greeted() as socket:
+        payload = {"query": text, "operationName": "B"}
+        socket.send_json({"type": "subscribe", "id": "1", "payload": payload})
+        refused = socket.receive_json()
+        assert refused["type"] == "error"
+        assert refused["payload"] == [{"message": said, "extensions": {"code": "BAD_REQUEST"}}]
+    assert caplog.text == ""
+
+
 def test_the_unexpected_is_masked(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG), served.greeted() as socket:
         socket.send_json(subscribe("subscription { fail }"))

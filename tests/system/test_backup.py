@@ -99,11 +99,15 @@ def test_what_was_lost_after_the_backup_comes_back_from_who_holds_it(
         writer.join(60)
         assert not writer.is_alive()
     service.kill()
+    # Of what is left of a killed service, too: nothing that was acknowledged is missing.
+    tuesday = tmp_path / "tuesday.db"
+    command("backup", str(tuesday), "--database", str(service.place))
+    assert len(written(tuesday, "load")) == taken(writers)
     lose(service, request)
     printed = command("restore", str(backup), "--database", str(service.place))
     assert "each of a new epoch" in printed
 
-    saved = written(service, "load")
+    saved = written(service.place, "load")
     assert before <= len(saved) < taken(writers)
     for writer in writers:  # of one moment: of each the first ones, without a hole
         mine = [ticks for name, ticks in saved if name == writer.device]
@@ -115,17 +119,17 @@ def test_what_was_lost_after_the_backup_comes_back_from_who_holds_it(
         writer.offer_again()
     service.stop()
     wanted = {(writer.device, ticks) for writer in writers for ticks in writer.acknowledged}
-    saved = written(service, "load")
+    saved = written(service.place, "load")
     assert len(saved) == len(wanted)
     assert set(saved) == wanted
     files = [read_client(tmp_path / f"{name}.db") for name in "abc"]
     assert files[0].tables == files[1].tables == files[2].tables
     assert files[0].tables["tag"].keys() == {"t", "u", "v"}
     assert files[0].tables["note"].keys() == {"n"}
-    assert len(written(service, "me")) == 4
+    assert len(written(service.place, "me")) == 4
 
 
-def written(service: ServiceProcess, user: str) -> list[tuple[str, int]]:
-    with closing(Store.open(service.place)) as store:
+def written(place: Path | str, user: str) -> list[tuple[str, int]]:
+    with closing(Store.open(place)) as store:
         page = store.find(user, EntryFilter(), count=10**6)
     return [(entry.device, entry.created_on) for entry in page.entries]
