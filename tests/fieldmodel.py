@@ -60,7 +60,8 @@ def _count(said: Sequence[Operand], died: Stamp | None, default: Any) -> int:
     for operand in said:
         if isinstance(operand.value, dict):
             ticks, device = operand.stamp
-            runs[operand.value.get("since", ticks), device] = int(operand.value["total"])
+            began = operand.value.get("since", ticks), operand.value.get("of", device)
+            runs[began] = int(operand.value["total"])
     return total + sum(n for began, n in runs.items() if died is None or began > died)
 
 

@@ -50,10 +50,7 @@ def describe(journal: Journal, registry: Registry, pipeline: Pipeline) -> None:
     for key, note in notes.items():
         if journal.state(key) != (text := dumps(note)):
             journal.set_state(**{key: text})
-    journal.run_many(
-        "DELETE FROM sharedlog_state WHERE key = ?",
-        [(PREFIX + name,) for name in pipeline.evolution.names.tables],
-    )
+    journal.forget_state(PREFIX + name for name in pipeline.evolution.names.tables)
 
 
 def application(journal: Journal) -> Mapping[str, Any]:

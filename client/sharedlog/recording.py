@@ -82,7 +82,7 @@ class Recording:
         next portion. After a rollback, cached numbers are forgotten."""
         check_outside_transaction(self._journal, "sync")
         try:
-            with self._journal.transaction():
+            with self._journal.transaction(), self._journal.keeping():
                 refused = self.recorder.harvest(portion)
                 yield
         except BaseException:  # of the commit, too

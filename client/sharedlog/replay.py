@@ -112,7 +112,7 @@ class Replay:
 
     def _apply(self, entries: list[Entry], decode: Decode) -> None:
         self._decode = decode
-        with self.journal.transaction():
+        with self.journal.transaction(), self.journal.keeping():
             self._applier.apply(entries)
 
 

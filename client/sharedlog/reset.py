@@ -46,8 +46,7 @@ def forget(journal: Journal) -> None:
     journal.raise_floor_over_sent()
     for table in ("entry", "inbox", "row"):
         journal.run(f"DELETE FROM sharedlog_{table}")
-    marks = ", ".join("?" * len(FORGOTTEN))
-    journal.run(f"DELETE FROM sharedlog_state WHERE key IN ({marks})", FORGOTTEN)
+    journal.forget_state(FORGOTTEN)
     journal.set_state(resetting="1")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import peewee
 
@@ -53,11 +53,24 @@ class State(Transactions):
             self.set_state(schema=str(self.schema))
 
     def state(self, key: str) -> str | None:
+        """What is kept by this name, None if nothing is."""
+        if self.is_keeping and " " not in key:
+            return self.kept("state", self._every_state).get(key)
         row = self.run("SELECT value FROM sharedlog_state WHERE key = ?", (key,)).fetchone()
         return None if row is None else row[0]
 
+    def _every_state(self) -> dict[str, str | None]:
+        """All but what is kept of tables, whose names follow a space."""
+        return dict(self.run("SELECT key, value FROM sharedlog_state WHERE key NOT LIKE '% %'"))
+
     def set_state(self, **values: str | None) -> None:
         self.run_many("INSERT OR REPLACE INTO sharedlog_state VALUES (?, ?)", values.items())
+        if self.is_keeping:
+            self.kept("state", self._every_state).update(values)
+
+    def forget_state(self, keys: Iterable[str]) -> None:
+        self.run_many("DELETE FROM sharedlog_state WHERE key = ?", [(key,) for key in keys])
+        self.read_anew("state")
 
     # -- the clock's floor -----------------------------------------------------------------
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import peewee
 
 from .dialects import dialect_of
+
+T = TypeVar("T")
 
 
 class Transactions:
@@ -120,6 +122,7 @@ class Transactions:
             try:
                 yield
             except BaseException:
+                self.read_anew()
                 if self.in_transaction():  # a full disk ends it, for example
                     self.run(f"ROLLBACK TO SAVEPOINT {name}")
                     self.run(f"RELEASE SAVEPOINT {name}")
@@ -127,6 +130,37 @@ class Transactions:
             self.run(f"RELEASE SAVEPOINT {name}")
         finally:
             self._local.depth = depth - 1
+
+    # -- what is read once ---------------------------------------------------------------
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Inside a transaction of our own that has the write lock: nobody else changes what is
+        kept in our tables, so it need not be read again and again."""
+        self._local.kept = {}
+        try:
+            yield
+        finally:
+            self._local.kept = None
+
+    @property
+    def is_keeping(self) -> bool:
+        return getattr(self._local, "kept", None) is not None
+
+    def kept(self, name: str, read: Callable[[], T]) -> T:
+        """What `read` reads; inside `keeping()`, it does so once."""
+        if not self.is_keeping:
+            return read()
+        if name not in self._local.kept:
+            self._local.kept[name] = read()
+        found: T = self._local.kept[name]
+        return found
+
+    def read_anew(self, *names: str) -> None:
+        """These were changed; without names, all may have been."""
+        if self.is_keeping:
+            for name in names or list(self._local.kept):
+                self._local.kept.pop(name, None)
 
     # -- groups: which entries are of one transaction ------------------------------------
 

@@ -174,9 +174,17 @@ class Versions:
 
     def _ids(self) -> dict[int, str]:
         """Device ids by number."""
+        return self._journal.kept("device", self._read_ids)
+
+    def _read_ids(self) -> dict[int, str]:
         ids = dict(self._run("SELECT number, id FROM sharedlog_device").fetchall())
-        ids.setdefault(ME, self._journal.device_id())
+        if ME not in ids:
+            ids[ME] = self._journal.device_id()
         return ids
+
+    def _read_shapes(self) -> dict[int, frozenset[str]]:
+        found = self._run("SELECT number, fields FROM sharedlog_shape").fetchall()
+        return {number: frozenset(loads(text)) for number, text in found}
 
     def shape_number(self, shape: frozenset[str]) -> int:
         number = self._shapes.get(shape)
@@ -193,6 +201,7 @@ class Versions:
                 f"SELECT 1 + ifnull(max(number), 0), ? FROM sharedlog_{table}",
                 (value,),
             )
+            self._journal.read_anew(table)
             row = self._run(known, (value,)).fetchone()
         return int(row[0])
 
@@ -266,10 +275,7 @@ class Versions:
         if not found:
             return {}
         devices = self._ids()
-        shapes = {
-            number: frozenset(loads(text))
-            for number, text in self._run("SELECT number, fields FROM sharedlog_shape").fetchall()
-        }
+        shapes = self._journal.kept("shape", self._read_shapes)
         states = {}
         for pk, born, born_by, shape, died, died_by, fields, held, *rest in found:
             parked, buried, kept, cleared, writes = rest

@@ -10,10 +10,13 @@ import peewee
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from sharedlog.clock import Version
 from sharedlog.groups import ENVELOPE, series
 from sharedlog.journal import DROPPED, Journal, Record, RefusedEntry
 from sharedlog.limits import Limits
+from sharedlog.reconcile import RowState
 from sharedlog.restamping import restamp
+from sharedlog.versions import Versions
 
 MS = 1024
 
@@ -316,3 +319,48 @@ def test_a_corrected_clock_is_trusted_again(journal: Journal, clock: Clock) -> N
     with journal.transaction():
         journal.trust_clock(200)
     assert journal.next_ticks() == (clock.ms - 200) * MS
+
+
+# -- what is read once in a transaction -----------------------------------------------------
+
+
+def test_what_is_kept_follows_what_is_written_and_taken_back(journal: Journal) -> None:
+    journal.set_state(one="1")
+    with journal.transaction(), journal.keeping():
+        assert journal.state("one") == "1"
+        journal.set_state(one="2", other="x")
+        assert (journal.state("one"), journal.state("other")) == ("2", "x")
+        with pytest.raises(ZeroDivisionError), journal.savepoint():
+            journal.set_state(one="3")
+            assert journal.state("one") == "3"
+            raise ZeroDivisionError
+        assert journal.state("one") == "2"
+        journal.forget_state(["other"])
+        assert journal.state("other") is None
+    assert journal.state("one") == "2"
+
+
+def test_nothing_is_kept_outside_of_a_transaction_of_our_own(journal: Journal) -> None:
+    with pytest.raises(ZeroDivisionError), journal.transaction(), journal.keeping():
+        journal.set_state(one="2")
+        raise ZeroDivisionError
+    assert journal.state("one") is None
+    with journal.transaction():
+        assert journal.state("one") is None
+        journal.database.execute_sql("INSERT INTO sharedlog_state VALUES ('one', '3')")
+        assert journal.state("one") == "3"
+
+
+def test_numbers_that_were_taken_back_are_given_anew(journal: Journal) -> None:
+    """A cached number would be another list's by then."""
+    shape = {name: frozenset(name) for name in ("ab", "cd")}
+    written = {name: RowState(Version(7, "d"), shape[name]) for name in shape}
+    with journal.transaction(), journal.keeping():
+        versions = Versions(journal)
+        with pytest.raises(ZeroDivisionError), journal.savepoint():
+            versions.store("note", [("1", written["ab"])])
+            assert versions.load("note", ["1"])["1"].shape == shape["ab"]
+            raise ZeroDivisionError
+        versions.forget_numbers()
+        versions.store("note", [("2", written["cd"])])
+        assert versions.load("note", ["2"])["2"].shape == shape["cd"]

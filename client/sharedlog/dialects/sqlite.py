@@ -26,6 +26,10 @@ class SQLite(Dialect):
     reading = "DEFERRED"
     in_transaction = attrgetter("in_transaction")
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._unique: dict[tuple[str, str | None], tuple[int, list[Sequence[IndexPart]]]] = {}
+
     def run(self, database: peewee.Database, sql: str, parameters: Sequence[Any] = ()) -> Any:
         return database.execute_sql(sql, parameters)
 
@@ -41,8 +45,19 @@ class SQLite(Dialect):
     def unique_indexes(
         self, database: peewee.Database, table: str, schema: str | None
     ) -> list[Sequence[IndexPart]]:
-        run: Any = database.execute_sql
         prefix = f"{quote(schema)}." if schema else ""
+        # The number of changes of the schema, and one pragma in place of many.
+        changes = database.execute_sql(f"PRAGMA {prefix}schema_version").fetchone()[0]
+        known = self._unique.get((table, schema))
+        if known is None or known[0] != changes:
+            found = self._read_unique(database, table, prefix)
+            known = self._unique[table, schema] = changes, found
+        return known[1]
+
+    def _read_unique(
+        self, database: peewee.Database, table: str, prefix: str
+    ) -> list[Sequence[IndexPart]]:
+        run: Any = database.execute_sql
         listed = run(f"PRAGMA {prefix}index_list({quote(table)})").fetchall()
         found: list[Sequence[IndexPart]] = []
         for _, index, is_unique, _, partial in listed:

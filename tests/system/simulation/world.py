@@ -37,7 +37,7 @@ from .service import Logged, Service
 from .shapes import Application
 from .trace import Trace
 
-CALM = 0.2
+CALM = 0.4
 """How much goes wrong on a calm day, in proportion to a stormy one."""
 
 UNHURRIED = 0.75
