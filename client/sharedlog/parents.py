@@ -10,7 +10,7 @@ import peewee
 from .atwork import AtWork
 from .changes import Wire, dumps, loads
 from .journal import chunks
-from .registry import Registry
+from .registry import ACTING, Registry, on_delete, on_update
 from .rows import UNFIT, Reference, Target, Work, read_rows, target_of
 from .tracked import Tracked, TrackedColumn
 
@@ -53,7 +53,41 @@ class Parents:
         self._arriving: dict[Reference, Work] = {}
         self._present: set[Reference] = set()
         self._lost: set[Reference] = set()
+        self._shielded: set[tuple[str, str, str]] = set()
         self.ahead: list[Work] = []
+
+    def shield(self) -> list[Work]:
+        """Let rows be written anew as they are that the database would change with their parents,
+        when these get another value, if only for a moment; return them. They must refer to
+        nothing until then.
+
+        Whoever changed a parent recorded what became of its children there. What they are here
+        follows from that alone: not from what the parent was in between.
+        """
+        shielded: list[Work] = []
+        while fresh := list(self._exposed()):
+            for work, name, value in fresh:
+                work.written.setdefault(name, value)
+                self._shielded.add((work.tracked.collection, work.pk, name))
+                shielded.append(work)
+        return shielded
+
+    def _exposed(self) -> Iterator[tuple[Work, str, Wire]]:
+        """Rows that refer to what is about to change by a field that the database would change,
+        too; and what stands there."""
+        for name, some in list(self._works.items()):
+            for column in self._relations.referred.get(name, ()):
+                target = (name, column.name)
+                changing = [w for w in some if w.in_table and column.name in w.written]
+                children = self._relations.children[target]
+                acting = [found for found in children if _acts(*found, on_update(found[1]))]
+                if changing and acting:
+                    texts = [text for found, text in self._offered(changing) if found == target]
+                    for child, reference in acting:
+                        for work, values in self._at_work.referring(child, reference, texts):
+                            place = child.collection, work.pk, reference.name
+                            if work.in_table and work.stands and place not in self._shielded:
+                                yield work, reference.name, values[reference.name]
 
     def left_behind(self, gone: Sequence[Work], *, written: bool) -> list[Work]:
         """Park the rows that refer to rows that do not stand, and so on; return them.
@@ -112,22 +146,27 @@ class Parents:
         return orphans
 
     def _in_tables(self, lost: set[Reference]) -> list[Work]:
-        """Park the rows in the tables that refer to what is lost."""
+        """Park the rows in the tables that refer to what is lost. Those that refer to another row
+        by it from here on stay: what the database would do to them is not about that one."""
         texts: dict[Target, list[str]] = defaultdict(list)
         for target, text in sorted(lost):
-            if not self._stands((target, text)):
-                texts[target].append(text)
+            texts[target].append(text)
         orphans = []
         for target, some in texts.items():
+            gone = [text for text in some if not self._stands((target, text))]
             for child, column in self._relations.children[target]:
-                for work, values in self._at_work.referring(child, column, some):
+                concerned = some if _acts(child, column, on_delete(column)) else gone
+                for work, values in self._at_work.referring(child, column, concerned):
                     if not (work.stands and work.in_table):
                         continue
-                    if column.name in work.written:
+                    name = column.name
+                    value = values[name] if name in values else work.wire(name)
+                    reference = target, dumps(value)
+                    if name in work.written or self._stands(reference):
+                        work.written.setdefault(name, value)
                         self.ahead.append(work)
                         continue
-                    value = values[column.name] if column.name in values else work.wire(column.name)
-                    self._park(work, missing(column, (target, dumps(value))), values)
+                    self._park(work, missing(column, reference), values)
                     orphans.append(work)
         return orphans
 
@@ -197,6 +236,11 @@ class Parents:
                     wire = some[target].wire_of_stored(value)
                     present.add((target, dumps(wire)))
         return present
+
+
+def _acts(child: Tracked, column: TrackedColumn, rule: str) -> bool:
+    """Whether a rule for what is referred to makes the database change what refers to it."""
+    return rule in ACTING and column.name in child.by_name
 
 
 def missing(column: TrackedColumn, reference: Reference) -> str:

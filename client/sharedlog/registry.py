@@ -148,7 +148,7 @@ class Registry:
                     column,
                     parent.by_field[field.rel_field],
                     on_delete(column),
-                    (field.on_update or "").upper(),
+                    on_update(column),
                 )
                 if ACTING & {rule.on_delete, rule.on_update}:
                     rules.setdefault(parent.collection, []).append(rule)
@@ -158,6 +158,11 @@ class Registry:
 def on_delete(column: TrackedColumn) -> str:
     """What a foreign key says of a parent's deletion, in capitals; "" if nothing."""
     return (column.field.on_delete or "").upper()
+
+
+def on_update(column: TrackedColumn) -> str:
+    """What it says of another value in the field that it refers to."""
+    return (column.field.on_update or "").upper()
 
 
 def effect_of(child: Tracked, column: TrackedColumn) -> str:
