@@ -7,6 +7,7 @@ import base64
 import hmac
 import json
 import logging
+import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,8 +25,9 @@ from starlette.testclient import TestClient
 
 from sharedlog_service.app import create_app
 from sharedlog_service.auth import issue_token
-from sharedlog_service.errors import ConfigurationError
+from sharedlog_service.errors import Code, ConfigurationError, Refused
 from sharedlog_service.jwks import AGAIN_MS, BYTES_MAX, FRESH_MS, KEPT_MS, read_place
+from sharedlog_service.provider import Provider
 from sharedlog_service.settings import Issuer, Settings
 from sharedlog_service.store import Store
 from tests.service.support import NOON_MS, ManualClock
@@ -380,6 +382,73 @@ def test_a_forged_token_opens_nothing(
 
 def test_there_are_enough_of_them() -> None:
     assert len(FORGED) >= 40
+
+
+HEADERS = [
+    {"alg": "RS256", "kid": "rsa"},
+    {"alg": "RS256", "kid": None, "typ": None},
+    {"alg": None},
+    {"alg": 1, "kid": []},
+    {"alg": "ES256", "kid": "rsa", "x": {"y": [{}]}},
+    {"alg": "\ud800", "kid": "\ud800"},
+    [],
+    "RS256",
+    None,
+]
+
+
+def mutated(rng: random.Random, tokens: list[str]) -> str:
+    """A token that was good, or three parts of some, with something done to it."""
+    parts = [rng.choice(tokens).split(".")[n] for n in range(3)]
+    for _ in range(rng.randint(1, 3)):
+        n = rng.randrange(3)
+        at = rng.randrange(len(parts[n]) + 1)
+        match rng.randrange(5):
+            case 0:
+                parts[n] = parts[n][:at]
+            case 1:
+                letter = rng.choice("AZaz09-_+/=.,~ \0\x7f")
+                parts[n] = parts[n][:at] + letter + parts[n][at + 1 :]
+            case 2:
+                parts[n] = parts[n][:at] + parts[rng.randrange(3)] + parts[n][at:]
+            case 3:
+                parts[n] = b64(rng.randbytes(rng.randrange(80)))
+            case 4:
+                parts[0] = b64(json.dumps(rng.choice(HEADERS)).encode())
+    return ".".join(parts)
+
+
+def test_what_chance_makes_of_good_tokens_is_refused_in_the_same_way(
+    minted: Minted, tmp_path: Path, clock: ManualClock, steady: ManualClock
+) -> None:
+    """Never another failure, and never a grant."""
+    keys = tmp_path / "jwks.json"
+    keys.write_text(json.dumps(minted.jwks()))
+    provider = Provider(Issuer(issuer=ISSUER, audience=AUDIENCE, jwks=str(keys)), clock, steady)
+    good = [forge(minted) for forge in GOOD.values()]
+    rng = random.Random(7)
+
+    async def refused() -> int:
+        count = 0
+        for _ in range(20_000):
+            token = mutated(rng, good)
+            if token in good:
+                continue
+            try:
+                grant = await provider.grant(token)
+            except Refused as error:
+                assert error.code is Code.UNAUTHENTICATED, token
+                count += 1
+            else:
+                # Padding and bits behind the last byte are not signed, and mean nothing.
+                assert decoded(token) in [decoded(other) for other in good], (token, grant)
+        return count
+
+    assert asyncio.run(refused()) > 18_000
+
+
+def decoded(token: str) -> list[bytes]:
+    return [base64.urlsafe_b64decode(part.rstrip("=") + "==") for part in token.split(".")]
 
 
 def test_the_services_own_tokens_are_good_beside(
