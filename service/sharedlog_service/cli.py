@@ -158,6 +158,7 @@ def _serve(args: argparse.Namespace) -> int:
         compact_every_ms=None if every is None else int(every * HOUR_MS),
         compaction=Policy(args.keep * DAY_MS, args.expire * DAY_MS),
         grace_s=args.grace,
+        workers=args.workers,
         issuer=_issuer(args),
         limits=Limits(log_entries=args.quota_entries or None, log_bytes=args.quota_bytes or None),
     )

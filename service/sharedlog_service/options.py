@@ -133,6 +133,7 @@ HOURS = Kind(
     (int, float),
     "HOURS",
 )
+WORKERS = Kind("A whole number from 1 to 64 is needed.", Number(1, 64, int), (int,), "N")
 COUNT = Kind("A whole number is needed, 0 for no bound.", Number(0, 2**53, int), (int,), "N")
 SCOPES = Kind(
     "Scopes are log:read, log:append, device:manage and explore, with spaces between them.",
@@ -171,6 +172,12 @@ OPTIONS: Sequence[Option] = (
     DATABASE,
     HOST,
     Option("port", PORT, 8000, "port, 0 for any free one (default: 8000)"),
+    Option(
+        "workers",
+        WORKERS,
+        1,
+        "how many processes serve, each on a processor; PostgreSQL only (default: 1)",
+    ),
     Option("user", TEXT, None, "the user made on an empty database (default: me)", "me"),
     Option("auth", SWITCH, True, "ask for tokens; --no-auth works on loopback addresses only"),
     Option(

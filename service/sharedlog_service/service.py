@@ -37,12 +37,13 @@ from sharedlog_service.upkeep import Upkeep
 from sharedlog_service.watch import Watch
 from sharedlog_service.writer import Workers
 
+if TYPE_CHECKING:
+    from sharedlog_service.provider import Provider
+
 READY_WAIT_S = 3
 
 PASSED_ON = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 """Headers that proxies add."""
-if TYPE_CHECKING:
-    from sharedlog_service.provider import Provider
 
 Authenticate = Callable[[Mapping[str, str]], "Grant | Awaitable[Grant | None] | None"]
 """Says who asks, from the headers of a request, whose names are in small letters; None: nobody."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shlex
 import signal
 import socket
@@ -20,6 +21,7 @@ from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.grants import EVERYTHING
 from sharedlog_service.graphiql import ready_address
 from sharedlog_service.patience import PatientProtocol, Reaper
+from sharedlog_service.processes import FAILED, Processes, is_orphan_of
 from sharedlog_service.settings import Patience, Settings
 from sharedlog_service.sockets import FRAME_BYTES_MAX
 from sharedlog_service.store import Store
@@ -39,9 +41,6 @@ OPEN_FILES = 10_000
 
 TICKS_A_SECOND = 10
 """How often uvicorn's main loop comes round."""
-
-STARTUP_FAILED = 3
-"""uvicorn's own exit code for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +114,36 @@ def serve(
         known = (FIRST_USER if user is None else user) if token or settings.no_auth else None
         found = Announcement(settings, url, known, token)
         config = server_config(settings)
-        leave = config.app.state.service.leave  # type: ignore[union-attr]
-        server = AnnouncingServer(
-            config, lambda: announce(found), settings.patience, leave, settings.grace_s
-        )
         allow_open_files()
         # The schema and its libraries are here to stay: no collection needs to look at them again.
         gc.freeze()
-        try:
-            server.run(sockets=[listener])
-        except KeyboardInterrupt:
-            # uvicorn has shut down in order and only passes the signal on.
-            return 0
-    return 0 if server.started else STARTUP_FAILED
+        if settings.workers == 1:
+            return _run(config, settings, listener, lambda: announce(found))
+        is_orphan = is_orphan_of(os.getpid())
+        return Processes(
+            settings.workers,
+            lambda ready: _run(config, settings, listener, ready, is_orphan),
+            lambda: announce(found),
+        ).run()
+
+
+def _run(
+    config: uvicorn.Config,
+    settings: Settings,
+    listener: socket.socket,
+    ready: Callable[[], None],
+    is_orphan: Callable[[], bool] = lambda: False,
+) -> int:
+    leave = config.app.state.service.leave  # type: ignore[union-attr]
+    server = AnnouncingServer(
+        config, ready, settings.patience, leave, settings.grace_s, is_orphan=is_orphan
+    )
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        # uvicorn has shut down in order and only passes the signal on.
+        return 0
+    return 0 if server.started else FAILED
 
 
 def server_config(settings: Settings) -> uvicorn.Config:
@@ -219,12 +235,15 @@ class AnnouncingServer(uvicorn.Server):
         patience: Patience | None = None,
         leave: Callable[[], None] = lambda: None,
         grace_s: float = 0,
+        *,
+        is_orphan: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(config)
         self._ready = ready
         self._patience = patience or Patience()
         self._leave = leave
         self._grace_s = grace_s
+        self._is_orphan = is_orphan
         self._leaving = False
         self._until: float | None = None
 
@@ -237,6 +256,8 @@ class AnnouncingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS_A_SECOND == 0:
             self._reaper.look()
+            if self._is_orphan():
+                super().handle_exit(signal.SIGTERM, None)
         if self._leaving and not self.should_exit:
             now = asyncio.get_running_loop().time()
             self._until = now + self._grace_s if self._until is None else self._until

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -152,6 +153,9 @@ class Settings:
     explore: bool | None = None
     """Whether documents other than the library's are answered, introspection among them, and
     GraphiQL is there. None: on loopback addresses only."""
+    workers: int = 1
+    """How many processes share the address; more than one need PostgreSQL."""
+
     readers: int = 4
     grace_s: float = 2
     """How long requests are taken after SIGTERM, while `/readyz` tells whoever sends them to send
@@ -179,6 +183,8 @@ class Settings:
                 "works on loopback addresses only. Use --host 127.0.0.1, or leave --no-auth out "
                 "and make a token with: sharedlog token create --user NAME"
             )
+        if self.workers > 1:
+            check_workers(self.db)
         if self.no_auth and self.issuer is not None:
             raise ConfigurationError("--no-auth asks for no tokens: leave it or --jwt-... out.")
 
@@ -191,6 +197,17 @@ class Settings:
         """How much a user may ask for."""
         usual = Rates() if is_loopback(self.host) else PUBLIC_RATES
         return usual if self.rates is None else self.rates
+
+
+def check_workers(db: Path | str) -> None:
+    """Refuse several processes where they would not work together."""
+    if isinstance(db, Path):
+        raise ConfigurationError(
+            "--workers needs PostgreSQL, where several can write at a time. An SQLite file is "
+            "served best by one process."
+        )
+    if not hasattr(os, "fork"):
+        raise ConfigurationError("--workers needs a system that can fork: start several services.")
 
 
 def is_loopback(host: str) -> bool:

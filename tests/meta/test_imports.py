@@ -78,7 +78,7 @@ CLIENT_LAYERS = (
 
 SERVICE_LAYERS = (
     {"errors"},
-    {"settings", "entries", "session", "grants"},
+    {"settings", "entries", "session", "grants", "processes"},
     {"tables"},
     {"sqlite", "postgres", "notices"},
     {"database"},

@@ -107,6 +107,8 @@ def test_a_backup_is_made_and_put_back(run: Run, tmp_path: Path) -> None:
         (("serve", "--host", "256.1.1.1"), "Cannot listen"),
         (("serve", "--port", "99999"), "A port is a number from 0 to 65535."),
         (("serve", "--port", "-1"), "A port is a number from 0 to 65535."),
+        (("serve", "--workers", "2"), "--workers needs PostgreSQL"),
+        (("serve", "--workers", "0"), "A whole number from 1 to 64 is needed."),
         (("serve", "--db", "/proc/x.db"), "Cannot write /proc/x.db: "),
         (("token", "create", "--user", "ada", "--db", "/proc/x.db"), "Cannot write /proc/x.db: "),
         (("token", "create", "--user", ""), "user name"),

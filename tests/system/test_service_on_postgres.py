@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -89,3 +92,84 @@ def test_devices_meet_in_it_whichever_service_they_ask(
         assert Note.get_by_id(note.id).text == "from two"
     for device in (one, two):
         device.close()
+
+
+# -- several processes at one address -------------------------------------------------------
+
+WORKERS = 3
+DEADLINE_S = 30.0
+
+
+def wait_until(what: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def wait_for_more(writers: list[Writer]) -> None:
+    def acknowledged() -> int:
+        return sum(len(writer.acknowledged) for writer in writers)
+
+    before = acknowledged()
+    wait_until(lambda: acknowledged() >= before + 5 * BATCH)
+
+
+def children_of(pid: int) -> set[int]:
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:  # it has ended meanwhile
+            continue
+        name, _, rest = text.rpartition(")")
+        state, parent = rest.split()[:2]
+        if int(parent) == pid and state != "Z":
+            found.add(int(name.split()[0]))
+    return found
+
+
+@pytest.fixture
+def together(tmp_path: Path, postgres: Postgres) -> Iterator[ServiceProcess]:
+    place = str(postgres.place)
+    with ServiceProcess(tmp_path / "service.db", "--workers", str(WORKERS), place=place) as service:
+        yield service
+
+
+def test_workers_that_are_killed_are_replaced_and_nothing_is_lost(
+    together: ServiceProcess, postgres: Postgres
+) -> None:
+    token = together.token
+    assert token is not None
+    first = children_of(together.pid)
+    assert len(first) == WORKERS
+    writers = [Writer(number, [together.url], token) for number in range(DEVICES)]
+    for writer in writers:
+        writer.start()
+    for pid in sorted(first)[:2]:
+        wait_for_more(writers)
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(children_of(together.pid) - first) == 2)
+    for writer in writers:
+        writer.stop.set()
+    for writer in writers:
+        writer.join(120)
+        assert not writer.is_alive()
+    with closing(Store.open(postgres.place)) as store:
+        reader = store.create_device("me")
+        entries = [entry for page in read_all(store, "me", reader) for entry in page.entries]
+    total = sum(len(writer.acknowledged) for writer in writers)
+    assert [entry.seq for entry in entries] == list(range(1, total + 1))
+
+
+def test_workers_end_with_who_started_them(together: ServiceProcess) -> None:
+    workers = children_of(together.pid)
+    assert len(workers) == WORKERS
+    assert together.stop() == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_workers_end_when_who_started_them_is_killed(together: ServiceProcess) -> None:
+    workers = children_of(together.pid)
+    together.kill()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
