@@ -9,7 +9,7 @@ hands out again, with a commit on either side.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import orjson
 from sharedlog.sync import BATCH_SIZE
 
 from .devices import Device, raw_file
-from .figures import Figure, middle, percentile, seconds
+from .figures import Figure, middle, percentile, seconds, seconds_on_the_go
 from .records import INSERT, as_change, as_row, records
 from .service import BareRoute, Service
 
@@ -26,6 +26,8 @@ ONE_CHANGE = "one change, sync on both sides"
 TARGET_MS = 10.0
 GROWTH_TARGET = 1.25
 WARM_UP = 10
+
+Timed = Callable[[Callable[[], object]], float]
 
 
 def measure(folder: Path, histories: list[int], changes: int, bulk: int) -> Iterator[Figure]:
@@ -40,7 +42,10 @@ def measure(folder: Path, histories: list[int], changes: int, bulk: int) -> Iter
             for world in worlds:
                 world.change_one(number)
         for world in worlds:
-            yield world.latency()
+            world.change_one_after_the_other(changes)
+            yield world.latency(f"{ONE_CHANGE}, one after the other", world.series, TARGET_MS)
+        for world in worlds:
+            yield world.latency(f"{ONE_CHANGE}, after a pause", world.both, None)
             yield world.to_bare(bare.both)
         for world in worlds[1:]:
             yield world.grown(ONE_CHANGE, world.both, worlds[0].both)
@@ -60,7 +65,7 @@ class World:
     def __init__(self, folder: Path, history: int) -> None:
         self.history = history
         self.both: list[float] = []
-        self.nothing_new: list[float] = []
+        self.series: list[float] = []
         self.pushes: list[float] = []
         self.pulls: list[float] = []
         self._folder = folder
@@ -90,18 +95,26 @@ class World:
         for path in self._folder.iterdir():
             path.unlink()
 
+    def change_one_after_the_other(self, changes: int) -> None:
+        for number in range(WARM_UP + changes):
+            both = self._change(f"next {number}", seconds_on_the_go)
+            if number >= WARM_UP:
+                self.series.append(both)
+
     def change_one(self, number: int) -> None:
-        """Change one old row here, and sync here and there."""
-        row = self._one.model.get_by_id(self._chance.choice(self._keys))
-        row.title = f"changed {number}"
-        row.save()
-        both = seconds(self._one.sync.sync) + seconds(self._other.sync.sync)
-        if self._other.model.get_by_id(row.id).title != row.title:
-            raise RuntimeError("A change did not arrive.")
-        nothing_new = seconds(self._one.sync.sync)
+        both = self._change(f"changed {number}", seconds)
         if number >= WARM_UP:
             self.both.append(both)
-            self.nothing_new.append(nothing_new)
+
+    def _change(self, title: str, timed: Timed) -> float:
+        """Change one old row here, and sync here and there; return how long the syncs took."""
+        row = self._one.model.get_by_id(self._chance.choice(self._keys))
+        row.title = title
+        row.save()
+        both = timed(self._one.sync.sync) + timed(self._other.sync.sync)
+        if self._other.model.get_by_id(row.id).title != row.title:
+            raise RuntimeError("A change did not arrive.")
+        return both
 
     def add_many(self, turn: int, count: int) -> None:
         """Add rows here, and sync here and there."""
@@ -115,19 +128,15 @@ class World:
         if arrived != rows:
             raise RuntimeError(f"{arrived} of {rows} rows arrived.")
 
-    def latency(self) -> Figure:
+    def latency(self, what: str, took: list[float], target: float | None) -> Figure:
         return Figure(
             "incremental",
-            ONE_CHANGE,
+            what,
             self.history,
-            middle(self.both) * 1000,
+            middle(took) * 1000,
             "ms",
-            target=TARGET_MS,
-            details={
-                "p95_ms": percentile(self.both, 0.95) * 1000,
-                "nothing_new_ms": middle(self.nothing_new) * 1000,
-                "changes": len(self.both),
-            },
+            target=target,
+            details={"p95_ms": percentile(took, 0.95) * 1000, "changes": len(took)},
         )
 
     def grown(self, what: str, here: list[float], shortest: list[float]) -> Figure:
