@@ -30,7 +30,7 @@ demo: $(VENV)/.demo ## Watch two devices edit offline and end equal (DEMO_ARGS=-
 
 .PHONY: test
 test: $(VENV)/.dev ## Run all tests (TEST_ARGS="-k capture" for some; TEST_JOBS=8)
-	$(RUN) pytest -n $(TEST_JOBS) --dist loadscope $(TEST_ARGS)
+	$(RUN) pytest -n $(TEST_JOBS) --dist loadscope --no-loadscope-reorder $(TEST_ARGS)
 
 ##@ While working
 

@@ -73,19 +73,19 @@ def _measure(folder: Path, options: argparse.Namespace) -> Iterator[Figure]:
         own = folder / name
         own.mkdir()
         if name == "incremental":
-            changes = 20 if options.quick else 200
+            changes = 5 if options.quick else 200
             yield from incremental.measure(own, options.history, changes, options.bulk)
         elif name == "memory":
             yield from memory.measure(own, options.rows)
         elif name == "compaction":
-            rows, rounds = (500, 1) if options.quick else (5_000, 3)
+            rows, rounds = (200, 1) if options.quick else (5_000, 3)
             yield from compaction.measure(own, rows, rounds)
         elif name == "load":
             yield from load.measure(own, options.seconds or 5, *([(1, 8)] if options.quick else []))
         elif name == "documents":
-            yield from documents.measure(own, 20 if options.quick else 300)
+            yield from documents.measure(own, 5 if options.quick else 300)
         elif name == "pokes":
-            yield from pokes.measure(own, *((50, 20, 0.5) if options.quick else (1_000, 200, 5)))
+            yield from pokes.measure(own, *((20, 10, 0.3) if options.quick else (1_000, 200, 5)))
         else:
             for rows in options.rows:
                 yield from _for_rows(name, own, rows, _rounds(options, rows))

@@ -8,6 +8,27 @@ import pytest
 
 from tests.engines import Postgres, drop_schema, new_schema, unreachable
 
+LONG = (
+    "test_crash",
+    "test_simulation",
+    "test_planted",
+    "test_copies",
+    "test_power_loss",
+    "test_benchmarks",
+    "test_demo",
+    "test_capture_sequences",
+    "test_backup",
+    "test_packaging",
+)
+"""Files of tests that take long: first, so that no process is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG)
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session")
 def schema() -> Iterator[str]:

@@ -111,7 +111,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[Write], list[list[Write]]]:
     return history, [list(order[i:j]) for i, j in pairwise(bounds)]
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(deliveries())
 def test_any_order_duplication_and_batching_gives_the_models_row(
     delivery: tuple[list[Write], list[list[Write]]],

@@ -196,7 +196,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[Deed], list[list[Stamp]]]:
     return history, [list(order[i:j]) for i, j in pairwise([0, *cuts, len(order)])]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(deliveries())
 def test_any_order_duplication_and_batching_gives_the_models_row(
     delivery: tuple[list[Deed], list[list[Stamp]]],

@@ -20,6 +20,7 @@ PACKAGES = {
 NOT_OURS = {".git", ".venv", ".hypothesis", "__pycache__", "build", "dist"}
 
 
+@cache
 def modules(package: str) -> dict[str, Path]:
     """The modules of a package by their dotted names; the package itself is `__init__`."""
     folder = PACKAGES[package]

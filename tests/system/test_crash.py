@@ -27,7 +27,10 @@ DEADLINE_S = 600
 KILLED = (*SCENARIOS, "store", "service", "again", "moments")
 FAILED = ("errors", "errors-first")
 
-EVERY = {"errors": ":40", "errors-first": ":20", "copy": ":2", "lost": ":2", "moments": ":2"}
+EVERY = {
+    **dict.fromkeys(("writes", "first", "stages", "restored", "reset"), ":2"),
+    **{"copy": ":2", "lost": ":2", "moments": ":2", "errors": ":60", "errors-first": ":20"},
+}
 """Not each statement; by hand, without the number, all of them."""
 
 Reports = dict[str, list[dict[str, Any]]]

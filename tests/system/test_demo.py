@@ -197,11 +197,9 @@ def running(folder: Path) -> Iterator[Running]:
 @pytest.mark.parametrize(
     ("moment", "name", "code"),
     [
-        ("The service runs", "SIGINT", 130),
         ("The service runs", "SIGTERM", 143),
         ("The service runs", "SIGHUP", 129),
         ("phone received and applied", "SIGINT", 130),
-        ("phone received and applied", "SIGTERM", 143),
     ],
 )
 def test_killed_in_the_middle_it_leaves_no_service(

@@ -28,7 +28,7 @@ from .copies import MemoryHome, files
 from .plants import PLANTS, Plant
 from .simulation.world import Failed, run_world
 
-PARTS = 8
+PARTS = 12
 
 
 def chosen() -> list[Plant]:
