@@ -29,7 +29,11 @@ FAILED = ("errors", "errors-first")
 
 EVERY = {
     **dict.fromkeys(("writes", "first", "stages", "restored", "reset"), ":2"),
-    **{"copy": ":2", "lost": ":2", "moments": ":2", "errors": ":60", "errors-first": ":20"},
+    "copy": ":2",
+    "lost": ":2",
+    "moments": ":2",
+    "errors": ":60",
+    "errors-first": ":20",
 }
 """Not each statement; by hand, without the number, all of them."""
 
