@@ -59,7 +59,9 @@ def test_whatever_begins_otherwise_is_kept_as_it_is(store: Store, data: str) -> 
     assert flat(read_all(store, "ada", reader)) == [data]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
+)
 @given(
     collection=st.text(min_size=1, max_size=9),
     operation=st.sampled_from(["create", "modify", "delete", "other"]),

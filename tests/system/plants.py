@@ -218,7 +218,7 @@ def checkpoint_first(patch: Patch) -> None:
 
 @plant("F10 timestamps are given out again")
 def repeated_timestamps(patch: Patch) -> None:
-    patch.setattr(Journal, "_raise_floor_over_sent", lambda self: None)
+    patch.setattr(Journal, "raise_floor_over_sent", lambda self: None)
     patch.setattr(Journal, "lift_clock", lambda self, ticks: None)
 
 
@@ -344,7 +344,7 @@ def versions_not_renamed(patch: Patch) -> None:
 def pruning_fixes_the_clock(patch: Patch) -> None:
     sql = "UPDATE sharedlog_clock SET floor = (SELECT max(floor, ifnull(max(ticks), 0)) FROM"
     patch.setattr(
-        Journal, "_raise_floor_over_sent", lambda self: self.run(f"{sql} sharedlog_entry)")
+        Journal, "raise_floor_over_sent", lambda self: self.run(f"{sql} sharedlog_entry)")
     )
 
 

@@ -28,10 +28,7 @@ KILLED = (*SCENARIOS, "store", "service", "again", "moments")
 FAILED = ("errors", "errors-first")
 
 EVERY = {
-    **dict.fromkeys(("writes", "first", "stages", "restored", "reset"), ":2"),
-    "copy": ":2",
-    "lost": ":2",
-    "moments": ":2",
+    **dict.fromkeys(("first", "restored", "copy", "lost", "moments"), ":2"),
     "errors": ":60",
     "errors-first": ":20",
 }

@@ -323,6 +323,13 @@ def test_a_planted_bug_is_caught(
     assert caught, "nobody noticed"
 
 
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
+def test_every_bug_finds_the_code_that_it_is_planted_in(plant: Plant) -> None:
+    """Also those that are not planted in this run."""
+    with plant.planted():
+        pass
+
+
 def test_without_a_bug_the_simulation_finds_nothing() -> None:
     assert by_simulation(FEW) is None
 
