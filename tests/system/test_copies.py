@@ -39,7 +39,7 @@ from tests.system.crash_world import (
 )
 from tests.system.service_process import ServiceProcess
 
-SEEDS = {"memory": range(1, 41), "service": range(1, 11)}
+SEEDS = {"memory": range(1, 31), "service": range(1, 9)}
 """Worlds of each kind; a failure names its seed."""
 
 Open = Callable[[str], AbstractContextManager[Sync]]
