@@ -21,8 +21,8 @@ from .simulation.oracle import Expected, expected
 from .simulation.service import Logged
 from .simulation.world import Failed, run_world
 
-DEVICE_DAYS = 200
-FAULTS = 1_000
+DEVICE_DAYS = 150
+FAULTS = 800
 SECONDS_MAX = 300
 """Only a bound for machines that are busy with other things."""
 
