@@ -25,6 +25,8 @@ class Relations:
         self.children: dict[Target, list[tuple[Tracked, TrackedColumn]]] = defaultdict(list)
         self.referred: dict[str, list[TrackedColumn]] = defaultdict(list)
         self.fields: dict[Target, peewee.Field] = {}
+        self.following: dict[Target, list[tuple[Tracked, TrackedColumn]]] = defaultdict(list)
+        """The references that the database changes with what they refer to."""
         for child in registry:
             for column in child.parents:
                 target = target_of(column)
@@ -33,6 +35,8 @@ class Relations:
                     self.referred[parent.collection].append(parent.by_field[column.field.rel_field])
                 self.fields[target] = column.field.rel_field
                 self.children[target].append((child, column))
+                if _acts(child, column, on_update(column)):
+                    self.following[target].append((child, column))
 
 
 class Parents:
@@ -75,19 +79,15 @@ class Parents:
     def _exposed(self) -> Iterator[tuple[Work, str, Wire]]:
         """Rows that refer to what is about to change by a field that the database would change,
         too; and what stands there."""
-        for name, some in list(self._works.items()):
-            for column in self._relations.referred.get(name, ()):
-                target = (name, column.name)
-                changing = [w for w in some if w.in_table and column.name in w.written]
-                children = self._relations.children[target]
-                acting = [found for found in children if _acts(*found, on_update(found[1]))]
-                if changing and acting:
-                    texts = [text for found, text in self._offered(changing) if found == target]
-                    for child, reference in acting:
-                        for work, values in self._at_work.referring(child, reference, texts):
-                            place = child.collection, work.pk, reference.name
-                            if work.in_table and work.stands and place not in self._shielded:
-                                yield work, reference.name, values[reference.name]
+        for target, following in self._relations.following.items():
+            some = self._works.get(target[0], ())
+            changing = [work for work in some if work.in_table and target[1] in work.written]
+            texts = [text for found, text in self._offered(changing) if found == target]
+            for child, reference in following:
+                for work, values in self._at_work.referring(child, reference, texts):
+                    place = child.collection, work.pk, reference.name
+                    if work.in_table and work.stands and place not in self._shielded:
+                        yield work, reference.name, values[reference.name]
 
     def left_behind(self, gone: Sequence[Work], *, written: bool) -> list[Work]:
         """Park the rows that refer to rows that do not stand, and so on; return them.

@@ -13,6 +13,9 @@ from sharedlog_service.places import log_of
 from sharedlog_service.settings import Clock, IdSource
 from sharedlog_service.tables import Log, Token, User
 
+VALID = "revoked_at IS NULL AND coalesce(expires_at, ?) > ?"
+"""Which tokens allow anything, with a moment after now, and now, as parameters."""
+
 
 class UserSummary(NamedTuple):
     """A user, and how much there is of him. Times are in milliseconds."""
@@ -95,10 +98,9 @@ class Accounts:
     def grant(self, digest: str) -> Grant | None:
         """Return what this token allows; None if it is nobody's, revoked or expired."""
         with self._database.snapshot() as db:
-            sql = """
-                SELECT "user", scopes, device, expires_at FROM tokens
-                WHERE hash = ? AND revoked_at IS NULL AND coalesce(expires_at, ?) > ?
-            """
+            sql = (
+                f'SELECT "user", scopes, device, expires_at FROM tokens WHERE hash = ? AND {VALID}'
+            )
             now = self._now()
             for user, scopes, device, expires_at in db.rows(sql, digest, now + 1, now):
                 named = EVERYTHING if scopes is None else scopes_of(scopes.split())
@@ -108,10 +110,7 @@ class Accounts:
     def valid_tokens(self, digests: Iterable[str]) -> set[str]:
         """Return those of these that allow anything now, in one query."""
         with self._database.snapshot() as db:
-            sql = f"""
-                SELECT hash FROM tokens WHERE hash IN {db.texts}
-                AND revoked_at IS NULL AND coalesce(expires_at, ?) > ?
-            """
+            sql = f"SELECT hash FROM tokens WHERE hash IN {db.texts} AND {VALID}"
             now = self._now()
             asked = orjson.dumps([*digests]).decode()
             return {digest for (digest,) in db.rows(sql, asked, now + 1, now)}

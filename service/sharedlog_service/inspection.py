@@ -253,8 +253,6 @@ def _tail(args: argparse.Namespace) -> int:
 
 def _wanted(store: Store, args: argparse.Namespace) -> tuple[str, EntryFilter]:
     """Whose log, and what of it; what is not there is said."""
-    from sharedlog_service.entries import EntryFilter
-
     user = args.user or _only_user(store)
     if args.pk is not None and args.collection is None:
         raise ConfigurationError("--pk needs --collection beside it.")

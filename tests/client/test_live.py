@@ -6,7 +6,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -32,8 +32,8 @@ from sharedlog.events import Finished, PokesBegan, PokesEnded, Postponed, Starte
 from sharedlog.listening import FIRST_S, MAX_S, Backoff
 from sharedlog.remote import PokingLog
 from tests.client.devices import SHARED, Device
+from tests.waiting import WAIT_S, until
 
-WAIT_S = 20.0
 NEVER_S = 3600.0
 
 
@@ -113,13 +113,6 @@ class Watched:
 
     def until(self, kind: type, times: int) -> None:
         until(lambda: self.count(kind) >= times)
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < deadline, "it does not come about"
-        time.sleep(0.002)
 
 
 @pytest.fixture

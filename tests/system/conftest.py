@@ -1,12 +1,14 @@
 """What the system tests share."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.engines import Postgres
 from tests.system.memory import folder_in_memory
-from tests.system.service_process import service as service
+from tests.system.service_process import ServiceProcess, service as service
 
 
 @pytest.fixture
@@ -14,3 +16,15 @@ def memory() -> Iterator[Path]:
     """A folder in memory."""
     with folder_in_memory() as folder:
         yield folder
+
+
+@pytest.fixture
+def services(tmp_path: Path, postgres: Postgres) -> Iterator[list[ServiceProcess]]:
+    """Two services at one database."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                ServiceProcess(tmp_path / f"service-{number}.db", place=str(postgres.place))
+            )
+            for number in (1, 2)
+        ]

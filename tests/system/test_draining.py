@@ -7,7 +7,7 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -25,6 +25,7 @@ from tests.engines import SERVER, Postgres
 from tests.system.crash_world import check_client, read_client, read_log
 from tests.system.service_process import DEADLINE_S, ServiceProcess
 from tests.system.writer_process import WriterProcess
+from tests.waiting import until
 
 WRITERS = 3
 SOCKETS = 50
@@ -46,13 +47,6 @@ def writers(graceful: ServiceProcess, tmp_path: Path) -> Iterator[list[WriterPro
         writer.kill()
 
 
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def status(service: ServiceProcess, path: str) -> int:
     """Ask by a connection of its own."""
     address = urlsplit(service.url)
@@ -69,7 +63,7 @@ def all_are_acknowledged(writers: list[WriterProcess], more_than: list[int]) -> 
 def test_sigterm_under_load_loses_nothing_and_everybody_goes_on(
     graceful: ServiceProcess, writers: list[WriterProcess]
 ) -> None:
-    until(lambda: all_are_acknowledged(writers, [10] * WRITERS))
+    until(lambda: all_are_acknowledged(writers, [10] * WRITERS), DEADLINE_S)
     assert (status(graceful, "/readyz"), status(graceful, "/healthz")) == (200, 200)
     with ExitStack() as stack:
         for opening in [open_socket] * SOCKETS + [open_half_a_request]:
@@ -77,10 +71,10 @@ def test_sigterm_under_load_loses_nothing_and_everybody_goes_on(
         before = [writer.acknowledged for writer in writers]
         began = time.monotonic()
         graceful.signal(signal.SIGTERM)
-        until(lambda: status(graceful, "/readyz") == 503)
+        until(lambda: status(graceful, "/readyz") == 503, DEADLINE_S)
         # It is not ready any more, and yet alive: everybody is answered, new connections too.
         assert status(graceful, "/healthz") == 200
-        until(lambda: all_are_acknowledged(writers, before))
+        until(lambda: all_are_acknowledged(writers, before), DEADLINE_S)
         assert graceful.running
         assert graceful.wait() in (0, -signal.SIGTERM)
         assert time.monotonic() - began < DRAIN_S
@@ -93,7 +87,7 @@ def test_sigterm_under_load_loses_nothing_and_everybody_goes_on(
     assert "Traceback" not in graceful.output.read_text()
 
     graceful.start()
-    until(lambda: all_are_acknowledged(writers, acknowledged))
+    until(lambda: all_are_acknowledged(writers, acknowledged), DEADLINE_S)
     for writer in writers:
         assert writer.end() > 0
     log = read_log(graceful.db)
@@ -105,7 +99,7 @@ def test_another_signal_ends_the_time_of_grace(tmp_path: Path) -> None:
     with ServiceProcess(tmp_path / "service.db", "--grace", "60") as service:
         began = time.monotonic()
         service.signal(signal.SIGTERM)
-        until(lambda: status(service, "/readyz") == 503)
+        until(lambda: status(service, "/readyz") == 503, DEADLINE_S)
         assert service.stop() in (0, -signal.SIGTERM)
         assert time.monotonic() - began < DEADLINE_S
 
@@ -128,7 +122,7 @@ def test_work_that_hangs_in_the_database_does_not_keep_it(
                 pool.submit(logs[0].write, "device", batch, now_ms=0, **how),
                 pool.submit(logs[1].read, "device", **how),
             ]
-            until(lambda: waiting(other, postgres) == len(hanging))
+            until(lambda: waiting(other, postgres) == len(hanging), DEADLINE_S)
             began = time.monotonic()
             assert service.stop() in (0, -signal.SIGTERM)
             assert time.monotonic() - began < DRAIN_S

@@ -19,8 +19,8 @@ from sharedlog_service.store import Store
 from tests.client.devices import SHARED
 from tests.engines import Postgres
 from tests.system.service_process import ServiceProcess
+from tests.waiting import until
 
-WAIT_S = 20.0
 NEVER_S = 3600.0
 
 
@@ -56,13 +56,6 @@ class LiveDevice:
     def close(self) -> None:
         self.sync.close()
         self.database.close()
-
-
-def until(true: Callable[[], object], wait_s: float = WAIT_S) -> None:
-    deadline = time.monotonic() + wait_s
-    while not true():
-        assert time.monotonic() < deadline, "it does not come about"
-        time.sleep(0.005)
 
 
 @pytest.fixture

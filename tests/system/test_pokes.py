@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -147,17 +146,6 @@ def test_the_service_ends_in_time_with_hundreds_of_sockets(service: ServiceProce
 
 
 # Several processes at one PostgreSQL
-
-
-@pytest.fixture
-def services(tmp_path: Path, postgres: Postgres) -> Iterator[list[ServiceProcess]]:
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(
-                ServiceProcess(tmp_path / f"service-{number}.db", place=str(postgres.place))
-            )
-            for number in (1, 2)
-        ]
 
 
 def test_what_is_written_by_one_process_pokes_who_waits_at_another(

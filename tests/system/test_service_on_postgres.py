@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,25 +16,15 @@ from sharedlog_service.store import Store
 from tests.client.devices import Device
 from tests.engines import Postgres
 from tests.service.support import read_all
-from tests.system.service_process import ServiceProcess
+from tests.system.service_process import DEADLINE_S, ServiceProcess
 from tests.system.writers import BATCH, Writer
+from tests.waiting import until
 
 DEVICES = 6
 
 
 class Note(SyncModel):
     text = TextField()
-
-
-@pytest.fixture
-def services(tmp_path: Path, postgres: Postgres) -> Iterator[list[ServiceProcess]]:
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(
-                ServiceProcess(tmp_path / f"service-{number}.db", place=str(postgres.place))
-            )
-            for number in (1, 2)
-        ]
 
 
 def test_one_of_two_services_is_killed_under_load_and_nothing_is_lost(
@@ -97,14 +86,6 @@ def test_devices_meet_in_it_whichever_service_they_ask(
 # -- several processes at one address -------------------------------------------------------
 
 WORKERS = 3
-DEADLINE_S = 30.0
-
-
-def wait_until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def wait_for_more(writers: list[Writer]) -> None:
@@ -112,7 +93,7 @@ def wait_for_more(writers: list[Writer]) -> None:
         return sum(len(writer.acknowledged) for writer in writers)
 
     before = acknowledged()
-    wait_until(lambda: acknowledged() >= before + 5 * BATCH)
+    until(lambda: acknowledged() >= before + 5 * BATCH, DEADLINE_S)
 
 
 def children_of(pid: int) -> set[int]:
@@ -149,7 +130,7 @@ def test_workers_that_are_killed_are_replaced_and_nothing_is_lost(
     for pid in sorted(first)[:2]:
         wait_for_more(writers)
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: len(children_of(together.pid) - first) == 2)
+    until(lambda: len(children_of(together.pid) - first) == 2, DEADLINE_S)
     for writer in writers:
         writer.stop.set()
     for writer in writers:
@@ -172,4 +153,4 @@ def test_workers_end_with_who_started_them(together: ServiceProcess) -> None:
 def test_workers_end_when_who_started_them_is_killed(together: ServiceProcess) -> None:
     workers = children_of(together.pid)
     together.kill()
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), DEADLINE_S)
