@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from sharedlog_service.settings import Policy
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 
 from .devices import Device
 from .figures import Figure, middle, seconds

@@ -11,7 +11,7 @@ from typing import Any
 import peewee
 
 from sharedlog import MemorySharedLog, SharedLog, Sync, SyncModel
-from sharedlog.recorder import Capture
+from sharedlog.journal.recorder import Capture
 
 from .records import CREATE_TABLE, record_model
 

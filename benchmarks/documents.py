@@ -15,10 +15,10 @@ from typing import Any
 from graphql import get_introspection_query
 from tests.service.drawn import DrawnDocuments
 
-from sharedlog_service.app import InProcess
-from sharedlog_service.auth import issue_token
-from sharedlog_service.schema import build_schema
-from sharedlog_service.store import Store
+from sharedlog_service.access.auth import issue_token
+from sharedlog_service.api.schema import build_schema
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import InProcess
 
 from .figures import Figure, cpu_seconds
 from .records import as_change, records

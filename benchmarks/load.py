@@ -24,9 +24,9 @@ import orjson
 import psycopg
 from tests.engines import Postgres, drop_schema, new_schema, unreachable
 
-from sharedlog.documents import CREATE_DEVICE_ID, GET_UNSYNCED_ENTRIES, WRITE_ENTRIES
-from sharedlog_service.auth import issue_token
-from sharedlog_service.store import Store
+from sharedlog.remote.documents import CREATE_DEVICE_ID, GET_UNSYNCED_ENTRIES, WRITE_ENTRIES
+from sharedlog_service.access.auth import issue_token
+from sharedlog_service.store.store import Store
 
 from .figures import Figure, percentile
 from .records import as_change, records

@@ -23,11 +23,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from sharedlog import GraphQLSharedLog, HttpTransport
-from sharedlog.documents import POKED
-from sharedlog.remote import Outgoing
-from sharedlog_service.auth import issue_token
-from sharedlog_service.store import Store
-from sharedlog_service.watch import USER_SOCKETS_MAX
+from sharedlog.remote.documents import POKED
+from sharedlog.remote.sharedlog import Outgoing
+from sharedlog_service.access.auth import issue_token
+from sharedlog_service.access.watch import USER_SOCKETS_MAX
+from sharedlog_service.store.store import Store
 
 from .figures import Figure, percentile
 from .service import Service

@@ -154,7 +154,7 @@ def bare_app(path: str) -> Any:
 def _serve_bare(path: str, announce: Callable[[dict[str, Any]], None]) -> None:
     import uvicorn
 
-    from sharedlog_service.serving import AnnouncingServer, listen
+    from sharedlog_service.commands.serving import AnnouncingServer, listen
 
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -169,8 +169,8 @@ def _serve_bare(path: str, announce: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _serve_real(path: str, announce: Callable[[dict[str, Any]], None]) -> None:
-    from sharedlog_service.database import is_server
-    from sharedlog_service.serving import serve
+    from sharedlog_service.commands.serving import serve
+    from sharedlog_service.engines.database import is_server
     from sharedlog_service.settings import Settings
 
     serve(

@@ -1,13 +1,12 @@
 """Offline-first, multi-device sync for Peewee applications."""
 
-from .adopt import Adopted
-from .apply import Applied
+from .apply.applier import Applied
+from .apply.conflicts import Conflict
+from .apply.parking import Parked
+from .capture.adopt import Adopted
+from .care.verify import Verified
 from .changes import Change, Entry
 from .clock import Version
-from .conflicts import Conflict
-from .counter import Counter
-from .custom import Custom
-from .digest import CollectionDigest, Difference, Digest
 from .errors import (
     AutoIncrementKey,
     ConfigurationError,
@@ -35,19 +34,20 @@ from .errors import (
     ValueRefused,
 )
 from .events import Event, SyncResult
-from .extremes import Maximum, Minimum
-from .history import HistoryEntry
+from .journal.history import HistoryEntry
+from .journal.status import Failure, Status
 from .keys import MigratedKeys, MigratedTable, migrate_keys
 from .live import Live
-from .members import Members
-from .memory import MemorySharedLog
-from .models import SyncModel, uuid7
-from .parking import Parked
-from .remote import GraphQLSharedLog, SharedLog
-from .status import Failure, Status
+from .merge.counter import Counter
+from .merge.custom import Custom
+from .merge.extremes import Maximum, Minimum
+from .merge.members import Members
+from .models.syncmodel import SyncModel, uuid7
+from .remote.memory import MemorySharedLog
+from .remote.sharedlog import GraphQLSharedLog, SharedLog
+from .remote.transports import HttpTransport, LocalTransport, Transport
 from .sync import Sync
-from .transports import HttpTransport, LocalTransport, Transport
-from .verify import Verified
+from .tables.digest import CollectionDigest, Difference, Digest
 
 __all__ = [
     "Adopted",

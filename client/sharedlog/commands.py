@@ -15,10 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .care import PRUNE_KEEP_MS
-from .described import application
-from .digest import Difference, Digest, text_of
-from .inspection import (
+from .apply.parking import Parked
+from .care.care import PRUNE_KEEP_MS
+from .care.described import application
+from .care.inspection import (
     DeviceFile,
     compare_files,
     in_detail,
@@ -26,10 +26,10 @@ from .inspection import (
     opened,
     saved_digest,
 )
-from .parking import Parked
-from .remote import GraphQLSharedLog
-from .transports import HttpTransport
-from .verify import Verified
+from .care.verify import Verified
+from .remote.sharedlog import GraphQLSharedLog
+from .remote.transports import HttpTransport
+from .tables.digest import Difference, Digest, text_of
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from .apply import Applied
+from .apply.applier import Applied
+from .apply.conflicts import Conflict
+from .apply.parking import Parked
 from .changes import Entry, Wire
-from .conflicts import Conflict
-from .parking import Parked
-from .remote import Outgoing, Receipt
+from .remote.sharedlog import Outgoing, Receipt
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from .events import Event, PokesBegan, PokesEnded, Postponed
-from .listening import Backoff, Listening, Random, Wait
-from .remote import Pokes, PokingLog
+from .remote.listening import Backoff, Listening, Random, Wait
+from .remote.sharedlog import Pokes, PokingLog
 from .sync import Sync
 
 LOOK_S = 0.5

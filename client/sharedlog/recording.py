@@ -7,18 +7,18 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 
 import peewee
 
-from .capture import StatementRecorder
-from .checks import check_outside_transaction
+from .capture.capture import StatementRecorder
 from .clock import Now
 from .errors import ConfigurationError
 from .events import Event, Refused, Unrecorded
-from .harvest import REFUSAL
-from .journal import Journal
-from .pgtracing import PostgresTriggerRecorder
-from .recorder import Capture, Recorder
-from .registry import Registry
-from .tracing import TriggerRecorder
-from .versions import Versions
+from .journal.journal import Journal
+from .journal.recorder import Capture, Recorder
+from .models.registry import Registry
+from .tables.checks import check_outside_transaction
+from .tables.versions import Versions
+from .triggers.harvest import REFUSAL
+from .triggers.pgtracing import PostgresTriggerRecorder
+from .triggers.tracing import TriggerRecorder
 
 PORTION = 10_000
 """Changes that triggers noted which become entries in one transaction; a backlog takes several."""

@@ -16,20 +16,12 @@ from typing import Any
 
 import peewee
 
-from .apply import Applier
-from .care import Care
-from .carryover import Carryover
+from .apply.applier import Applier
+from .apply.parking import Parked, Parking
+from .care.care import Care
+from .care.described import describe
 from .changes import FIRST_SCHEMA
-from .checks import (
-    check_bounds,
-    check_keys,
-    check_outside_transaction,
-    check_tables,
-    prepare_foreign_keys,
-    resolved,
-)
 from .clock import Now, system_now
-from .described import describe
 from .errors import ConfigurationError, MissingToken, NotSetUp
 from .events import (
     Event,
@@ -41,22 +33,30 @@ from .events import (
     SyncResult,
     told,
 )
-from .evolution import Upgrader
-from .exchange import Exchange
-from .identity import Identity, random_id
-from .inbox import Inbox
-from .journal import Journal
-from .parking import Parked, Parking
-from .pipeline import Pipeline, Processor, Serializer
-from .recorder import Capture
+from .evolution.evolution import Upgrader
+from .exchange.carryover import Carryover
+from .exchange.exchange import Exchange
+from .exchange.identity import Identity, random_id
+from .exchange.pipeline import Pipeline, Processor, Serializer
+from .exchange.registration import Registration
+from .exchange.replica import Replica
+from .journal.inbox import Inbox
+from .journal.journal import Journal
+from .journal.recorder import Capture
+from .journal.status import Status, forget_failure, note_failure
+from .models.registry import Registry
 from .recording import Recording
-from .registration import Registration
-from .registry import Registry
-from .remote import GraphQLSharedLog, SharedLog
-from .replica import Replica
-from .status import Status, forget_failure, note_failure
-from .transports import HttpTransport, Token
-from .versions import Versions
+from .remote.sharedlog import GraphQLSharedLog, SharedLog
+from .remote.transports import HttpTransport, Token
+from .tables.checks import (
+    check_bounds,
+    check_keys,
+    check_outside_transaction,
+    check_tables,
+    prepare_foreign_keys,
+    resolved,
+)
+from .tables.versions import Versions
 
 BATCH_SIZE = 1_000
 """Entries in one exchange, each way. Larger saves little; memory grows with it."""

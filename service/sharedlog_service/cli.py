@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharedlog_service.choosing import add_option, add_settings_file
-from sharedlog_service.commands import add_database, handler, open_store, parser_of
+from sharedlog_service.commands.choosing import add_option, add_settings_file
+from sharedlog_service.commands.common import add_database, handler, open_store, parser_of
+from sharedlog_service.commands.inspection import add_inspection
+from sharedlog_service.commands.maintenance import add_maintenance
+from sharedlog_service.commands.options import OPTIONS
 from sharedlog_service.grants import USUAL, Scope, scopes_of
-from sharedlog_service.inspection import add_inspection
-from sharedlog_service.maintenance import add_maintenance
-from sharedlog_service.options import OPTIONS
 
 if TYPE_CHECKING:
-    from sharedlog_service.serving import Announcement
+    from sharedlog_service.commands.serving import Announcement
     from sharedlog_service.settings import Issuer
 
 SERVE_EXAMPLES = """\
@@ -145,9 +145,9 @@ def _add_schema(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from sharedlog_service.reporting import reporting
-    from sharedlog_service.serving import serve
+    from sharedlog_service.commands.serving import serve
     from sharedlog_service.settings import DAY_MS, HOUR_MS, Limits, Policy, Settings
+    from sharedlog_service.web.reporting import reporting
 
     every = args.compact_every
     settings = Settings(
@@ -203,8 +203,8 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _token_create(args: argparse.Namespace) -> int:
-    from sharedlog_service.auth import check_user_name, issue_token
-    from sharedlog_service.database import check_place, is_missing, shown
+    from sharedlog_service.access.auth import check_user_name, issue_token
+    from sharedlog_service.engines.database import check_place, is_missing, shown
     from sharedlog_service.settings import DAY_MS
 
     # Before the file is there: a refused command must not leave one behind.
@@ -234,7 +234,7 @@ def _token_create(args: argparse.Namespace) -> int:
 
 
 def _token_rotate(args: argparse.Namespace) -> int:
-    from sharedlog_service.auth import rotate_token
+    from sharedlog_service.access.auth import rotate_token
     from sharedlog_service.settings import HOUR_MS
 
     store = open_store(args, making=False)
@@ -246,7 +246,7 @@ def _token_rotate(args: argparse.Namespace) -> int:
 
 
 def _token_list(args: argparse.Namespace) -> int:
-    from sharedlog_service.auth import TOKEN_ID_CHARS
+    from sharedlog_service.access.auth import TOKEN_ID_CHARS
 
     store = open_store(args, making=False)
     try:
@@ -279,7 +279,7 @@ def _token_list(args: argparse.Namespace) -> int:
 
 
 def _token_revoke(args: argparse.Namespace) -> int:
-    from sharedlog_service.auth import revoke_token
+    from sharedlog_service.access.auth import revoke_token
 
     store = open_store(args, making=False)
     try:
@@ -291,7 +291,7 @@ def _token_revoke(args: argparse.Namespace) -> int:
 
 
 def _schema(args: argparse.Namespace) -> int:
-    from sharedlog_service.schema import build_schema
+    from sharedlog_service.api.schema import build_schema
 
     text = build_schema().as_str() + "\n"
     if args.output:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sharedlog_service.app import create_app
-from sharedlog_service.context import Context
+from sharedlog_service.api.context import Context
+from sharedlog_service.api.schema import SharedSyncLogMutation, SharedSyncLogQuery, build_schema
+from sharedlog_service.api.wire import SCALARS
 from sharedlog_service.grants import EVERYTHING, USUAL, Grant, Scope
-from sharedlog_service.schema import SharedSyncLogMutation, SharedSyncLogQuery, build_schema
-from sharedlog_service.service import Authenticate, Service
 from sharedlog_service.settings import PUBLIC_RATES, Issuer, Limits, Policy, Rates, Settings
-from sharedlog_service.wire import SCALARS
+from sharedlog_service.web.app import create_app
+from sharedlog_service.web.service import Authenticate, Service
 
 __all__ = [
     "EVERYTHING",

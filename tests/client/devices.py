@@ -13,8 +13,8 @@ import peewee
 
 from sharedlog import MemorySharedLog, Sync
 from sharedlog.clock import Now, system_now
-from sharedlog.identity import random_id
-from sharedlog.journal import OPERATION_NAMES
+from sharedlog.exchange.identity import random_id
+from sharedlog.journal.journal import OPERATION_NAMES
 
 Models = Sequence[type[peewee.Model]]
 

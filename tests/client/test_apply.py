@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from sharedlog import Entry, SyncModel, Version
-from sharedlog.apply import Applied, Applier
+from sharedlog.apply.applier import Applied, Applier
 from sharedlog.changes import decode, dumps
-from sharedlog.inbox import Inbox
-from sharedlog.journal import Journal
-from sharedlog.registry import Registry
-from sharedlog.versions import Versions
+from sharedlog.journal.inbox import Inbox
+from sharedlog.journal.journal import Journal
+from sharedlog.models.registry import Registry
+from sharedlog.tables.versions import Versions
 
 from ..dictmodel import Row, Write, row_of
 from ..tablemodel import ForeignKey, Standing, Table, standing

@@ -19,7 +19,7 @@ from sharedlog import (
     SyncModel,
     ValueRefused,
 )
-from sharedlog.transports import HttpTransport
+from sharedlog.remote.transports import HttpTransport
 
 
 class Note(SyncModel):

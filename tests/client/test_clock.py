@@ -22,7 +22,7 @@ from sharedlog.clock import (
     next_ticks,
     to_created_on,
 )
-from sharedlog.identity import random_id
+from sharedlog.exchange.identity import random_id
 
 NOON_MS = 1_800_000_000_000
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000

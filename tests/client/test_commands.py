@@ -14,9 +14,9 @@ import peewee
 import pytest
 
 from sharedlog import ConnectionFailed, MemorySharedLog, SyncModel
+from sharedlog.care.inspection import opened
 from sharedlog.cli import main
-from sharedlog.inspection import opened
-from sharedlog.remote import Outgoing, Page, Receipt, Rejection
+from sharedlog.remote.sharedlog import Outgoing, Page, Receipt, Rejection
 
 from . import shop
 from .conftest import OpenDevice
@@ -374,7 +374,7 @@ def test_what_the_application_has_not_merged_stays(files: Any, run: Run) -> None
 def test_a_file_that_somebody_else_writes_now(
     files: Any, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sharedlog.inspection.BUSY_S", 0)
+    monkeypatch.setattr("sharedlog.care.inspection.BUSY_S", 0)
     desk, _ = files
     desk.database.execute_sql("BEGIN IMMEDIATE")
     code, text = run("prune", "desk.db")

@@ -11,11 +11,11 @@ import peewee
 import pytest
 
 from sharedlog import MemorySharedLog, NotSetUp, SyncModel, ValueRefused
-from sharedlog.described import application, describe, models_of
-from sharedlog.digest import take_digest
-from sharedlog.pipeline import Pipeline
-from sharedlog.registry import Registry
-from sharedlog.versions import Versions
+from sharedlog.care.described import application, describe, models_of
+from sharedlog.exchange.pipeline import Pipeline
+from sharedlog.models.registry import Registry
+from sharedlog.tables.digest import take_digest
+from sharedlog.tables.versions import Versions
 
 from . import shop
 from .conftest import OpenDevice

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sharedlog import Digest, MemorySharedLog, SyncModel
-from sharedlog.digest import _Sum
+from sharedlog.tables.digest import _Sum
 
 from .conftest import OpenDevice
 from .devices import Device

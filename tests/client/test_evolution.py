@@ -23,8 +23,8 @@ from sharedlog import (
     Sync,
     SyncModel,
 )
-from sharedlog.inspection import opened
-from sharedlog.remote import Outgoing
+from sharedlog.care.inspection import opened
+from sharedlog.remote.sharedlog import Outgoing
 from tests.client.devices import PRAGMAS
 from tests.client.programs import (
     PROGRAMS,

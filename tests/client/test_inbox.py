@@ -9,7 +9,7 @@ import peewee
 import pytest
 
 from sharedlog import MemorySharedLog, Sync, SyncModel
-from sharedlog.remote import Outgoing
+from sharedlog.remote.sharedlog import Outgoing
 
 
 class Note(SyncModel):

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from sharedlog.clock import Version
+from sharedlog.exchange.restamping import restamp
 from sharedlog.groups import ENVELOPE, series
-from sharedlog.journal import DROPPED, Journal, Record, RefusedEntry
+from sharedlog.journal.journal import DROPPED, Journal, Record, RefusedEntry
 from sharedlog.limits import Limits
-from sharedlog.reconcile import RowState
-from sharedlog.restamping import restamp
-from sharedlog.versions import Versions
+from sharedlog.merge.reconcile import RowState
+from sharedlog.tables.versions import Versions
 
 MS = 1024
 

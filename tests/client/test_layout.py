@@ -12,7 +12,7 @@ import peewee
 import pytest
 
 from sharedlog import DatabaseTooNew
-from sharedlog.journal import Journal, Record
+from sharedlog.journal.journal import Journal, Record
 from sharedlog.layout import STEPS
 
 Steps = Sequence[Sequence[str]]

@@ -23,8 +23,8 @@ from sharedlog import (
 )
 from sharedlog.changes import decode, encode
 from sharedlog.events import Event, Forked, LogShrunk
-from sharedlog.identity import ID_CHARS_MAX, akin, descendant
-from sharedlog.remote import About, Receipt
+from sharedlog.exchange.identity import ID_CHARS_MAX, akin, descendant
+from sharedlog.remote.sharedlog import About, Receipt
 from tests.system.copies import (
     NOON_MS,
     File,

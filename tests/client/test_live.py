@@ -29,8 +29,8 @@ from sharedlog import (
     Unauthorized,
 )
 from sharedlog.events import Finished, PokesBegan, PokesEnded, Postponed, Started
-from sharedlog.listening import FIRST_S, MAX_S, Backoff
-from sharedlog.remote import PokingLog
+from sharedlog.remote.listening import FIRST_S, MAX_S, Backoff
+from sharedlog.remote.sharedlog import PokingLog
 from tests.client.devices import SHARED, Device
 from tests.waiting import WAIT_S, until
 

@@ -18,7 +18,7 @@ from sharedlog import (
     SyncModel,
 )
 from sharedlog.events import Event, RowKept, RowParked, RowReturned
-from sharedlog.remote import Outgoing
+from sharedlog.remote.sharedlog import Outgoing
 
 from .devices import Device, stored_rows
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from sharedlog.changes import Change
 from sharedlog.clock import Version
-from sharedlog.reconcile import RowState, merge
+from sharedlog.merge.reconcile import RowState, merge
 
 from ..dictmodel import Row, Write, row_of, set_of
 

@@ -17,7 +17,7 @@ import peewee
 import pytest
 
 from sharedlog import MemorySharedLog, Sync, SyncModel
-from sharedlog.recorder import Capture
+from sharedlog.journal.recorder import Capture
 
 FLEETS = 12
 STEPS = 14

@@ -5,7 +5,7 @@ from __future__ import annotations
 import peewee
 
 from sharedlog import MemorySharedLog, SyncModel
-from sharedlog.relearning import forget
+from sharedlog.exchange.relearning import forget
 
 from .conftest import OpenDevice
 

@@ -13,7 +13,7 @@ import peewee
 import pytest
 
 from sharedlog import Change, ConnectionFailed, MemorySharedLog, SyncModel, UnsentWork
-from sharedlog.remote import Page, Receipt, Rejection
+from sharedlog.remote.sharedlog import Page, Receipt, Rejection
 
 from .conftest import OpenDevice
 from .devices import Device
@@ -219,7 +219,7 @@ def test_fields_that_the_log_never_heard_of_are_recorded(open_device: OpenDevice
     log = Line()
     device = log.register(None, "old program")
     data = '{"operation":"%s","collection":"owner","pk":"%s","value":%s}'
-    from sharedlog.remote import Outgoing
+    from sharedlog.remote.sharedlog import Outgoing
 
     batch = [
         Outgoing(1, 0, data % ("create", "ann", "{}")),

@@ -10,9 +10,9 @@ from hypothesis import given, strategies as st
 
 from sharedlog.changes import Change
 from sharedlog.clock import Version
-from sharedlog.formerly import Fields, renamed
-from sharedlog.reconcile import RowState, merge
-from sharedlog.restating import changes_of, forget, rename_fields
+from sharedlog.evolution.formerly import Fields, renamed
+from sharedlog.evolution.restating import changes_of, forget, rename_fields
+from sharedlog.merge.reconcile import RowState, merge
 from tests.dictmodel import Write
 
 NAMES = ("title", "name", "heading", "body")

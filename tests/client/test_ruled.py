@@ -28,9 +28,9 @@ from sharedlog import (
     SyncModel,
     ValueRefused,
 )
+from sharedlog.care.inspection import opened
 from sharedlog.events import Event
-from sharedlog.inspection import opened
-from sharedlog.remote import Outgoing
+from sharedlog.remote.sharedlog import Outgoing
 
 from .conftest import OpenDevice
 from .devices import Device

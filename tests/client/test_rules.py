@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from sharedlog import Change, Counter, Custom, Maximum, Members, Minimum, Version
-from sharedlog.counter import restamped
-from sharedlog.extremes import by_moment, by_number, by_text
-from sharedlog.reconcile import RowState, merge
-from sharedlog.rules import (
+from sharedlog.merge.counter import restamped
+from sharedlog.merge.extremes import by_moment, by_number, by_text
+from sharedlog.merge.reconcile import RowState, merge
+from sharedlog.merge.rules import (
     Writes,
     misfit,
     stands_alone,

@@ -27,7 +27,7 @@ from sharedlog import (
 )
 from sharedlog.events import Event, Failed, Finished, Received, Started
 from sharedlog.layout import LAYOUT
-from sharedlog.remote import Outgoing, Page, Receipt, Rejection
+from sharedlog.remote.sharedlog import Outgoing, Page, Receipt, Rejection
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
 

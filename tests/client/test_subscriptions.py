@@ -16,7 +16,7 @@ from websockets.sync.server import ServerConnection, serve
 
 from sharedlog import ConnectionFailed, ProtocolError, SharedLogError, Unauthorized
 from sharedlog.errors import DeviceUnknown
-from sharedlog.subscriptions import Subscription, subscribe
+from sharedlog.remote.subscriptions import Subscription, subscribe
 
 WAIT_S = 10.0
 ACK = {"type": "connection_ack"}

@@ -33,7 +33,7 @@ from sharedlog.events import (
     Sent,
     Started,
 )
-from sharedlog.remote import Outgoing, Receipt
+from sharedlog.remote.sharedlog import Outgoing, Receipt
 
 
 class Note(SyncModel):

@@ -12,20 +12,12 @@ from typing import Any, ClassVar
 import peewee
 import pytest
 
-from sharedlog import (
-    Counter,
-    Custom,
-    Maximum,
-    Members,
-    MemorySharedLog,
-    Sync,
-    SyncModel,
-    harvest as harvesting,
-)
+from sharedlog import Counter, Custom, Maximum, Members, MemorySharedLog, Sync, SyncModel
 from sharedlog.changes import loads
 from sharedlog.clock import TICKS_PER_MS
 from sharedlog.events import Event, Received, Refused
 from sharedlog.limits import Limits
+from sharedlog.triggers import harvest as harvesting
 
 from .conftest import OpenDevice
 from .devices import SHARED, Device

@@ -17,8 +17,8 @@ import pytest
 from playhouse.migrate import SqliteMigrator, migrate
 
 from sharedlog import ConfigurationError, MemorySharedLog, Sync, SyncModel, UnsentWork
+from sharedlog.care.inspection import opened
 from sharedlog.events import Event, Unrecorded
-from sharedlog.inspection import opened
 
 from .conftest import OpenDevice
 from .devices import Device

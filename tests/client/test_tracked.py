@@ -19,7 +19,7 @@ from sharedlog import (
     SyncModel,
     uuid7,
 )
-from sharedlog.registry import Registry
+from sharedlog.models.registry import Registry
 
 from .conftest import OpenDevice
 from .shop import MODELS, Article, ArticleTag, Note, NoteTag, Price, Tag

@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 from sharedlog.errors import ConfigurationError, QuotaExceeded, RateLimited, ServiceFailed
-from sharedlog.transports import COMPRESS_FROM_BYTES, RETRY_AFTER_S, HttpTransport, error_from
+from sharedlog.remote.transports import (
+    COMPRESS_FROM_BYTES,
+    RETRY_AFTER_S,
+    HttpTransport,
+    error_from,
+)
 
 DOCUMENT = "query Q($a: String) { a }"
 LONG = {"a": "x" * COMPRESS_FROM_BYTES}

@@ -22,7 +22,7 @@ from sharedlog import (
     SyncModel,
     Verified,
 )
-from sharedlog.remote import Outgoing, Page, Receipt, Rejection
+from sharedlog.remote.sharedlog import Outgoing, Page, Receipt, Rejection
 
 from . import shop
 from .conftest import OpenDevice

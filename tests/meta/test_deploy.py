@@ -28,7 +28,7 @@ import yaml
 
 from sharedlog import GraphQLSharedLog, HttpTransport
 from sharedlog_service.cli import add_commands
-from sharedlog_service.serving import SHUTDOWN_S
+from sharedlog_service.commands.serving import SHUTDOWN_S
 from sharedlog_service.settings import Limits, Patience
 from tests.meta.source import ROOT
 from tests.system.service_process import ServiceProcess, service as service

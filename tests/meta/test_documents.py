@@ -7,7 +7,7 @@ import ast
 import pytest
 from graphql import build_schema, get_operation_ast, parse, validate
 
-from sharedlog.documents import DOCUMENTS
+from sharedlog.remote.documents import DOCUMENTS
 from tests.meta.source import ROOT, modules, tree
 
 SCHEMA = build_schema((ROOT / "schema.graphql").read_text(encoding="utf-8"))

@@ -6,8 +6,8 @@ import orjson
 import pytest
 from graphql import build_schema, parse, validate
 
-from sharedlog.documents import ABOUT, DOCUMENTS, HISTORY
-from sharedlog_service.known import HASH_CHARS, hash_of, known_documents
+from sharedlog.remote.documents import ABOUT, DOCUMENTS, HISTORY
+from sharedlog_service.api.known import HASH_CHARS, hash_of, known_documents
 from tests.fixtures.documents import FILE, content, updated
 from tests.meta.source import ROOT
 

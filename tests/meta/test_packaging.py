@@ -218,7 +218,7 @@ def test_the_client_itself_needs_the_small_set_only() -> None:
         if (top := module.split(".")[0]) not in {"sharedlog", *sys.stdlib_module_names}
     }
 
-    assert {top for _, top in used - {("subscriptions", "websockets")}} <= allowed
+    assert {top for _, top in used - {("remote.subscriptions", "websockets")}} <= allowed
 
 
 def test_everything_that_is_installed_is_pinned() -> None:

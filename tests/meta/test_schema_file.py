@@ -17,7 +17,7 @@ from graphql import (
     is_specified_scalar_type,
 )
 
-from sharedlog_service.schema import build_schema as build_service_schema
+from sharedlog_service.api.schema import build_schema as build_service_schema
 from tests.meta.source import ROOT
 
 FILE = ROOT / "schema.graphql"

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from sharedlog_service.app import create_app
-from sharedlog_service.auth import issue_token
+from sharedlog_service.access.auth import issue_token
 from sharedlog_service.cli import add_commands
 from sharedlog_service.settings import Limits, Settings
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import create_app
 from tests.engines import Engine, Postgres, Sqlite
 from tests.service.support import Asker, Ids, ManualClock
 

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from sharedlog_service.entries import Cursor, NewEntry, Page
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 
 NOON_MS = 1_800_000_000_000
 NOON = NOON_MS * 1024

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from sharedlog_service.app import InProcess
-from sharedlog_service.store import Store
-from sharedlog_service.writer import Inline
+from sharedlog_service.store.store import Store
+from sharedlog_service.store.writer import Inline
+from sharedlog_service.web.app import InProcess
 from tests.service.support import (
     CREATE_DEVICE,
     NOON,
@@ -277,7 +277,7 @@ def test_a_fault_outside_graphql_is_masked_too(
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("CANARY")
 
-    monkeypatch.setattr("sharedlog_service.app.Endpoint.get_context", broken)
+    monkeypatch.setattr("sharedlog_service.web.app.Endpoint.get_context", broken)
     with caplog.at_level(logging.DEBUG):
         response = ada.client.post("/graphql", json={"query": "{sharedSyncLog {viewer}}"})
     assert response.status_code == 500

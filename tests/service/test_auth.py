@@ -18,7 +18,7 @@ from graphql import (
     is_non_null_type,
 )
 
-from sharedlog_service.auth import (
+from sharedlog_service.access.auth import (
     TOKEN_PREFIX,
     bearer_digest,
     issue_token,
@@ -26,11 +26,11 @@ from sharedlog_service.auth import (
     revoke_token,
     token_digest,
 )
+from sharedlog_service.api.schema import build_schema
 from sharedlog_service.errors import ConfigurationError, Refused
 from sharedlog_service.grants import Grant
-from sharedlog_service.schema import build_schema
 from sharedlog_service.settings import Settings, is_loopback
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.service.support import CREATE_DEVICE, WRITE, Asker, ManualClock
 
 OPEN_FIELDS = {"limits"}

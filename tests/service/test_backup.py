@@ -10,13 +10,13 @@ from pathlib import Path
 import apsw
 import pytest
 
-from sharedlog_service.auth import issue_token, token_digest
-from sharedlog_service.backup import PAGES, Saved, back_up, copy_file, restore
-from sharedlog_service.database import is_server
+from sharedlog_service.access.auth import issue_token, token_digest
+from sharedlog_service.engines.database import is_server
 from sharedlog_service.entries import EntryFilter
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.settings import DAY_MS, Policy
-from sharedlog_service.store import Store
+from sharedlog_service.store.backup import PAGES, Saved, back_up, copy_file, restore
+from sharedlog_service.store.store import Store
 from tests.engines import Engine, Postgres
 from tests.service.support import NOON, ManualClock, change, entries
 

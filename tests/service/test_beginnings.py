@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from sharedlog_service.entries import NewEntry
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.service.support import NOON, flat, read_all, texts
 
 START = '{"operation":"create","collection":"note","pk":'

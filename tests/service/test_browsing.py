@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from sharedlog_service.app import InProcess
 from sharedlog_service.entries import CollectionStats, EntryFilter, NewEntry
 from sharedlog_service.errors import Code, Refused
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import InProcess
 from tests.service.support import NOON, NOON_MS, ManualClock, change, entries, texts
 
 ROWS: list[tuple[str, Any, str]] = [

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from sharedlog_service.auth import token_digest
+from sharedlog_service.access.auth import token_digest
 from sharedlog_service.cli import _write_private
+from sharedlog_service.commands.serving import Announcement, bracketed, listen, prepare
+from sharedlog_service.engines.sqlite import check_writable
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.grants import EVERYTHING, USUAL, Grant
-from sharedlog_service.serving import Announcement, bracketed, listen, prepare
 from sharedlog_service.settings import Settings
-from sharedlog_service.sqlite import check_writable
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.service.conftest import Run
 
 ROOT = Path(__file__).parents[2]
@@ -228,7 +228,7 @@ def test_a_user_who_is_not_made_is_mentioned(
     run("token", "create", "--user", "ada")
     monkeypatch.setattr("gc.freeze", lambda: None)
     # As if stopped as soon as it would begin to answer.
-    monkeypatch.setattr("sharedlog_service.serving.AnnouncingServer.run", interrupted)
+    monkeypatch.setattr("sharedlog_service.commands.serving.AnnouncingServer.run", interrupted)
     assert run("serve", "--port", "0", *words) == (0, "", said)
 
 

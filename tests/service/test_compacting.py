@@ -21,14 +21,14 @@ from starlette.testclient import TestClient
 
 from sharedlog.changes import decode
 from sharedlog.clock import Version
-from sharedlog.reconcile import RowState, merge
-from sharedlog_service.app import create_app
+from sharedlog.merge.reconcile import RowState, merge
 from sharedlog_service.cli import add_commands
-from sharedlog_service.compacting import Compacted
 from sharedlog_service.entries import Cursor, NewEntry
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import DAY_MS, Policy, Settings
-from sharedlog_service.store import Store
+from sharedlog_service.store.compacting import Compacted
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import create_app
 from tests.engines import Engine, Postgres
 from tests.service.support import NOON, ManualClock, flat, read_all, texts
 

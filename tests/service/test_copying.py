@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from sharedlog_service.auth import issue_token, token_digest
-from sharedlog_service.copying import Contents, column_names, contents, copy
-from sharedlog_service.database import Database, open_database
+from sharedlog_service.access.auth import issue_token, token_digest
+from sharedlog_service.engines.database import Database, open_database
+from sharedlog_service.engines.session import Row
+from sharedlog_service.engines.tables import MODELS
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.grants import Grant
-from sharedlog_service.session import Row
-from sharedlog_service.store import Store
-from sharedlog_service.tables import MODELS
+from sharedlog_service.store.copying import Contents, column_names, contents, copy
+from sharedlog_service.store.store import Store
 from tests.engines import Postgres
 from tests.service.support import NOON, ManualClock, entries, flat, read_all
 

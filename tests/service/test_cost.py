@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from graphql import GraphQLSchema, get_introspection_query, parse
 
-from sharedlog_service.app import InProcess
-from sharedlog_service.cost import COST_MAX, ITEM_COST, LENGTH, SENT_COST, cost
-from sharedlog_service.schema import build_schema
-from sharedlog_service.store import Store
+from sharedlog_service.api.cost import COST_MAX, ITEM_COST, LENGTH, SENT_COST, cost
+from sharedlog_service.api.schema import build_schema
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import InProcess
 
 ASKED = "userId: $u, deviceId: $d"
 
@@ -111,7 +111,7 @@ def test_what_would_cost_too_much_is_refused_by_its_variables(store: Store) -> N
 
 
 def test_what_graphiql_offers_is_far_from_the_limit(contract: GraphQLSchema) -> None:
-    from sharedlog_service.graphiql import GraphiQL
+    from sharedlog_service.web.graphiql import GraphiQL
 
     queries = GraphiQL().queries
     examples = queries["examples"]

@@ -10,7 +10,7 @@ import pytest
 from sharedlog_service.entries import Cursor, NewEntry, Receipt
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import Limits
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.engines import Engine
 from tests.service.conftest import OpenStore
 from tests.service.support import (

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from graphql import GraphQLSyntaxError, get_introspection_query, parse
 
-from sharedlog_service.app import InProcess
-from sharedlog_service.documents import CACHED_DOCUMENTS, ERRORS_MAX, document_check
-from sharedlog_service.extent import ALIASES_MAX, DEPTH_MAX, excess, measure
-from sharedlog_service.known import KnownDocuments
-from sharedlog_service.schema import build_schema
-from sharedlog_service.store import Store
+from sharedlog_service.api.documents import CACHED_DOCUMENTS, ERRORS_MAX, document_check
+from sharedlog_service.api.extent import ALIASES_MAX, DEPTH_MAX, excess, measure
+from sharedlog_service.api.known import KnownDocuments
+from sharedlog_service.api.schema import build_schema
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import InProcess
 from tests.service.support import READ, WRITE
 
 LIMITS = "sharedSyncLog { limits { entryBytes } }"

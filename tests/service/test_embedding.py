@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from strawberry.asgi import GraphQL
 from strawberry.schema.config import StrawberryConfig
 
-from sharedlog.documents import ABOUT
+from sharedlog.remote.documents import ABOUT
 from sharedlog_service import embedding
 from sharedlog_service.embedding import (
     SCALARS,

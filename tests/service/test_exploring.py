@@ -12,11 +12,11 @@ import httpx2
 import pytest
 from graphql import get_introspection_query
 
-from sharedlog.documents import ABOUT, DOCUMENTS, POKED
-from sharedlog_service.auth import issue_token
+from sharedlog.remote.documents import ABOUT, DOCUMENTS, POKED
+from sharedlog_service.access.auth import issue_token
 from sharedlog_service.grants import Scope
 from sharedlog_service.settings import Settings
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.service.support import CREATE_DEVICE, Asker
 
 PUBLIC = {"host": "203.0.113.7"}

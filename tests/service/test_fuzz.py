@@ -22,14 +22,14 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Scope
 
-from sharedlog.documents import DOCUMENTS
-from sharedlog_service.app import create_app
-from sharedlog_service.auth import issue_token
+from sharedlog.remote.documents import DOCUMENTS
+from sharedlog_service.access.auth import issue_token
+from sharedlog_service.api.schema import build_schema
 from sharedlog_service.errors import Code
-from sharedlog_service.reporting import JsonLines
-from sharedlog_service.schema import build_schema
 from sharedlog_service.settings import Settings
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import create_app
+from sharedlog_service.web.reporting import JsonLines
 from tests.service.drawn import DrawnDocuments
 from tests.service.support import CREATE_DEVICE, NOON, READ, WRITE, ManualClock
 

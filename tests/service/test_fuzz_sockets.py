@@ -25,11 +25,11 @@ from urllib.request import urlopen
 import pytest
 from starlette.types import ASGIApp, Message, Scope
 
-from sharedlog.documents import DOCUMENTS
-from sharedlog_service.app import create_app
+from sharedlog.remote.documents import DOCUMENTS
 from sharedlog_service.errors import Code
 from sharedlog_service.settings import Settings
-from sharedlog_service.sockets import FRAME_BYTES_MAX
+from sharedlog_service.web.app import create_app
+from sharedlog_service.web.sockets import FRAME_BYTES_MAX
 from tests.service.support import ManualClock
 from tests.service.test_fuzz import (
     CANARY,

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from sharedlog_service.app import create_app
-from sharedlog_service.auth import issue_token, rotate_token, token_digest
+from sharedlog_service.access.auth import issue_token, rotate_token, token_digest
 from sharedlog_service.errors import Refused
 from sharedlog_service.grants import EVERYTHING, Grant, Scope
-from sharedlog_service.service import Authenticate
 from sharedlog_service.settings import Settings
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import create_app
+from sharedlog_service.web.service import Authenticate
 from tests.service.support import CREATE_DEVICE, NOON, READ, WRITE, Asker, ManualClock, change
 from tests.service.test_auth import ALL, GUARDED
 

@@ -15,11 +15,11 @@ import httpx2
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from sharedlog_service.compression import PART_BYTES, Gunzip
-from sharedlog_service.guard import STRANGER_BYTES_MAX, Guard
-from sharedlog_service.known import KnownDocuments
-from sharedlog_service.records import RECORD_KEY, Record
+from sharedlog_service.api.known import KnownDocuments
+from sharedlog_service.api.records import RECORD_KEY, Record
 from sharedlog_service.settings import Limits
+from sharedlog_service.web.compression import PART_BYTES, Gunzip
+from sharedlog_service.web.guard import STRANGER_BYTES_MAX, Guard
 from tests.service.support import CREATE_DEVICE, READ, WRITE, Asker
 
 JSON = {"content-type": "application/json"}

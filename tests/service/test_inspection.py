@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 import pytest
 
 from sharedlog_service.cli import add_commands
+from sharedlog_service.commands.listing import Since, harmless, moment, table
 from sharedlog_service.entries import NewEntry
 from sharedlog_service.errors import Code, Refused
-from sharedlog_service.listing import Since, harmless, moment, table
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.engines import Engine
 from tests.service.support import NOON, ManualClock, change, entries
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from sharedlog_service.app import create_app
-from sharedlog_service.auth import issue_token
+from sharedlog_service.access.auth import issue_token
+from sharedlog_service.access.metering import Meter
 from sharedlog_service.errors import Code, Refused
-from sharedlog_service.metering import Meter
 from sharedlog_service.settings import PUBLIC_RATES, Rates, Settings
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import create_app
 from tests.service.support import NOON, READ, WRITE, Asker, ManualClock, change
 
 MINUTE = 60_000

@@ -11,12 +11,12 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from sharedlog_service.app import create_app
-from sharedlog_service.auth import issue_token
+from sharedlog_service.access.auth import issue_token
 from sharedlog_service.grants import Scope
-from sharedlog_service.metrics import Histogram
 from sharedlog_service.settings import Settings
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import create_app
+from sharedlog_service.web.metrics import Histogram
 from tests.service.support import CREATE_DEVICE, NOON, NOON_MS, READ, WRITE, Asker, change
 
 NAMES = {

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from sharedlog_service.notices import FIRST_WAIT_S, WAIT_MAX_S, Notices
+from sharedlog_service.engines.notices import FIRST_WAIT_S, WAIT_MAX_S, Notices
 from tests.engines import SERVER, Postgres
 
 WAIT_S = 30

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sharedlog_service.auth import issue_token
-from sharedlog_service.choosing import FILE, FILE_VARIABLE
-from sharedlog_service.options import HOURS, OPTIONS, PORT, SWITCH
-from sharedlog_service.store import Store
+from sharedlog_service.access.auth import issue_token
+from sharedlog_service.commands.choosing import FILE, FILE_VARIABLE
+from sharedlog_service.commands.options import HOURS, OPTIONS, PORT, SWITCH
+from sharedlog_service.store.store import Store
 from tests.service.conftest import Run
 
 SECRET = "canary-5d1f"

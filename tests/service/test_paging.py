@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from sharedlog_service.entries import Cursor, NewEntry
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import Limits
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.service.conftest import OpenStore
 from tests.service.support import NOON, change, entries, flat, read_all, texts
 

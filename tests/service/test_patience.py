@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from sharedlog_service.patience import Reaper
-from sharedlog_service.serving import AnnouncingServer, listen, server_config
+from sharedlog_service.commands.serving import AnnouncingServer, listen, server_config
 from sharedlog_service.settings import Patience, Settings
+from sharedlog_service.web.patience import Reaper
 
 PATIENCE = Patience(head_s=10, stalled_s=10, bytes_a_second=1000)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sharedlog_service.errors import Code, Refused
-from sharedlog_service.pokes import DEVICE_SOCKETS_MAX, LOOKS_MAX, Pokes
+from sharedlog_service.store.pokes import DEVICE_SOCKETS_MAX, LOOKS_MAX, Pokes
 
 WAIT_S = 10
 

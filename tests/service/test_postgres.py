@@ -12,14 +12,14 @@ import psycopg
 import pytest
 from starlette.testclient import TestClient
 
-from sharedlog_service import postgres as engine
-from sharedlog_service.app import create_app
-from sharedlog_service.database import shown
+from sharedlog_service.engines import postgres as engine
+from sharedlog_service.engines.database import shown
+from sharedlog_service.engines.postgres import PostgresServer
+from sharedlog_service.engines.tables import STEPS
 from sharedlog_service.errors import Code, ConfigurationError, Refused
-from sharedlog_service.postgres import PostgresServer
 from sharedlog_service.settings import Settings
-from sharedlog_service.store import Store
-from sharedlog_service.tables import STEPS
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import create_app
 from tests.engines import SERVER, Postgres, drop_schema, new_schema
 from tests.service.support import NOON, ManualClock, entries
 

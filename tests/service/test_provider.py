@@ -23,13 +23,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from starlette.testclient import TestClient
 
-from sharedlog_service.app import create_app
-from sharedlog_service.auth import issue_token
+from sharedlog_service.access.auth import issue_token
+from sharedlog_service.access.jwks import AGAIN_MS, BYTES_MAX, FRESH_MS, KEPT_MS, read_place
+from sharedlog_service.access.provider import Provider
 from sharedlog_service.errors import Code, ConfigurationError, Refused
-from sharedlog_service.jwks import AGAIN_MS, BYTES_MAX, FRESH_MS, KEPT_MS, read_place
-from sharedlog_service.provider import Provider
 from sharedlog_service.settings import Issuer, Settings
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import create_app
 from tests.service.support import NOON_MS, ManualClock
 
 ISSUER, AUDIENCE = "https://login.example/realm", "sharedlog"

@@ -10,7 +10,7 @@ import pytest
 from sharedlog_service.entries import NewEntry
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import Limits, Policy
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.service.support import CREATE_DEVICE, NOON, WRITE, Asker, change, entries
 
 OpenStore = Callable[..., Store]

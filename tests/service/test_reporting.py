@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sharedlog_service.faults import log_fault
-from sharedlog_service.reporting import reporting
+from sharedlog_service.api.faults import log_fault
+from sharedlog_service.web.reporting import reporting
 
 CANARY = "canary-5d1f"
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.service.support import CREATE_DEVICE, READ, WRITE, read_all
 
 PATIENCE_S = 30
@@ -220,7 +220,7 @@ OPEN_FILES = """
 import resource
 hard = min(int(resource.getrlimit(resource.RLIMIT_NOFILE)[1]), 300)
 resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
-from sharedlog_service.serving import allow_open_files
+from sharedlog_service.commands.serving import allow_open_files
 allow_open_files()
 print(resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))
 """

@@ -17,16 +17,16 @@ import strawberry
 from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
-from sharedlog.documents import ABOUT, POKED
-from sharedlog_service import endpoint, sockets
-from sharedlog_service.app import create_app
-from sharedlog_service.auth import issue_token, revoke_token, token_digest
-from sharedlog_service.context import Asker
-from sharedlog_service.schema import build_schema
-from sharedlog_service.service_schema import ServiceSchema
+from sharedlog.remote.documents import ABOUT, POKED
+from sharedlog_service.access.auth import issue_token, revoke_token, token_digest
+from sharedlog_service.api.context import Asker
+from sharedlog_service.api.schema import build_schema
+from sharedlog_service.api.service_schema import ServiceSchema
 from sharedlog_service.settings import Settings
-from sharedlog_service.sockets import FRAME_BYTES_MAX, OPERATIONS_MAX
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web import endpoint, sockets
+from sharedlog_service.web.app import create_app
+from sharedlog_service.web.sockets import FRAME_BYTES_MAX, OPERATIONS_MAX
 from tests.service.test_guard import BODIES
 
 PROTOCOL = "graphql-transport-ws"

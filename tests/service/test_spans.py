@@ -12,9 +12,9 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from sharedlog.documents import ABOUT, CREATE_DEVICE_ID
-from sharedlog_service.app import create_app
+from sharedlog.remote.documents import ABOUT, CREATE_DEVICE_ID
 from sharedlog_service.settings import Settings
+from sharedlog_service.web.app import create_app
 
 CANARY = "canary-5d1f"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import apsw
 import pytest
 
-from sharedlog_service.appending import IDENTITIES
-from sharedlog_service.beginnings import KIND
+from sharedlog_service.engines.sqlite import SqliteFile, SqliteSession, check_sqlite
+from sharedlog_service.engines.tables import MODELS, STEPS
 from sharedlog_service.errors import Code, ConfigurationError, Refused
-from sharedlog_service.paging import OTHERS
-from sharedlog_service.sqlite import SqliteFile, SqliteSession, check_sqlite
-from sharedlog_service.store import Store
-from sharedlog_service.tables import MODELS, STEPS
+from sharedlog_service.store.appending import IDENTITIES
+from sharedlog_service.store.beginnings import KIND
+from sharedlog_service.store.paging import OTHERS
+from sharedlog_service.store.store import Store
 from tests.service.support import entries
 
 
@@ -230,12 +230,12 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(
     SqliteFile(tmp_path / "log.db").close()
     before = schema_of(tmp_path / "log.db")
     broken = (*STEPS, ("CREATE TABLE half (id INTEGER)", "CREATE NONSENSE"))
-    monkeypatch.setattr("sharedlog_service.sqlite.STEPS", broken)
+    monkeypatch.setattr("sharedlog_service.engines.sqlite.STEPS", broken)
     with pytest.raises(apsw.SQLError):
         SqliteFile(tmp_path / "log.db")
     assert schema_of(tmp_path / "log.db") == before
     whole = (*STEPS, ("CREATE TABLE whole (id INTEGER)",))
-    monkeypatch.setattr("sharedlog_service.sqlite.STEPS", whole)
+    monkeypatch.setattr("sharedlog_service.engines.sqlite.STEPS", whole)
     SqliteFile(tmp_path / "log.db").close()
     assert len(schema_of(tmp_path / "log.db")) == len(before) + 1
 

@@ -12,14 +12,14 @@ import pytest
 from starlette.testclient import WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
-from sharedlog_service import watch
-from sharedlog_service.app import InProcess
-from sharedlog_service.auth import issue_token, revoke_token, token_digest
+from sharedlog_service.access import watch
+from sharedlog_service.access.auth import issue_token, revoke_token, token_digest
+from sharedlog_service.api.schema import build_schema
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import EVERYTHING, Scope
-from sharedlog_service.pokes import DEVICE_SOCKETS_MAX, PAUSE_S
-from sharedlog_service.schema import build_schema
-from sharedlog_service.store import Store
+from sharedlog_service.store.pokes import DEVICE_SOCKETS_MAX, PAUSE_S
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import InProcess
 from tests.service.support import NOON, WRITE, Asker, ManualClock, change
 from tests.service.test_auth import document
 

@@ -22,12 +22,12 @@ from graphql import (
     is_non_null_type,
 )
 
-from sharedlog_service.app import InProcess
+from sharedlog_service.api.schema import build_schema
+from sharedlog_service.api.service_schema import ServiceSchema
 from sharedlog_service.entries import NewEntry
 from sharedlog_service.grants import EVERYTHING, Grant, Scope
-from sharedlog_service.schema import build_schema
-from sharedlog_service.service_schema import ServiceSchema
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import InProcess
 from tests.engines import Engine, Sqlite
 from tests.service.support import NOON, Ids, ManualClock, change
 

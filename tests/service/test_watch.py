@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sharedlog_service import watch as watch_module
-from sharedlog_service.auth import (
+from sharedlog_service.access import watch as watch_module
+from sharedlog_service.access.auth import (
     Access,
     KnownAccess,
     OpenAccess,
@@ -21,12 +21,12 @@ from sharedlog_service.auth import (
     rotate_token,
     token_digest,
 )
+from sharedlog_service.access.watch import CLOSING_S, ENDED, Watch, Watched
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import Grant
-from sharedlog_service.pokes import Pokes
-from sharedlog_service.store import Store
-from sharedlog_service.watch import CLOSING_S, ENDED, Watch, Watched
-from sharedlog_service.writer import T, Work, Workers
+from sharedlog_service.store.pokes import Pokes
+from sharedlog_service.store.store import Store
+from sharedlog_service.store.writer import T, Work, Workers
 from tests.service.support import ManualClock
 
 WAIT_S = 30

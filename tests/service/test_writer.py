@@ -12,8 +12,8 @@ import apsw
 import pytest
 
 from sharedlog_service.errors import Code, Refused
-from sharedlog_service.store import Store
-from sharedlog_service.writer import Inline, Workers
+from sharedlog_service.store.store import Store
+from sharedlog_service.store.writer import Inline, Workers
 from tests.engines import Engine, Sqlite
 from tests.service.support import NOON, entries, flat, read_all
 

@@ -31,10 +31,10 @@ from sharedlog import (
     SyncModel,
 )
 from sharedlog.events import Event, Forked, LogShrunk
-from sharedlog_service.app import InProcess
+from sharedlog_service.api.service_schema import ServiceSchema
 from sharedlog_service.entries import EntryFilter
-from sharedlog_service.service_schema import ServiceSchema
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import InProcess
 from tests.dictmodel import Write, row_of
 
 USER = "me"

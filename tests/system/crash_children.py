@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharedlog_service.serving import AnnouncingServer, listen, server_config
+from sharedlog_service.commands.serving import AnnouncingServer, listen, server_config
 from sharedlog_service.settings import Clock, Settings
 from tests.system.crash_steps import Steps, count_service
 

@@ -13,11 +13,11 @@ from typing import Any
 import peewee
 
 from sharedlog import Change, GraphQLSharedLog, LocalTransport, Sync
-from sharedlog_service.app import InProcess
-from sharedlog_service.auth import issue_token
-from sharedlog_service.schema import build_schema
-from sharedlog_service.service_schema import ServiceSchema
-from sharedlog_service.store import Store
+from sharedlog_service.access.auth import issue_token
+from sharedlog_service.api.schema import build_schema
+from sharedlog_service.api.service_schema import ServiceSchema
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import InProcess
 from tests.system.copies import copy_by_files
 from tests.system.crash_steps import CountedTransport, Steps, count_service, counted_connection
 from tests.system.crash_world import MODELS, Folder, Note, Tag, device, open_database

@@ -22,7 +22,7 @@ from peewee import Value
 
 from sharedlog import Change, GraphQLSharedLog, HttpTransport, Sync
 from sharedlog.changes import encode
-from sharedlog.remote import Outgoing, Receipt
+from sharedlog.remote.sharedlog import Outgoing, Receipt
 from tests.system.crash_world import Folder, Note, device
 
 SHARED = 5

@@ -20,10 +20,10 @@ import peewee
 
 from sharedlog import SharedLog, Sync, SyncModel
 from sharedlog.clock import Now, system_now
-from sharedlog.journal import FINALLY_DELETED, OPERATION_NAMES
-from sharedlog.pipeline import Processor
+from sharedlog.exchange.pipeline import Processor
+from sharedlog.journal.journal import FINALLY_DELETED, OPERATION_NAMES
 from sharedlog_service.entries import EntryFilter
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.dictmodel import Write, row_of
 
 UNSENT, SENT, REFUSED = 0, 1, 2

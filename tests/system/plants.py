@@ -14,26 +14,29 @@ from typing import Any
 
 import pytest
 
-from sharedlog import arrivals, changes, journal, parents, placement, reconcile
+from sharedlog import changes
+from sharedlog.apply import arrivals, parents, placement
 from sharedlog.clock import Version
 from sharedlog.errors import EntryUnreadable
-from sharedlog.exchange import Exchange
-from sharedlog.identity import Identity
-from sharedlog.inbox import Inbox
-from sharedlog.journal import Journal, LocalEntry
-from sharedlog.lineage import Lineage
-from sharedlog.memory import MemorySharedLog
-from sharedlog.reattribution import Reattribution
-from sharedlog.reconcile import RowState
-from sharedlog.versions import Versions
-from sharedlog_service import paging, places, store
-from sharedlog_service.appending import Appended
-from sharedlog_service.beginnings import Beginnings
-from sharedlog_service.devices import DeviceState
+from sharedlog.exchange.exchange import Exchange
+from sharedlog.exchange.identity import Identity
+from sharedlog.exchange.lineage import Lineage
+from sharedlog.journal import journal
+from sharedlog.journal.inbox import Inbox
+from sharedlog.journal.journal import Journal, LocalEntry
+from sharedlog.merge import reconcile
+from sharedlog.merge.reconcile import RowState
+from sharedlog.remote.memory import MemorySharedLog
+from sharedlog.tables.reattribution import Reattribution
+from sharedlog.tables.versions import Versions
 from sharedlog_service.entries import key
-from sharedlog_service.paging import Stretch
-from sharedlog_service.places import LogState
-from sharedlog_service.store import Store
+from sharedlog_service.store import paging, places, store
+from sharedlog_service.store.appending import Appended
+from sharedlog_service.store.beginnings import Beginnings
+from sharedlog_service.store.devices import DeviceState
+from sharedlog_service.store.paging import Stretch
+from sharedlog_service.store.places import LogState
+from sharedlog_service.store.store import Store
 
 Patch = pytest.MonkeyPatch
 

@@ -6,25 +6,19 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from sharedlog import (
-    apply,
-    capture,
-    claims,
-    comparing,
-    fates,
-    folding,
-    reconcile,
-    registry,
-    statements,
-)
-from sharedlog.apply import Applier
+from sharedlog.apply import applier, claims, fates
+from sharedlog.apply.applier import Applier
+from sharedlog.apply.claims import Claims, Unique
+from sharedlog.apply.fates import Fates
+from sharedlog.apply.placement import Placement
+from sharedlog.capture import capture, comparing
 from sharedlog.changes import DELETE, dumps
-from sharedlog.claims import Claims, Unique
-from sharedlog.fates import Fates
-from sharedlog.placement import Placement
-from sharedlog.reconcile import RowState
-from sharedlog.registry import CLEAR, FALL, KEEP
-from sharedlog.rows import Work
+from sharedlog.merge import reconcile
+from sharedlog.merge.reconcile import RowState
+from sharedlog.models import registry
+from sharedlog.models.registry import CLEAR, FALL, KEEP
+from sharedlog.tables import folding, statements
+from sharedlog.tables.rows import Work
 
 from .plants import Patch, plant, wrap
 
@@ -141,7 +135,7 @@ def cleared_is_written(patch: Patch) -> None:
             state.cleared = cleared
 
     wrap(patch, reconcile, "merge", around)
-    for module in (apply, folding):
+    for module in (applier, folding):
         patch.setattr(module, "merge", reconcile.merge)
 
 
@@ -154,7 +148,7 @@ def revived_holds(patch: Patch) -> None:
             done.state.held |= held
         return done
 
-    wrap(patch, apply, "_prepared", around)
+    wrap(patch, applier, "_prepared", around)
 
 
 # -- unique values --------------------------------------------------------------------------

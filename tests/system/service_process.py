@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sharedlog_service.auth import issue_token
-from sharedlog_service.store import Store
+from sharedlog_service.access.auth import issue_token
+from sharedlog_service.store.store import Store
 
 DEADLINE_S = 30.0
 """For starting and for stopping; both take less than a second on an idle machine."""

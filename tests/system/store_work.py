@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sharedlog_service.auth import issue_token, new_token, token_digest
+from sharedlog_service.access.auth import issue_token, new_token, token_digest
 from sharedlog_service.entries import Cursor, NewEntry
 from sharedlog_service.errors import Code, Refused
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 
 NOON_MS = 1_800_000_000_000
 TICKS_PER_MS = 1024

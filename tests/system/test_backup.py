@@ -13,7 +13,7 @@ import pytest
 
 from sharedlog import SyncModel
 from sharedlog_service.entries import EntryFilter
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.engines import Postgres, run
 from tests.system.copies import remove
 from tests.system.crash_world import Note, Tag, device, read_client

@@ -190,7 +190,7 @@ def test_an_interruption_is_quiet(plugin: Path) -> None:
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
-    heavy = {"sharedlog_service.schema", "strawberry", "rich", "pycountry", "uvicorn", "httpx2"}
+    heavy = {"sharedlog_service.api.schema", "strawberry", "rich", "pycountry", "uvicorn", "httpx2"}
     code = "import sys; from sharedlog.cli import main; main(['--help']); print(*sys.modules)"
     loaded = set(run("-c", code).stdout.splitlines()[-1].split())
     assert "argparse" in loaded

@@ -18,9 +18,9 @@ import pytest
 
 from sharedlog import ConnectionFailed, GraphQLSharedLog, LocalTransport, SyncModel
 from sharedlog.events import BegunAnew
-from sharedlog_service.app import InProcess
 from sharedlog_service.settings import DAY_MS, Policy
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import InProcess
 from tests.client.devices import RECORDERS, Device
 
 POLICY = Policy(retention_ms=30 * DAY_MS, expiry_ms=90 * DAY_MS)

@@ -16,9 +16,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from sharedlog import LocalTransport, Sync, Transport
-from sharedlog_service.app import InProcess, create_app
 from sharedlog_service.settings import Settings
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import InProcess, create_app
 from tests.fixtures.make import FOLDER, SERVICE, Ids, new_store, operation_of, token_of
 from tests.fixtures.world import (
     DEVICES,

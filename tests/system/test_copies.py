@@ -14,8 +14,8 @@ import pytest
 
 from sharedlog import DeviceRefused, Sync, SyncModel
 from sharedlog.events import Event, Forked, LogShrunk
-from sharedlog_service.schema import build_schema
-from sharedlog_service.service_schema import ServiceSchema
+from sharedlog_service.api.schema import build_schema
+from sharedlog_service.api.service_schema import ServiceSchema
 from tests.system.copies import (
     NOON_MS,
     Home,
@@ -236,7 +236,7 @@ def test_a_wiped_service(service: ServiceProcess, opened: Open, tmp_path: Path) 
 def test_nobody_registers_again_who_was_revoked(
     service: ServiceProcess, opened: Open, tmp_path: Path
 ) -> None:
-    from sharedlog_service.store import Store
+    from sharedlog_service.store.store import Store
 
     with opened("a") as a:
         put(Tag, "t", text="before")

@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from sharedlog import ConnectionFailed, GraphQLSharedLog, HttpTransport
-from sharedlog.remote import Outgoing
+from sharedlog.remote.sharedlog import Outgoing
 from tests.engines import SERVER, Postgres
 from tests.system.crash_world import check_client, read_client, read_log
 from tests.system.service_process import DEADLINE_S, ServiceProcess

@@ -17,17 +17,9 @@ from typing import Any
 import peewee
 import pytest
 
-from sharedlog import (
-    Change,
-    ConnectionFailed,
-    LineageChanged,
-    SharedLog,
-    Sync,
-    SyncModel,
-    changes,
-)
+from sharedlog import Change, ConnectionFailed, LineageChanged, SharedLog, Sync, SyncModel, changes
 from sharedlog.clock import TICKS_PER_MS
-from sharedlog.remote import About, Outgoing, OwnPage, Page, Receipt
+from sharedlog.remote.sharedlog import About, Outgoing, OwnPage, Page, Receipt
 
 from .simulation.clocks import DAY, HOUR, MINUTE, Clock, WorldTime
 from .simulation.faults import Crash

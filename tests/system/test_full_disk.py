@@ -17,7 +17,7 @@ import pytest
 
 from sharedlog import Change, ConnectionFailed, MemorySharedLog
 from sharedlog.changes import encode
-from sharedlog.remote import Outgoing
+from sharedlog.remote.sharedlog import Outgoing
 from tests.system.crash_steps import Steps, counted_connection
 from tests.system.crash_world import (
     Note,

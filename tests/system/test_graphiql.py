@@ -30,14 +30,14 @@ from starlette.routing import Route as StarletteRoute
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from sharedlog_service.graphiql import (
+from sharedlog_service.api.schema import build_schema
+from sharedlog_service.web.graphiql import (
     CONTENT_SECURITY_POLICY,
     OWN,
     VENDORED,
     GraphiQL,
     ready_address,
 )
-from sharedlog_service.schema import build_schema
 
 ROOT = Path(__file__).parents[2]
 FOLDER = files("sharedlog_service") / "assets" / "graphiql"

@@ -17,7 +17,7 @@ import pytest
 
 from sharedlog import QuotaExceeded, RateLimited, Sync, SyncModel
 from sharedlog_service.settings import Policy
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.service.support import NOON, WRITE, change
 from tests.system.service_process import ServiceProcess
 

@@ -14,8 +14,8 @@ from peewee import SqliteDatabase, TextField
 
 from sharedlog import Live, Sync, SyncModel, Unauthorized
 from sharedlog.events import PokesBegan, PokesEnded, Postponed
-from sharedlog_service.auth import issue_token, revoke_token, token_digest
-from sharedlog_service.store import Store
+from sharedlog_service.access.auth import issue_token, revoke_token, token_digest
+from sharedlog_service.store.store import Store
 from tests.client.devices import SHARED
 from tests.engines import Postgres
 from tests.system.service_process import ServiceProcess

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sharedlog.documents import CREATE_DEVICE_ID, GET_UNSYNCED_ENTRIES, WRITE_ENTRIES
-from sharedlog_service.store import Store
+from sharedlog.remote.documents import CREATE_DEVICE_ID, GET_UNSYNCED_ENTRIES, WRITE_ENTRIES
+from sharedlog_service.store.store import Store
 from tests.system.service_process import ServiceProcess
 
 REQUESTS = 1000

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from sharedlog_service.schema import build_schema
+from sharedlog_service.api.schema import build_schema
 from tests.client import test_apply, test_clock, test_lineage, test_placement_found
 
 from . import plants, plants_of_tables, test_copies, test_faults

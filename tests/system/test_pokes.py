@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from sharedlog import GraphQLSharedLog, HttpTransport
-from sharedlog.remote import Outgoing
-from sharedlog_service.auth import issue_token, revoke_token, rotate_token, token_digest
+from sharedlog.remote.sharedlog import Outgoing
+from sharedlog_service.access.auth import issue_token, revoke_token, rotate_token, token_digest
 from sharedlog_service.settings import system_clock
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.engines import SERVER, Postgres
 from tests.system.service_process import ServiceProcess
 from tests.system.subscriber import Subscriber, subscribed

@@ -20,7 +20,7 @@ from peewee import Value
 
 from sharedlog import GraphQLSharedLog, HttpTransport, MemorySharedLog, Sync, Transport
 from sharedlog.clock import system_now
-from sharedlog.documents import WRITE_ENTRIES
+from sharedlog.remote.documents import WRITE_ENTRIES
 from tests.system.crash_scenario import with_rows_from_before
 from tests.system.crash_steps import Steps, counted_connection
 from tests.system.crash_worker import SHARED, Done

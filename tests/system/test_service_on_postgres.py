@@ -12,7 +12,7 @@ import pytest
 from peewee import TextField
 
 from sharedlog import GraphQLSharedLog, HttpTransport, SyncModel
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.client.devices import Device
 from tests.engines import Postgres
 from tests.service.support import read_all

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sharedlog.reconcile import RowState
+from sharedlog.merge.reconcile import RowState
 
 from .simulation.faults import RATES
 from .simulation.fleet import run_fleet

@@ -19,7 +19,7 @@ from jwt.algorithms import RSAAlgorithm
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from sharedlog_service.auth import (
+from sharedlog_service.access.auth import (
     TOKEN_ID_CHARS,
     issue_token,
     new_token,
@@ -28,7 +28,7 @@ from sharedlog_service.auth import (
     token_digest,
 )
 from sharedlog_service.grants import EVERYTHING, USUAL, Scope
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
 from tests.service.test_auth import ALL, GUARDED
 from tests.service.test_grants import ACTING, NEEDED
 from tests.system.service_process import ServiceProcess

@@ -28,8 +28,8 @@ from sharedlog import (
 )
 from sharedlog.events import Received, Sending
 from sharedlog.limits import GROUP_ENTRIES
-from sharedlog_service.app import InProcess
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import InProcess
 from tests.system.crash_world import (
     UNSENT,
     Folder,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 
 from sharedlog import GraphQLSharedLog, HttpTransport, SharedLogError
-from sharedlog.remote import Outgoing
+from sharedlog.remote.sharedlog import Outgoing
 from sharedlog_service.settings import system_clock
 
 BATCH = 20

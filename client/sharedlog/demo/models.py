@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import peewee
 
-from ..models import SyncModel
+from ..models.syncmodel import SyncModel
 
 
 class Country(SyncModel):

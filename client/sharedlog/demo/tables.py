@@ -10,9 +10,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from ..apply.conflicts import Conflict
 from ..changes import Wire
 from ..clock import Version, to_created_on
-from ..conflicts import Conflict
 from .proof import Comparison
 from .screen import device
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import peewee
 
-from ..checks import resolved
 from ..clock import Now, system_now
 from ..dialects import quote
 from ..errors import ConfigurationError, MigrationRefused
+from ..tables.checks import resolved
 from .before import Before
 from .catalog import Catalog, Column, StoredTable
 from .making import DerivedKeys, Keys, OrderedKeys

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import peewee
 
-from ..registry import through_key
+from ..models.registry import through_key
 
 Model = type[peewee.Model]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from sharedlog.journal import DELETED, OPERATION_NAMES
+from sharedlog.journal.journal import DELETED, OPERATION_NAMES
 from tests.dictmodel import Row
 from tests.tablemodel import Key
 

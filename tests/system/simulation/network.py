@@ -10,7 +10,7 @@ from random import Random
 from typing import Protocol, TypeVar
 
 from sharedlog import ConnectionFailed, Entry, SharedLog, SharedLogError
-from sharedlog.remote import About, Outgoing, OwnPage, Page, Receipt
+from sharedlog.remote.sharedlog import About, Outgoing, OwnPage, Page, Receipt
 
 from .clocks import HOUR, MINUTE, SECOND
 from .faults import Crash, Faults

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 import apsw
 
 from sharedlog import GraphQLSharedLog, LocalTransport, SharedLog
-from sharedlog_service.app import InProcess
+from sharedlog_service.api.schema import build_schema
+from sharedlog_service.api.service_schema import ServiceSchema
 from sharedlog_service.entries import EntryFilter
-from sharedlog_service.schema import build_schema
-from sharedlog_service.service_schema import ServiceSchema
-from sharedlog_service.store import Store
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.app import InProcess
 
 from .clocks import Clock
 from .faults import Crash

@@ -12,7 +12,7 @@ from typing import Any
 from sharedlog import SharedLog
 from sharedlog.clock import TICKS_PER_MS
 from sharedlog.events import Event, Reconciled, Restamped
-from sharedlog.remote import Outgoing
+from sharedlog.remote.sharedlog import Outgoing
 from tests.system.memory import folder_in_memory
 
 from . import switches

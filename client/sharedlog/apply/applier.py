@@ -1,0 +1,364 @@
+"""Applying others' changes: entries merged by row, and what comes of it brought into the tables.
+
+Nothing here is recorded: the statements go to the driver and do not pass `Database.execute`, and
+triggers are told not to (`Journal.unrecorded`).
+`rows` are what is carried over, `parents` and `placement` know how it gets into the tables.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass, field
+
+import peewee
+
+from ..changes import CREATE, DELETE, Change, Entry, Wire, dumps, loads
+from ..clock import BEFORE_TRACKING, Version
+from ..errors import EntryUnreadable
+from ..journal.inbox import Inbox
+from ..journal.journal import Journal
+from ..merge.reconcile import RowState, merge
+from ..merge.rules import Rules, misfit, stands_alone
+from ..models.registry import Registry
+from ..models.tracked import Tracked
+from ..tables.rows import KEPT, UNFIT, Work, read_rows
+from ..tables.versions import Versions
+from .arrivals import Arrivals, Changes
+from .conflicts import Conflict, Conflicts
+from .parents import Relations
+from .parking import Parked, parked_row
+from .placement import Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A row that stands in its table again."""
+
+    collection: str
+    pk: Wire
+
+
+@dataclass(slots=True)
+class Applied:
+    """What became of some entries."""
+
+    entries: int = 0
+    created: int = 0
+    modified: int = 0
+    deleted: int = 0
+    unreadable: int = 0
+    parked: int = 0
+    conflicts: list[Conflict] = field(default_factory=list)
+    newly_parked: list[Parked] = field(default_factory=list)
+    returned: list[Returned] = field(default_factory=list)
+    kept: list[Returned] = field(default_factory=list)
+
+
+class Applier:
+    """Merges entries and brings the result into the tables."""
+
+    def __init__(
+        self,
+        database: peewee.Database,
+        registry: Registry,
+        journal: Journal,
+        versions: Versions,
+        decode: Callable[[str], Change | None],
+    ) -> None:
+        self._database = database
+        self._registry = registry
+        self._journal = journal
+        self._inbox = Inbox(journal)
+        self._versions = versions
+        self._decode_data = decode
+        self._relations = Relations(registry)
+        self._arrivals = Arrivals(journal, versions)
+        self._shapes: dict[tuple[str, ...], frozenset[str]] = {}
+        self._rules: dict[str, Rules] = {t.collection: t.rules for t in registry if t.rules}
+
+    def apply(self, entries: Sequence[Entry], local_since: int | None = None) -> Applied:
+        """Apply entries inside the open transaction; parked rows are tried again, too.
+
+        Any order, any repetition. `local_since` is the timestamp of the oldest local change
+        that the authors of these entries may not have seen: what meets it is a conflict.
+        """
+        applied = Applied(entries=len(entries))
+        waiting = self._versions.waiting_collections()
+        if not entries and not waiting:
+            return applied
+        self._versions.fold_local()
+        return self._merged(self._decode(entries, applied), waiting, local_since, applied)
+
+    def merge(self, collection: str, rows: Changes) -> None:
+        """Apply changes of a table's rows that come from no entry; see `carryover`."""
+        waiting = self._versions.waiting_collections()
+        self._merged({collection: rows}, waiting, None, Applied())
+
+    def _merged(
+        self,
+        changes: dict[str, Changes],
+        waiting: set[str],
+        local_since: int | None,
+        applied: Applied,
+    ) -> Applied:
+        works: dict[str, list[Work]] = {}
+        with self._journal.unrecorded():
+            for name in [*changes, *(n for n in waiting if n not in changes)]:
+                tracked = self._registry.collection(name)
+                rows = changes.get(name, {})
+                if tracked is None:
+                    self._hold(name, rows)
+                else:
+                    some = self._merge(tracked, rows, local_since, applied, name in waiting)
+                    if name in waiting:
+                        some += self._waiting(tracked, rows)
+                    if some:
+                        works[name] = some
+            if works:
+                self._place(works, applied)
+        return applied
+
+    def release_held(self, learned: Iterable[tuple[Tracked, Set[str]]]) -> None:
+        """Bring values that were kept for fields the application did not know into their
+        columns: of these tables, the fields that are known now."""
+        works = {t.collection: self._with_held(t, names) for t, names in learned}
+        with self._journal.unrecorded():
+            self._place({name: some for name, some in works.items() if some}, Applied())
+
+    def _with_held(self, tracked: Tracked, names: Set[str]) -> list[Work]:
+        works = []
+        for pk, state in self._versions.holding(tracked.collection).items():
+            known = state.held.keys() & names
+            if known:
+                written = {name: state.held.pop(name) for name in known}
+                works.append(Work(tracked, pk, loads(pk), state, written, True))
+        return works
+
+    def _place(self, works: dict[str, list[Work]], applied: Applied) -> None:
+        placement = Placement(
+            self._database, self._registry, self._relations, self._journal, self._versions
+        )
+        placement.place(works)
+        for name, some in works.items():
+            self._versions.store(name, ((work.pk, work.state) for work in some))
+            for work in some:
+                _tell(work, applied)
+        applied.created += placement.created
+        applied.modified += placement.modified
+        applied.deleted += placement.deleted
+
+    def _decode(self, entries: Sequence[Entry], applied: Applied) -> dict[str, Changes]:
+        """Changes by collection and row. What is not a change is kept aside, with the reason."""
+        changes: dict[str, Changes] = defaultdict(dict)
+        newest, longest, me = 0, self._journal.dialect.key_chars, self._journal.device_id()
+        for entry in entries:
+            device, ticks, _, data = entry
+            try:
+                change = self._decode_data(data)
+                if change is not None and (change.rules or change.collection in self._rules):
+                    self._check_rules(change)
+            except EntryUnreadable as error:
+                self._inbox.keep([entry], error.message)
+                applied.unreadable += 1
+                continue
+            if ticks > newest and device != me:  # one's own may be ahead yet, and come back
+                newest = ticks
+            if change is None:
+                continue
+            rows, pk = changes[change.collection], dumps(change.pk)
+            if longest is not None and len(pk) > longest:
+                self._inbox.keep([entry], f"The key has more than {longest} characters.")
+                applied.unreadable += 1
+                continue
+            versioned = (tuple.__new__(Version, (ticks, device)), change)  # a fast Version(…)
+            if pk in rows:
+                rows[pk].append(versioned)
+            else:
+                rows[pk] = [versioned]
+        self._journal.lift_clock(newest)
+        return changes
+
+    def _check_rules(self, change: Change) -> None:
+        """Refuse what only guessing could merge: it is set aside until the rule is known."""
+        reason = misfit(change, self._rules.get(change.collection, {}))
+        if reason is not None:
+            raise EntryUnreadable(reason)
+
+    def _hold(self, collection: str, rows: Changes) -> None:
+        """Merge rows of a table that this application does not know (yet, or any more)."""
+        states = self._versions.load(collection, list(rows))
+        for pk, changes in rows.items():
+            state = states.setdefault(pk, RowState())
+            in_table = state.stands
+            state.held.update(merge(state, changes, known=dict(state.held), bury=True))
+            unknown = f"UNKNOWN_COLLECTION: there is no tracked table {collection}"
+            state.parked = unknown if state.alive and not in_table else None
+        self._versions.store(collection, states.items())
+
+    def _waiting(self, tracked: Tracked, rows: Iterable[str]) -> list[Work]:
+        """The rows that are parked, kept or cleared: what they wait for may have come."""
+        parked = self._versions.parked(tracked.collection)
+        apart = self._versions.apart(tracked.collection)
+        changed = set(rows)
+        return [
+            _to_insert(Work(tracked, pk, loads(pk), state, {}, False, before=state.parked))
+            for pk, state in parked.items()
+            if pk not in changed
+        ] + [
+            Work(tracked, pk, loads(pk), state, {}, True, before=KEPT if state.kept else None)
+            for pk, state in apart.items()
+            if pk not in changed
+        ]
+
+    def _merge(
+        self,
+        tracked: Tracked,
+        rows: Changes,
+        local_since: int | None,
+        applied: Applied,
+        waits: bool,
+    ) -> list[Work]:
+        states = self._versions.load(tracked.collection, list(rows)) if rows else {}
+        if tracked.rules:
+            states |= _to_be_merged(tracked, rows, states)
+        arrived = set() if waits else self._arrivals.insert(tracked, rows, states)
+        applied.created += len(arrived)
+        rows = {pk: changes for pk, changes in rows.items() if pk not in arrived}
+        unknown = [
+            pk
+            for pk, changes in rows.items()
+            if pk not in states and any(change.operation != CREATE for _, change in changes)
+        ]
+        for pk in self._read(tracked, unknown):
+            states[pk] = RowState(BEFORE_TRACKING)
+        tables = self._read(
+            tracked,
+            [
+                pk
+                for pk, state in states.items()
+                if _needs_table(state, rows[pk], local_since, tracked)
+            ],
+        )
+        works = []
+        for pk, changes in rows.items():
+            state = states.get(pk)
+            if state is None and len(changes) == 1 and changes[0][1].operation == CREATE:
+                works.append(self._new_row(tracked, pk, *changes[0]))
+                continue
+            state = state or RowState()
+            before = KEPT if state.kept else state.parked
+            work = Work(tracked, pk, changes[0][1].pk, state, {}, state.stands, before=before)
+            died, kept, known = state.died, state.kept, tables.get(pk)
+            conflicts = Conflicts(work, changes, known, local_since)
+            work.written = merge(
+                state, changes, known=known, bury=tracked.buries, rules=tracked.rules
+            )
+            applied.conflicts += conflicts.decided()
+            works.append(_prepared(work, recreated=kept or state.died != died))
+        return works
+
+    def _new_row(self, tracked: Tracked, pk: str, version: Version, change: Change) -> Work:
+        """The usual case, made fast: the first that is heard of a row is its creation."""
+        values = dict(change.value or {})
+        names = tuple(values)
+        shape = self._shapes.get(names)
+        if shape is None:
+            shape = self._shapes[names] = frozenset(names)
+        state = RowState(version, shape)
+        if shape == tracked.names:
+            return Work(tracked, pk, change.pk, state, values, False, values)
+        return _to_insert(Work(tracked, pk, change.pk, state, values, False))
+
+    def _read(self, tracked: Tracked, pks: Sequence[str]) -> dict[str, dict[str, Wire]]:
+        """The values in the table, by row, of those rows that are there."""
+        keys = []
+        for pk in pks:
+            try:
+                keys.append(tracked.checked_key(loads(pk)))
+            except UNFIT:
+                continue  # not a key of this table: the row cannot be in it
+        return read_rows(self._database, tracked, keys)
+
+
+def _tell(work: Work, applied: Applied) -> None:
+    """Note what became of a row that cannot just stand in its table."""
+    state, collection = work.state, work.tracked.collection
+    if state.parked is not None:
+        applied.parked += 1
+        if state.parked != work.before:
+            applied.newly_parked.append(parked_row(collection, work.pk, state.parked, state.held))
+    elif state.kept and work.before != KEPT:
+        applied.kept.append(Returned(collection, work.key))
+    elif state.alive and work.before is not None:
+        applied.returned.append(Returned(collection, work.key))
+
+
+def _to_be_merged(
+    tracked: Tracked, rows: dict[str, list[tuple[Version, Change]]], known: Iterable[str]
+) -> dict[str, RowState]:
+    """Empty states of new rows that get other values than their creations say."""
+    return {
+        pk: RowState()
+        for pk, [(_, change), *others] in rows.items()
+        if change.operation == CREATE
+        and not others
+        and pk not in known
+        and not stands_alone(change.value or {}, tracked.rules)
+    }
+
+
+def _needs_table(
+    state: RowState,
+    changes: list[tuple[Version, Change]],
+    local_since: int | None,
+    tracked: Tracked,
+) -> bool:
+    """Whether merging needs the values that are in the table now."""
+    if not state.alive or state.parked is not None:
+        return False
+    if tracked.rules:
+        return True
+    if (state.fields or tracked.buries) and any(c.operation == DELETE for _, c in changes):
+        return True
+    return local_since is not None and any(
+        version is not None and version.ticks >= local_since
+        for version in (state.born, *state.fields.values())
+    )
+
+
+def _prepared(work: Work, *, recreated: bool) -> Work:
+    """Decide what is to be done with a merged row's table, and hold what it cannot take."""
+    state, names = work.state, work.tracked.names
+    if not state.alive:
+        state.held.update(work.written)
+        state.parked, state.cleared = None, {}
+        return work
+    state.kept = False
+    if not work.in_table:
+        return _to_insert(work)
+    # A row that was kept holds what was written after its deletion.
+    values = {**state.held, **work.written} if state.held else work.written
+    state.held = {name: value for name, value in values.items() if name not in names}
+    work.written = {name: value for name, value in values.items() if name in names}
+    if recreated:
+        for name in names:
+            if state.version_of(name) is None:
+                work.written[name] = work.tracked.default_wire(name)
+    for name in work.written:
+        state.cleared.pop(name, None)
+    return work
+
+
+def _to_insert(work: Work) -> Work:
+    """Collect all values of an alive row that is not in its table."""
+    state, tracked = work.state, work.tracked
+    state.parked = None
+    values = {**state.held, **work.written}
+    state.held = {name: value for name, value in values.items() if name not in tracked.names}
+    work.values = {
+        name: values[name] if name in values else tracked.default_wire(name)
+        for name in tracked.by_name
+    }
+    work.values |= state.ruled(tracked.rules)
+    return work

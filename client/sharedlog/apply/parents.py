@@ -1,0 +1,248 @@
+"""Which rows can stand: those whose parents stand, too. Says who has to leave; writes nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import peewee
+
+from ..changes import Wire, dumps, loads
+from ..journal.journal import chunks
+from ..models.registry import ACTING, Registry, on_delete, on_update
+from ..models.tracked import Tracked, TrackedColumn
+from ..tables.rows import UNFIT, Reference, Target, Work, read_rows, target_of
+from .atwork import AtWork
+
+Park = Callable[[Work, str, "Mapping[str, Wire] | None"], None]
+"""Parks a row, for a reason; with the values in its table, where they are at hand."""
+
+
+class Relations:
+    """Who refers to whom among the tracked tables."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.children: dict[Target, list[tuple[Tracked, TrackedColumn]]] = defaultdict(list)
+        self.referred: dict[str, list[TrackedColumn]] = defaultdict(list)
+        self.fields: dict[Target, peewee.Field] = {}
+        self.following: dict[Target, list[tuple[Tracked, TrackedColumn]]] = defaultdict(list)
+        """The references that the database changes with what they refer to."""
+        for child in registry:
+            for column in child.parents:
+                target = target_of(column)
+                parent = registry.model(column.field.rel_model)
+                if target not in self.fields and parent is not None:
+                    self.referred[parent.collection].append(parent.by_field[column.field.rel_field])
+                self.fields[target] = column.field.rel_field
+                self.children[target].append((child, column))
+                if _acts(child, column, on_update(column)):
+                    self.following[target].append((child, column))
+
+
+class Parents:
+    """The parents of the rows of one page: in the tables, at work, or missing.
+
+    Args:
+        at_work: All rows at work. Rows that are found in the tables are added.
+    """
+
+    def __init__(
+        self, database: peewee.Database, relations: Relations, at_work: AtWork, park: Park
+    ) -> None:
+        self._database = database
+        self._relations = relations
+        self._at_work = at_work
+        self._works = at_work.works
+        self._park = park
+        self._arriving: dict[Reference, Work] = {}
+        self._present: set[Reference] = set()
+        self._lost: set[Reference] = set()
+        self._shielded: set[tuple[str, str, str]] = set()
+        self.ahead: list[Work] = []
+
+    def shield(self) -> list[Work]:
+        """Let rows be written anew as they are that the database would change with their parents,
+        when these get another value, if only for a moment; return them. They must refer to
+        nothing until then.
+
+        Whoever changed a parent recorded what became of its children there. What they are here
+        follows from that alone: not from what the parent was in between.
+        """
+        shielded: list[Work] = []
+        while fresh := list(self._exposed()):
+            for work, name, value in fresh:
+                work.written.setdefault(name, value)
+                self._shielded.add((work.tracked.collection, work.pk, name))
+                shielded.append(work)
+        return shielded
+
+    def _exposed(self) -> Iterator[tuple[Work, str, Wire]]:
+        """Rows that refer to what is about to change by a field that the database would change,
+        too; and what stands there."""
+        for target, following in self._relations.following.items():
+            some = self._works.get(target[0], ())
+            changing = [work for work in some if work.in_table and target[1] in work.written]
+            texts = [text for found, text in self._offered(changing) if found == target]
+            for child, reference in following:
+                for work, values in self._at_work.referring(child, reference, texts):
+                    place = child.collection, work.pk, reference.name
+                    if work.in_table and work.stands and place not in self._shielded:
+                        yield work, reference.name, values[reference.name]
+
+    def left_behind(self, gone: Sequence[Work], *, written: bool) -> list[Work]:
+        """Park the rows that refer to rows that do not stand, and so on; return them.
+
+        `gone` are the rows that are known not to stand. `written`: the tables may refer to
+        rows that never got into them. Afterwards `ahead` has the rows that are about to
+        refer to another parent than the one they lose: they must be written before anything
+        is deleted, because the database may act on what refers to a deleted row.
+        """
+        self.ahead = []
+        dependants: dict[Reference, list[Work]] = defaultdict(list)
+        columns: dict[Reference, TrackedColumn] = {}
+        for work in self._candidates():
+            for column, reference in work.references():
+                dependants[reference].append(work)
+                columns[reference] = column
+        fresh = self._offered([work for work in gone if work.in_table or written])
+        fresh |= self._renamed()
+        if not dependants and not fresh:
+            return []
+        self._arriving = self._find_arriving({target for target, _ in dependants})
+        self._present = self._find_present(columns)
+        self._lost = fresh
+        orphans = self._bereft(work for some in dependants.values() for work in some)
+        parked: list[Work] = []
+        while fresh or orphans:
+            orphans += self._in_tables(fresh)
+            parked += orphans
+            fresh = self._offered([work for work in orphans if work.in_table]) - self._lost
+            self._lost |= fresh
+            hopes = fresh | self._offered([work for work in orphans if not work.in_table])
+            orphans = self._bereft(w for r in sorted(hopes) for w in dependants.get(r, ()))
+        return parked
+
+    def _candidates(self) -> Iterator[Work]:
+        for some in self._works.values():
+            if some and some[0].tracked.parents:
+                yield from (work for work in some if work.stands)
+
+    def _stands(self, reference: Reference) -> bool:
+        work = self._arriving.get(reference)
+        if work is not None and work.stands:
+            return True
+        return reference in self._present and reference not in self._lost
+
+    def _bereft(self, works: Iterable[Work]) -> list[Work]:
+        """Park those of these rows that are about to refer to a row that does not stand."""
+        orphans = []
+        for work in works:
+            if work.stands:
+                for column, reference in work.references():
+                    if not self._stands(reference):
+                        self._park(work, missing(column, reference), None)
+                        orphans.append(work)
+                        break
+        return orphans
+
+    def _in_tables(self, lost: set[Reference]) -> list[Work]:
+        """Park the rows in the tables that refer to what is lost. Those that refer to another row
+        by it from here on stay: what the database would do to them is not about that one."""
+        texts: dict[Target, list[str]] = defaultdict(list)
+        for target, text in sorted(lost):
+            texts[target].append(text)
+        orphans = []
+        for target, some in texts.items():
+            gone = [text for text in some if not self._stands((target, text))]
+            for child, column in self._relations.children[target]:
+                concerned = some if _acts(child, column, on_delete(column)) else gone
+                for work, values in self._at_work.referring(child, column, concerned):
+                    if not (work.stands and work.in_table):
+                        continue
+                    name = column.name
+                    value = values[name] if name in values else work.wire(name)
+                    reference = target, dumps(value)
+                    if name in work.written or self._stands(reference):
+                        work.written.setdefault(name, value)
+                        self.ahead.append(work)
+                        continue
+                    self._park(work, missing(column, reference), values)
+                    orphans.append(work)
+        return orphans
+
+    def _offered(self, works: Iterable[Work]) -> set[Reference]:
+        """As what others may refer to these rows, by what is in the tables (or was to be)."""
+        offered: set[Reference] = set()
+        by_table: dict[str, list[Work]] = defaultdict(list)
+        for work in works:
+            if self._relations.referred.get(work.tracked.collection):
+                by_table[work.tracked.collection].append(work)
+        for name, some in by_table.items():
+            tracked = some[0].tracked
+            for column in self._relations.referred[name]:
+                target = (name, column.name)
+                if column.name not in tracked.by_name:
+                    offered.update((target, dumps(work.wire(column.name))) for work in some)
+                    continue
+                offered.update((target, dumps(w.values[column.name])) for w in some if w.values)
+                keys = [work.key_parameters() for work in some if work.in_table]
+                for values in read_rows(self._database, tracked, keys).values():
+                    offered.add((target, dumps(values[column.name])))
+        return offered
+
+    def _renamed(self) -> set[Reference]:
+        """What rows that stay in their tables offered, and will no more."""
+        renamed: set[Reference] = set()
+        for name, some in self._works.items():
+            for column in self._relations.referred.get(name, ()):
+                target = (name, column.name)
+                if some and column.name in some[0].tracked.by_name:
+                    for work in some:
+                        if work.in_table and work.stands and column.name in work.written:
+                            new = (target, dumps(work.wire(column.name)))
+                            old = {r for r in self._offered([work]) if r[0] == target}
+                            renamed |= old - {new}
+        return renamed
+
+    def _find_arriving(self, targets: set[Target]) -> dict[Reference, Work]:
+        """The rows at work that can be referred to anew."""
+        arriving = {}
+        for target in targets:
+            for work in self._works.get(target[0], ()):
+                name = target[1]
+                if work.stands and (not work.in_table or name in work.written):
+                    arriving[target, dumps(work.wire(name))] = work
+        return arriving
+
+    def _find_present(self, columns: dict[Reference, TrackedColumn]) -> set[Reference]:
+        """Of these references: those whose rows are in the tables. The column of a reference
+        tells how its value becomes a parameter."""
+        present: set[Reference] = set()
+        parameters: dict[Target, list[object]] = defaultdict(list)
+        some: dict[Target, TrackedColumn] = {}
+        for (target, text), column in columns.items():
+            some[target] = column
+            if (target, text) not in self._arriving:
+                try:
+                    parameters[target].append(column.to_parameter(loads(text)))
+                except UNFIT:
+                    continue
+        for target, values in parameters.items():
+            field = self._relations.fields[target]
+            for chunk in chunks(values):
+                raw = [peewee.Value(parameter, converter=False) for parameter in chunk]
+                query = field.model.select(field).where(field.in_(raw))
+                for (value,) in self._database.execute(query).fetchall():
+                    wire = some[target].wire_of_stored(value)
+                    present.add((target, dumps(wire)))
+        return present
+
+
+def _acts(child: Tracked, column: TrackedColumn, rule: str) -> bool:
+    """Whether a rule for what is referred to makes the database change what refers to it."""
+    return rule in ACTING and column.name in child.by_name
+
+
+def missing(column: TrackedColumn, reference: Reference) -> str:
+    (table, _), text = reference
+    return f"PARENT_MISSING: {column.name} {text} is not in {table}"

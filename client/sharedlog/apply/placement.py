@@ -1,0 +1,242 @@
+"""Bringing merged rows into their tables, in bulk, and parking what cannot stand there.
+
+A row can stand if its values fit its columns, if every row that it refers to stands, and if
+the database takes it. Rows are first assumed to stand and then taken out until nothing
+changes, so that rows that need each other (cycles) arrive together. What cannot stand is
+*parked*: its values are held in the row's state, with the reason, and it is tried again with
+every page.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import peewee
+
+from ..capture.comparing import enforces_foreign_keys
+from ..changes import Wire
+from ..journal.journal import Journal
+from ..models.registry import Registry
+from ..models.tracked import Tracked, TrackedColumn
+from ..tables.rows import (
+    UNFIT,
+    UNTAKEN,
+    Conversion,
+    ValueAltered,
+    Work,
+    check_written,
+    conversions,
+    read_rows,
+)
+from ..tables.versions import Versions
+from .atwork import AtWork
+from .claims import Claims
+from .fates import Fates
+from .parents import Parents, Relations
+
+
+class Placement:
+    """Places the rows of one page. Counts what it does."""
+
+    def __init__(
+        self,
+        database: peewee.Database,
+        registry: Registry,
+        relations: Relations,
+        journal: Journal,
+        versions: Versions,
+    ) -> None:
+        self.created = self.modified = self.deleted = 0
+        self._database = database
+        self._registry = registry
+        self._relations = relations
+        self._dialect = journal.dialect
+        self._savepoint = journal.savepoint
+        self._run_many = journal.run_many
+        self._versions = versions
+
+    def place(self, works: dict[str, list[Work]]) -> None:
+        """Bring these rows, by collection, into their tables.
+
+        Rows that have to leave because of them are added to `works`.
+        """
+        with self._dialect.defer_foreign_keys(self._database):
+            self._place(works)
+
+    def _place(self, works: dict[str, list[Work]]) -> None:
+        at_work = AtWork(self._database, self._versions, works)
+        enforces = enforces_foreign_keys(self._database)
+        parents = None
+        if enforces:
+            parents = Parents(self._database, self._relations, at_work, self._park)
+        fates = Fates(self._registry, self._versions, at_work, self._park, references=enforces)
+        fates.decide()
+        Claims(self._database, at_work, self._park).decide()
+        shielded = [] if parents is None else parents.shield()
+        self._convert(works)
+        gone = [work for some in works.values() for work in some if not work.stands]
+        written = False
+        while True:
+            if parents is not None:
+                gone += parents.left_behind(gone, written=written)
+                ahead = [work for work in (*parents.ahead, *shielded) if work.stands]
+                for work in ahead:
+                    work.parameters = _parameters(work, ())
+                self._blank(ahead, lambda work, column: column.name in work.written)
+                shielded = []
+            self._remove(gone)
+            gone, written = self._write(works), True
+            if not gone:
+                return
+
+    def _convert(self, works: dict[str, list[Work]]) -> None:
+        for some in works.values():
+            columns = conversions(some[0].tracked.columns) if some else []
+            for work in some:
+                if work.stands:
+                    try:
+                        work.parameters = _parameters(work, columns)
+                    except UNFIT as error:
+                        self._park(work, f"VALUE_UNFIT: {error}")
+
+    def _park(self, work: Work, reason: str, current: Mapping[str, Wire] | None = None) -> None:
+        """Hold all values of a row; `current` are those in its table."""
+        if not work.state.alive:  # nobody can keep it: it is as dead as its state says
+            work.state.kept = False
+            return
+        values = work.values
+        if work.in_table:
+            if current is None:
+                rows = read_rows(self._database, work.tracked, [work.key_parameters()])
+                current = rows.get(work.pk, {})
+            values = {**current, **work.written}
+        work.state.held.update({**(values or {}), **work.state.cleared})
+        work.state.parked, work.state.cleared = reason, {}
+
+    # -- writing -------------------------------------------------------------------------
+
+    def _remove(self, gone: Iterable[Work]) -> None:
+        """Delete rows from their tables, children before parents."""
+        by_table: dict[str, list[Work]] = defaultdict(list)
+        for work in gone:
+            if work.in_table:
+                work.in_table = False
+                by_table[work.tracked.collection].append(work)
+        try:
+            with self._savepoint():
+                self._delete(by_table)
+        except peewee.IntegrityError:
+            # Rows that refer to each other, so that none of them can go first.
+            leaving = [work for some in by_table.values() for work in some]
+            self._blank(leaving, lambda work, column: True)
+            self._delete(by_table)
+        self.deleted += sum(not w.state.alive for some in by_table.values() for w in some)
+
+    def _delete(self, by_table: Mapping[str, list[Work]]) -> None:
+        with self._dialect.deleting(self._database):
+            for tracked in reversed(self._registry.in_order):
+                if some := by_table.get(tracked.collection):
+                    self._run_many(tracked.delete_sql, [work.key_parameters() for work in some])
+
+    def _blank(self, works: Iterable[Work], which: Callable[[Work, TrackedColumn], bool]) -> None:
+        """Let rows refer to nothing for a moment. (Foreign keys are deferred.)"""
+        for work in works:
+            for column in work.tracked.parents:
+                if column.name in work.tracked.by_name and which(work, column):
+                    self._blank_one(work, column)
+
+    def _blank_one(self, work: Work, column: TrackedColumn) -> None:
+        tracked = work.tracked
+        nothing = None if column.field.null else column.placeholder(f"sharedlog {work.pk}")
+        sql = (
+            f"UPDATE {tracked.table} SET {column.quoted} = {column.marker} "
+            f"WHERE {tracked.where_key}"
+        )
+        self._run_many(sql, [(nothing, *work.key_parameters())])
+
+    def _vacate(self, works: Iterable[Work]) -> None:
+        """Give up the unique values that rows are about to change, so that they can be passed
+        on among them, in a circle too."""
+        for work in works:
+            for column in work.yields:
+                with suppress(*UNTAKEN), self._savepoint():
+                    self._blank_one(work, column)
+
+    def _write(self, works: dict[str, list[Work]]) -> list[Work]:
+        """Insert and update, parents before children; return the rows that clash."""
+        clashing = []
+        for tracked in self._registry.in_order:
+            standing = [work for work in works.get(tracked.collection, ()) if work.stands]
+            new = [work for work in standing if not work.in_table]
+            if len(standing) > 1:
+                self._vacate(work for work in standing if work.in_table)
+            clashing += self._insert(tracked, new)
+            clashing += self._update([work for work in standing if work.in_table])
+        return clashing
+
+    def _insert(self, tracked: Tracked, works: list[Work]) -> list[Work]:
+        clashing = self._run_or_park(tracked.upsert_sql, works)
+        for work in works:
+            if work.stands:
+                work.in_table, work.written, work.values = True, {}, None
+        self.created += len(works) - len(clashing)
+        return clashing
+
+    def _update(self, works: Iterable[Work]) -> list[Work]:
+        by_statement: dict[tuple[str, ...], list[Work]] = defaultdict(list)
+        for work in works:
+            if work.stands and work.written:
+                by_statement[work.tracked.collection, *sorted(work.written)].append(work)
+        clashing = []
+        for (_, *names), some in by_statement.items():
+            failed = self._run_or_park(some[0].tracked.update_sql(names), some)
+            for work in some:
+                work.written, work.yields = {}, ()
+            self.modified += len(some) - len(failed)
+            clashing += failed
+        return clashing
+
+    def _run_or_park(self, sql: str, works: list[Work]) -> list[Work]:
+        """Run a statement for all rows at once; if that fails, one by one, and park the bad."""
+        if not works:
+            return []
+        try:
+            self._run_works(sql, works)
+            return []
+        except (*UNTAKEN, ValueAltered):
+            pass
+        failed = []
+        for work in works:
+            try:
+                self._run_works(sql, [work])
+            except (peewee.DataError, ValueAltered) as error:
+                self._park(work, f"VALUE_UNFIT: {error}")
+                failed.append(work)
+            except UNTAKEN as error:
+                self._park(work, f"CONSTRAINT: {error}")
+                failed.append(work)
+        return failed
+
+    def _run_works(self, sql: str, works: list[Work]) -> None:
+        with self._savepoint():
+            self._run_many(sql, [work.parameters for work in works])
+            if self._dialect.typed:
+                expected = {w.pk: w.written if w.values is None else w.values for w in works}
+                keys = [work.key_parameters() for work in works]
+                check_written(self._database, works[0].tracked, keys, expected)
+
+
+def _parameters(work: Work, columns: Iterable[Conversion]) -> list[Any]:
+    if not work.in_table:
+        values = work.values or {}
+        row = work.tracked.checked_key(work.key)
+        for name, plain, convert in columns:
+            wire = values[name]
+            row.append(wire if type(wire) is plain else convert(wire))
+        return row
+    by_name = work.tracked.by_name
+    row = [by_name[name].to_parameter(work.written[name]) for name in sorted(work.written)]
+    return row + work.key_parameters() if row else row

@@ -1,0 +1,1 @@
+"""The recorder of what Peewee executes, and of what was missed."""

@@ -1,0 +1,102 @@
+"""Which rows stand in the way of an insert: those that an upsert updates or a REPLACE displaces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import peewee
+
+from ..changes import Wire
+from ..journal.journal import chunks
+from ..models.tracked import Tracked, TrackedColumn
+from ..raw import NotCanonical, is_escape
+from ..tables.inserts import Rows
+from ..tables.rows import select_rows
+from ..tables.statements import Values, column_of
+
+
+def offered_keys(tracked: Tracked, query: Any, found: Rows | None) -> dict[str, Wire] | None:
+    """The keys of the rows that an insert offers, by their JSON; None if only the table knows."""
+    if found is None:
+        return None
+    place = found.shape.place
+    if any(column.field not in place for column in tracked.key):
+        return None
+    keys = [(column, place[column.field]) for column in tracked.key]
+    offered = {}
+    for row in found.rows:
+        wires = [_certain_wire(tracked, query, column, row[index]) for column, index in keys]
+        if None in wires:
+            return None
+        pk = wires[0] if len(wires) == 1 else wires
+        offered[tracked.pk_json(pk)] = pk
+    return offered
+
+
+def _certain_wire(tracked: Tracked, query: Any, column: TrackedColumn, value: Any) -> Wire:
+    """What will stand in the key; None if that is not certain."""
+    try:
+        stored = _stored(tracked, query, column, value)
+        wire = column.wire_of_stored(stored)
+    except NotCanonical:
+        return None
+    return None if is_escape(wire) else wire
+
+
+def _stored(tracked: Tracked, query: Any, column: TrackedColumn, value: Any) -> Any:
+    """What is given to the database for a value; NotCanonical for an expression."""
+    if query.table is tracked.model:
+        try:
+            return column.to_parameter(column.exact_wire(value))
+        except NotCanonical:
+            value = column.converted(value)
+            if isinstance(value, peewee.Value) and not value.multi:
+                value = value.value
+    if isinstance(value, peewee.Node):
+        raise NotCanonical
+    return value
+
+
+def rivals_of(
+    database: peewee.Database, tracked: Tracked, query: Any, found: Rows | None
+) -> dict[str, Values] | None:
+    """The rows that share the key or another unique value with a row that an insert offers;
+    None if that cannot be told without looking at all of them."""
+    uniques = _unique_sets(database, tracked)
+    if found is None or uniques is None:
+        return None
+    place = {column_of(tracked, field): index for index, field in enumerate(found.shape.fields)}
+    rivals: dict[str, Values] = {}
+    for unique in uniques:
+        if any(column not in place for column in unique):
+            return None  # the database fills in what it likes
+        places = [(column, place[column]) for column in unique]
+        try:
+            offered = [
+                [_stored(tracked, query, c, row[i]) for c, i in places] for row in found.rows
+            ]
+        except NotCanonical:
+            return None
+        where = "({})".format(" AND ".join(f"{column.quoted} = ?" for column in unique))
+        for chunk in chunks((values for values in offered if None not in values), 200):
+            condition = " OR ".join([where] * len(chunk))
+            parameters = [value for values in chunk for value in values]
+            rivals |= select_rows(database, tracked, condition, parameters)
+    return rivals
+
+
+def _unique_sets(
+    database: peewee.Database, tracked: Tracked
+) -> list[Sequence[TrackedColumn]] | None:
+    """The sets of columns that are unique together, as the database has them; None if there
+    are expressions among them, or columns that are not tracked."""
+    result: list[Sequence[TrackedColumn]] = [tracked.key]
+    for index in database.get_indexes(tracked.collection, tracked.model._meta.schema):
+        if index.unique:
+            columns = [tracked.by_column.get(name) for name in index.columns]
+            known = [column for column in columns if column is not None]
+            if len(known) < len(columns):
+                return None
+            result.append(known)
+    return result

@@ -1,0 +1,1 @@
+"""Looking after a replica: is it equal, what waits, what can go."""

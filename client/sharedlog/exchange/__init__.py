@@ -1,0 +1,1 @@
+"""Send, receive, settle: one sync."""

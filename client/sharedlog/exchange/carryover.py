@@ -1,0 +1,210 @@
+"""Carrying over what a device knows to a program whose models changed. Once an upgrade.
+
+The application migrates its own tables. What is kept beside them follows here: the states of rows
+get the names of today and held values pass the upgraders, before anything is recorded; what was
+held for a name that is known now comes into the tables, before anything is exchanged. Local
+entries stay as they were recorded: an entry may have reached the log already, and the same entry
+must not have two contents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..changes import DELETE, Entry, dumps, loads
+from ..clock import BEFORE_TRACKING
+from ..errors import EntryUnreadable
+from ..evolution.formerly import Fields
+from ..evolution.restating import ASIDE, changes_of, forget, rename_fields, upgrade
+from ..journal.journal import CHUNK
+from ..merge.reconcile import RowState
+from ..models.registry import Registry
+from ..models.tracked import Tracked
+from .replica import Replica
+
+VALUES = "coalesce(held, buried, cleared, writes) IS NOT NULL"
+"""The rows with values beside their tables."""
+
+LEARNED = "learned"
+"""Where it is kept what is still to be brought into the tables: new fields by collection."""
+
+
+class Carryover:
+    """What is to be done for a program that is not the last one. Needs an open transaction."""
+
+    def __init__(self, replica: Replica, registry: Registry) -> None:
+        self._journal = replica.journal
+        self._inbox = replica.inbox
+        self._versions = replica.versions
+        self._applier = replica.applier
+        self._encode = replica.pipeline.encode
+        self._evolution = replica.pipeline.evolution
+        self._names = registry.names
+        self._registry = registry
+
+    def begin(self) -> None:
+        """Compare the program with the last one, and let the states of rows follow it. Writes to
+        no table of the application; does nothing if the program is the same, or the first."""
+        program = {
+            "schema": self._evolution.schema,
+            "tables": {tracked.collection: sorted(tracked.names) for tracked in self._registry},
+            "formerly": {"tables": self._names.tables, "fields": self._names.fields},
+        }
+        before, now = self._journal.state("program"), dumps(program)
+        if before != now:
+            if before is not None:
+                self._follow(loads(before))
+            self._journal.set_state(program=now)
+
+    def finish(self) -> None:
+        """Bring into the tables what can stand there now. They have to be migrated."""
+        found = self._journal.state(LEARNED)
+        if found is None:
+            return
+        self._versions.fold_local()  # what was written here since is newer
+        for aside in self._asides():
+            self._merge_again(aside)
+        learned = [(self._registry.collection(name), names) for name, names in loads(found).items()]
+        self._applier.release_held([(t, frozenset(names)) for t, names in learned if t])
+        self._journal.set_state(**{LEARNED: None})
+
+    def _follow(self, last: Mapping[str, Any]) -> None:
+        for aside in self._asides():  # of an earlier upgrade
+            collection, *what = _said_of(aside)
+            self._rename_rows(aside, _aside(self._names.table(collection), *what))
+        for tracked in self._registry:
+            self._rename_fields(tracked)
+        learned = loads(self._journal.state(LEARNED) or "{}")
+        for tracked in self._registry:
+            own = self._rename_table(tracked, last["tables"])
+            new = tracked.names.difference(last["tables"].get(own, ())).union(learned.pop(own, ()))
+            if new:
+                learned[tracked.collection] = sorted(new)
+        self._journal.set_state(**{LEARNED: dumps(learned)})
+        if last["schema"] < self._evolution.schema:
+            self._upgrade_values(last["schema"])
+
+    # -- names ---------------------------------------------------------------------------
+
+    def _rename_fields(self, tracked: Tracked) -> None:
+        fields, collection = self._names.fields.get(tracked.collection), tracked.collection
+        if not fields:
+            return
+        asides = [aside for aside in self._asides() if _said_of(aside)[0] == collection]
+        for name in (collection, *self._names.of_table(collection), *asides):
+            self._rename_shapes(name, fields)
+            for states in self._states(name, f"fields IS NOT NULL OR {VALUES}"):
+                clashing = {pk: rename_fields(state, fields) for pk, state in states.items()}
+                self._versions.store(name, states.items())
+                self._versions.store(
+                    _aside(collection, "fields", name),
+                    ((pk, state) for pk, state in clashing.items() if state is not None),
+                )
+
+    def _rename_shapes(self, collection: str, fields: Fields) -> None:
+        """The same for rows of which only a creation is known: for all of them at once."""
+        shapes = self._journal.run("SELECT number, fields FROM sharedlog_shape").fetchall()
+        for number, text in shapes:
+            old = frozenset(loads(text))
+            new = frozenset(name for former in old for name in fields.get(former, (former,)))
+            if new != old:
+                self._journal.run(
+                    "UPDATE sharedlog_row SET shape = ? WHERE collection = ? AND shape = ? "
+                    f"AND NOT (fields IS NOT NULL OR {VALUES})",
+                    (self._versions.shape_number(new), collection, number),
+                )
+
+    def _rename_table(self, tracked: Tracked, known: Mapping[str, Any]) -> str:
+        """Give the rows of a table its new name; return the one that it had. What was held under
+        one of its other names, by a program that did not know that, is set aside."""
+        names = (tracked.collection, *self._names.of_table(tracked.collection))
+        own = next((name for name in names if name in known), tracked.collection)
+        if len(names) > 1:
+            for name in names:
+                if name not in known:
+                    self._rename_rows(name, _aside(tracked.collection, "rows", name))
+            if own != tracked.collection:
+                self._rename_rows(own, tracked.collection)
+        return own
+
+    def _rename_rows(self, old: str, new: str) -> None:
+        self._journal.run(
+            "UPDATE sharedlog_row SET collection = ? WHERE collection = ?", (new, old)
+        )
+
+    def _merge_again(self, aside: str) -> None:
+        collection, *_ = _said_of(aside)
+        for states in self._states(aside):
+            rows = {pk: changes_of(collection, loads(pk), state) for pk, state in states.items()}
+            self._journal.run_many(
+                "DELETE FROM sharedlog_row WHERE collection = ? AND pk = ?",
+                [(aside, pk) for pk in states],
+            )
+            self._applier.merge(collection, {pk: some for pk, some in rows.items() if some})
+
+    def _asides(self) -> list[str]:
+        cursor = self._journal.run(
+            "SELECT DISTINCT collection FROM sharedlog_row WHERE collection > ? AND collection < ?",
+            (ASIDE, ASIDE + "~"),
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+    def _states(self, collection: str, condition: str = "1") -> Iterator[dict[str, RowState]]:
+        """The states of a collection's rows, a few hundred at a time."""
+        last = ""
+        while True:
+            cursor = self._journal.run(
+                "SELECT pk FROM sharedlog_row WHERE collection = ? AND pk > ? "
+                f"AND ({condition}) ORDER BY pk LIMIT {CHUNK}",
+                (collection, last),
+            )
+            pks = [row[0] for row in cursor.fetchall()]
+            if not pks:
+                return
+            yield self._versions.load(collection, pks)
+            last = pks[-1]
+
+    # -- values --------------------------------------------------------------------------
+
+    def _upgrade_values(self, schema: int) -> None:
+        """Let values beside the tables pass the upgraders from this schema version on."""
+        collections = self._journal.run(
+            f"SELECT DISTINCT collection FROM sharedlog_row WHERE {VALUES}"
+        ).fetchall()
+        for (name,) in collections:
+            collection = _said_of(name)[0] if name.startswith(ASIDE) else name
+            for states in self._states(name, VALUES):
+                upgraded = [
+                    (pk, self._upgraded(collection, pk, state, schema))
+                    for pk, state in states.items()
+                ]
+                self._versions.store(name, upgraded)
+
+    def _upgraded(self, collection: str, pk: str, state: RowState, schema: int) -> RowState:
+        """What cannot be upgraded is set aside, as if it had just arrived."""
+        key = loads(pk)
+        try:
+            return upgrade(state, collection, key, schema, self._evolution)
+        except EntryUnreadable as error:
+            if state.born == BEFORE_TRACKING or state.writes:
+                return state  # it has no entries that could be set aside
+            self._inbox.keep(
+                (
+                    Entry(device, ticks, 0, self._encode(change._replace(schema=schema)))
+                    for (ticks, device), change in changes_of(collection, key, state)
+                    if change.operation != DELETE
+                ),
+                error.message,
+            )
+            return forget(state)
+
+
+def _aside(collection: str, *what: str) -> str:
+    """The collection of what is set aside until it can be merged with the rows of this one."""
+    return ASIDE + dumps((collection, *what))
+
+
+def _said_of(aside: str) -> list[str]:
+    said: list[str] = loads(aside.removeprefix(ASIDE))
+    return said

@@ -1,0 +1,166 @@
+"""Who this database file is in the log, and what becomes of that when it turns out to be a copy.
+
+A copy goes on under another id. What was sent before stays its former id's, in the client log
+and in the versions of rows; what was not is the new one's. Nothing is sent a second time, not even
+by two copies that have the same unsent entries: the id follows from the first of these, so it is
+the same, and the second one finds there what the first one sent.
+
+That an entry is in the log is known of the present id's by the lineage, of former ids' by the
+checkpoint: it is there, before it. Where neither says so any more, the entry is in *doubt*: it is
+unsent, and still its author's. Before anything is sent, all that may have it is read; what is
+found is sent, and what is not is the present id's, and sent once more.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+
+from ..changes import dumps, loads
+from ..journal.journal import REFUSED, SENT, UNSENT, Journal, LocalEntry
+from ..tables.reattribution import Reattribution
+from ..tables.versions import ME, Versions
+
+ID_CHARS_MAX = 200
+"""What the service takes for an id."""
+
+WORD_CHARS = 8
+"""What tells apart the descendants of one device."""
+
+
+class Identity:
+    """The device's ids. What writes needs an open transaction."""
+
+    def __init__(self, journal: Journal, versions: Versions, new_id: Callable[[], str]) -> None:
+        self._journal = journal
+        self._versions = versions
+        self._entries = Reattribution(journal, versions)
+        self._new_id = new_id
+
+    def prepare(self) -> None:
+        """Give a new file its id. Not by the service, and not only when it is first sent to:
+        copies that were made before are told apart by what they write, as later ones are."""
+        if not self.device:
+            self._journal.set_state(device=self._new_id())
+        if not self.former():
+            sql = "INSERT OR IGNORE INTO sharedlog_device VALUES (?, ?)"
+            self._journal.run(sql, (ME, self.device))
+
+    @property
+    def device(self) -> str:
+        return self._journal.device_id()
+
+    @property
+    def registered(self) -> bool:
+        """Whether the service knows the id, as far as this file knows."""
+        return self._journal.state("registered") == self.device
+
+    def unregister(self) -> None:
+        """The service does not know the id: it lost this device, and maybe more."""
+        self._journal.set_state(registered=None)
+        self.doubt()
+
+    @property
+    def lineage(self) -> str:
+        """What the next request has to show (see `SharedLog`)."""
+        return self._journal.state("lineage") or ""
+
+    def former(self) -> list[str]:
+        """The ids that this file gave up, the latest last."""
+        found: list[str] = loads(self._journal.state("former") or "[]")
+        return found
+
+    @property
+    def behind(self) -> bool:
+        """Whether this device has to read all there is before it sends anything: what it has not
+        sent may be there already, from a copy."""
+        return self._journal.state("behind") is not None
+
+    def note_seen(self, *, complete: bool) -> None:
+        """The checkpoint moved to the end of the log: so all that is sent lies before it, and what
+        will be lies behind. On the way there it is not known where one's own entries lie."""
+        seen = (self._journal.state("sent_until") or "0") if complete else None
+        if seen != self._journal.state("seen_until"):
+            self._journal.set_state(seen_until=seen)
+
+    def catch_up(self) -> int:
+        """All there is was read. What was in doubt and not found is this device's from here on;
+        return how many entries the log has lost so."""
+        for entries in self._journal.each(f"status = {UNSENT} AND reason IS NOT NULL"):
+            self._hand_over(entries, self.device)
+        lost = self._journal.run(
+            f"UPDATE sharedlog_entry SET reason = ? WHERE status = {UNSENT} AND reason IS NOT NULL",
+            (self.device,),
+        )
+        self._journal.set_state(behind=None)
+        return int(lost.rowcount)
+
+    def find(self, entries: Sequence[LocalEntry], sender: str) -> None:
+        """These entries are in the log as the sender's: this device, or a copy of it."""
+        self._hand_over(entries, sender)
+        ticks = [entry.ticks for entry in entries]
+        if sender == self.device:
+            self._journal.mark_sent(ticks)
+        else:
+            self._journal.run_many(
+                f"UPDATE sharedlog_entry SET status = {SENT}, reason = ? WHERE ticks = ?",
+                ((sender, t) for t in ticks),
+            )
+
+    def _hand_over(self, entries: Sequence[LocalEntry], device: str) -> None:
+        authors = {entry.ticks: entry.author or self.device for entry in entries}
+        for author in sorted(set(authors.values()) - {device}):
+            self._versions.fold_local()
+            some = [entry for entry in entries if authors[entry.ticks] == author]
+            self._entries.hand_over(some, of=author, to=device)
+
+    def doubt(self) -> None:
+        """The log may have lost anything: look for all that was sent, and read all again."""
+        self._journal.unsend()
+        self._journal.set_state(checkpoint=None, seen_until=None, lineage=None, behind="yes")
+
+    def fork(self) -> str:
+        """Take another id, and return it. Whatever is not known to be in the log will be sent
+        under it."""
+        journal, former = self._journal, self.device
+        device = descendant(former, self._word(former, journal.oldest_unsent("reason IS NULL")))
+        self._versions.fold_local()
+        seen = journal.state("seen_until")
+        if seen is None:
+            self.doubt()
+        else:
+            journal.unsend("reason IS NULL AND ticks > ?", int(seen))
+        journal.run(
+            f"UPDATE sharedlog_entry SET reason = ? WHERE status = {SENT} AND reason IS NULL",
+            (former,),
+        )
+        new = journal.each(f"(status = {UNSENT} AND reason IS NULL OR status = {REFUSED})")
+        self._entries.begin_anew(new, of=former, to=device)
+        former_ids = dumps([*self.former(), former])
+        journal.set_state(device=device, former=former_ids, lineage=None, behind="yes")
+        journal.set_state(sent_until=None, pruned_until=None, seen_until=seen and "0")
+        return device
+
+    def _word(self, former: str, unsent: int | None) -> str:
+        """What tells the new id from the former one."""
+        if unsent is None:
+            return self._new_id()
+        return blake2b(f"{former} {unsent}".encode(), digest_size=WORD_CHARS // 2).hexdigest()
+
+
+def random_id() -> str:
+    return secrets.token_hex(12)
+
+
+def akin(device: str, other: str) -> bool:
+    """Whether two ids are of copies of one file."""
+    return device.partition(".")[0] == other.partition(".")[0]
+
+
+def descendant(device: str, word: str) -> str:
+    """An id that stands where `device` does among all others, so that whoever had its entries
+    under the one or the other id decides alike which of two equal timestamps is later."""
+    if len(device) + 1 + WORD_CHARS > ID_CHARS_MAX:
+        device = device.rpartition(".")[0] or device
+    return f"{device}.{word[:WORD_CHARS]}"

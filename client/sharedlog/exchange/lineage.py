@@ -1,0 +1,185 @@
+"""What to do when the log has other entries of this device than this file believes.
+
+An answer that got lost, a database file that was copied or put back from a backup, a log that was
+put back: from afar they look alike, and the service only says that something is not as this device
+last heard (`LineageChanged`). So the device reads what the log has of it, in the order of its
+timestamps, beginning with the newest entry that it knows to be there:
+
+- what is there and unsent here: the answer got lost, and it is sent;
+- the newest one is not there: the log lost what it had. Everything is compared, and what the log
+  lacks is sent again;
+- what is there and not from here: another copy of this file wrote it. This one takes another id,
+  sends under it what it has not sent, and reads what the other copy wrote as any other device.
+
+Copies have everything in common up to some timestamp and nothing after it, so the first foreign
+entry comes after all that are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..changes import Entry
+from ..clock import Version
+from ..events import Event, Forked
+from ..journal.journal import UNSENT, LocalEntry
+from ..remote.sharedlog import OwnPage
+from .identity import akin
+from .replica import Replica
+from .restamping import lift
+
+UNSETTLED = "-"
+"""The lineage of a device that has compared some of the log's entries, and not all: no log's."""
+
+
+class Lineage:
+    """Finds out what became of this device's entries. `apply` as in `Exchange`."""
+
+    def __init__(self, replica: Replica, *, apply: bool | None) -> None:
+        self._replica = replica
+        self._journal = replica.journal
+        self._identity = replica.identity
+        self._apply = apply
+        self.found = 0
+        """Entries that were in the log although nobody had told."""
+        self.lost = 0
+        """Entries that are not in the log any more."""
+
+    def trace(self) -> None:
+        """Settle with the log what is unsent. Afterwards the device may go on, if need be as
+        another one; the next request tells whether there is more to find out. What another
+        process of this device finds out meanwhile stands."""
+        newest = self._journal.state("sent_until")
+        page = self._compare(int(newest or 0), expected=newest is not None)
+        while page is not None and page.has_more:
+            page = self._compare(page.entries[-1].ticks + 1, lineage=page.lineage)
+
+    def _compare(
+        self, since: int, *, expected: bool = False, lineage: str | None = None
+    ) -> OwnPage | None:
+        """Compare a page of the log's entries of this device with its own, and return it if the
+        next one is to be compared. `expected` says that there must be an entry at `since`;
+        `lineage` is that of the page before, which has to be of the same log."""
+        replica = self._replica
+        event: Event | None = None
+        before = self._identity.device, self._identity.lineage
+        page = replica.shared_log.read_own(
+            before[0], since=since, limit=replica.entries_max, byte_limit=replica.bytes_max
+        )
+        with replica.writing():
+            if before != (self._identity.device, self._identity.lineage):
+                return None
+            changed = lineage not in (None, page.lineage)
+            if changed or (expected and not self._begins_with(since, page.entries)):
+                self._identity.doubt()
+                return None
+            if self._settle(page.entries):
+                self._journal.set_state(lineage=UNSETTLED if page.has_more else page.lineage)
+            else:
+                event = Forked(before[0], self._identity.fork())
+        self._tell(event)
+        return page if event is None else None
+
+    def fork(self) -> None:
+        """The log refuses an entry because another one has its timestamp: a copy, of which there
+        was no other sign. Nothing is known of what was passed over, so read all again."""
+        former = self._identity.device
+        with self._replica.writing():
+            if former != self._identity.device:
+                return
+            self._identity.doubt()
+            self._identity.fork()
+        self._tell(Forked(former, self._identity.device))
+
+    def _tell(self, event: Event | None) -> None:
+        if event is not None:
+            self._replica.emit(event)
+
+    def _begins_with(self, ticks: int, entries: Sequence[Entry]) -> bool:
+        if not entries or entries[0].ticks != ticks:
+            return False
+        mine = self._journal.entries_at([ticks]).get(ticks)
+        return mine is None or self._is_there(mine, entries[0].data, self._identity.device)
+
+    def _settle(self, entries: Sequence[Entry]) -> bool:
+        """Mark as sent what is in the log; return whether all of it is this file's."""
+        local = self._journal.entries_at([entry.ticks for entry in entries])
+        acknowledged = int(self._journal.state("sent_until") or -1)
+        pruned = int(self._journal.state("pruned_until") or -1)
+        device = self._identity.device
+        known: list[LocalEntry] = []
+        forgotten: list[Entry] = []
+        foreign = False
+        for entry in entries:
+            mine = local.get(entry.ticks)
+            if mine is not None and self._is_there(mine, entry.data, device):
+                known.append(mine)
+            elif mine is None and entry.ticks <= pruned:
+                forgotten.append(entry)
+            else:
+                foreign = True
+                break
+        self._identity.find(known, device)
+        self.found += sum(e.author is None and e.ticks > acknowledged for e in known)
+        if forgotten:  # pruned here, or never here: nobody can tell
+            self._take(forgotten)
+        return not foreign
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        """Entries that may be known: to apply them once more changes nothing."""
+        if self._apply:
+            self._replica.applier.apply(entries)
+        else:
+            self._replica.inbox.keep(entries)
+
+    def recognize(self, entries: Sequence[Entry]) -> None:
+        """What is unsent here may be among what comes from a copy of this file: both had it when
+        they parted."""
+        if self._journal.oldest_unsent() is None:
+            return
+        device = self._identity.device
+        for other in {entry.device for entry in entries}:
+            if not akin(device, other):
+                continue
+            theirs = {entry.ticks: entry.data for entry in entries if entry.device == other}
+            mine = self._journal.entries_at(list(theirs), f"AND status = {UNSENT}").values()
+            same = [entry for entry in mine if self._is_there(entry, theirs[entry.ticks], other)]
+            if same:
+                self._identity.find(same, other)
+
+    def catch_up(self) -> None:
+        """All there is was read. What this device counted is merged once more: what was read says
+        again how runs began that were left for others."""
+        if self._identity.behind:
+            self.lost += self._identity.catch_up()
+            which = f"(reason IS NULL OR status = {UNSENT}) AND rules IS NOT NULL"
+            for entries in self._journal.each(which):
+                self._take_own(entries)
+
+    def _take_own(self, entries: Sequence[LocalEntry]) -> None:
+        batch, _ = self._replica.pipeline.outgoing(entries)
+        self._take([Entry(self._identity.device, *entry) for entry in batch])
+
+    def lift(self, ticks: Sequence[int], horizon: int) -> None:
+        """Date entries anew that are too old for the log, inside the open transaction. What was
+        overwritten meanwhile, or was in the log before, is done with: it must not count again."""
+        versions = self._replica.versions
+        versions.fold_local()
+        old = self._journal.entries_at(ticks)
+        left = [e for e in old.values() if e.author is None and self._counts(e)]
+        renamed = lift(self._journal, [entry.ticks for entry in left], horizon)
+        self._journal.mark_sent(old.keys() - renamed.keys())
+        versions.rename_local(renamed, {(entry.collection, entry.pk) for entry in left})
+        # Those that were overwritten in part win over what is older than they are now.
+        self._take_own(list(self._journal.entries_at(list(renamed.values())).values()))
+
+    def _counts(self, entry: LocalEntry) -> bool:
+        versions = self._replica.versions
+        states = versions.load(versions.names.table(entry.collection), [entry.pk])
+        state, version = states.get(entry.pk), Version(entry.ticks, self._identity.device)
+        return state is not None and state.has(version)
+
+    def _is_there(self, entry: LocalEntry, data: str, sender: str) -> bool:
+        """Whether this is the entry that the log has as the sender's."""
+        author = entry.author or self._identity.device
+        return self._replica.pipeline.same(entry, data, author, sender)

@@ -1,0 +1,115 @@
+"""What changes go through on their way out and in: processors, the serializer, evolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .. import changes
+from ..changes import Change
+from ..errors import ConfigurationError, EntryUnreadable
+from ..evolution.evolution import Evolution
+from ..journal.journal import DROPPED, Beginnings, LocalEntry, RefusedEntry
+from ..merge.runs import COUNTER, handed_over
+from ..remote.sharedlog import Outgoing
+
+Processor = Callable[[Change], Change | None]
+"""Sees a change on its way out or in; may answer another one, or None to drop it. Must be
+pure: the same change always gives the same answer, because an exchange may be repeated."""
+
+
+class Serializer(Protocol):
+    """How changes become the opaque text that the service keeps (encryption goes here).
+
+    Must be pure, too: an entry that is sent again must have the same text. And it must carry all
+    members of a change, also those that later versions of this library add.
+    """
+
+    def encode(self, change: Change) -> str: ...
+
+    def decode(self, data: str) -> Change: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """JSON and no processors, unless the application says otherwise."""
+
+    serializer: Serializer | None = None
+    pre_send: Processor | None = None
+    post_receive: Processor | None = None
+    evolution: Evolution = field(default_factory=Evolution)
+
+    def __post_init__(self) -> None:
+        serializer, schema = self.serializer, self.evolution.schema
+        if serializer is None or schema == changes.FIRST_SCHEMA:
+            return
+        probe = Change(changes.CREATE, "probe", "probe", {}, schema=schema)
+        if serializer.decode(serializer.encode(probe)).schema != schema:
+            raise ConfigurationError(
+                "The serializer loses the schema version of a change.",
+                hint="Let it carry every member of a change, or build it on the functions encode "
+                "and decode of sharedlog.changes.",
+            )
+
+    def outgoing(self, entries: Iterable[LocalEntry]) -> tuple[list[Outgoing], list[RefusedEntry]]:
+        """Entries as they are sent, and those that `pre_send` dropped."""
+        if self.pre_send is None and self.serializer is None:
+            starts = Beginnings()
+            return [Outgoing(e.ticks, e.offset, e.text(starts)) for e in entries], []
+        batch, dropped = [], []
+        for entry in entries:
+            change: Change | None = changes.decode(entry.data())
+            if change is not None and self.pre_send is not None:
+                change = self.pre_send(change)
+            if change is None:
+                dropped.append(RefusedEntry(entry.ticks, DROPPED))
+                continue
+            data = self.encode(change._replace(schema=entry.schema))
+            batch.append(Outgoing(entry.ticks, entry.offset, data))
+        return batch, dropped
+
+    def encode(self, change: Change) -> str:
+        """A change as the text that is sent."""
+        return changes.encode(change) if self.serializer is None else self.serializer.encode(change)
+
+    def same(self, entry: LocalEntry, data: str, mine: str, theirs: str) -> bool:
+        """Whether `data` is what this entry is sent as, in whatever words. `mine` and `theirs` are
+        the devices that the two are of."""
+        in_plain = self.pre_send is None and self.serializer is None
+        if in_plain and entry.data() == data and (entry.rules is None or mine == theirs):
+            return True
+        change: Change | None = changes.decode(entry.data())
+        if self.pre_send is not None and change is not None:
+            change = self.pre_send(change)
+        try:
+            other = self._deserialized(data)
+        except EntryUnreadable:
+            return False
+        return change is not None and _attributed(change, mine) == _attributed(other, theirs)
+
+    def decode(self, data: str) -> Change | None:
+        """A received entry's change; None if an upgrader or `post_receive` drops it."""
+        change = self._deserialized(data)
+        if change.schema != self.evolution.schema or self.evolution.names:
+            current = self.evolution.current(change)
+            if current is None:
+                return None
+            change = current
+        return change if self.post_receive is None else self.post_receive(change)
+
+    def _deserialized(self, data: str) -> Change:
+        if self.serializer is None:
+            return changes.decode(data)
+        try:
+            return self.serializer.decode(data)
+        except Exception as error:
+            raise EntryUnreadable(f"The serializer failed: {error!r}.") from error
+
+
+def _attributed(change: Change, device: str) -> Change:
+    """The change with the increments of counters said to be of this device."""
+    counted = {name for name, rule in (change.rules or {}).items() if rule == COUNTER}
+    values = dict(change.value or {})
+    values |= {name: handed_over(values[name], device) for name in counted & values.keys()}
+    return change._replace(value=values) if counted else change

@@ -1,0 +1,69 @@
+"""Reading everything again, when the log has forgotten deletions that this device has not seen.
+
+A device that was away for very long may have rows that were deleted meanwhile, and the log has
+nothing to say of them any more. So what was known of all rows is forgotten but for what only this
+device has, the log is read from its beginning as by a new device, and what stands in the tables
+and was not said by then is no more: rows that the log does not know, and values of fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..apply.applier import Applier
+from ..apply.arrivals import Changes
+from ..capture.adopt import Adoption, unsaid_of
+from ..changes import DELETE, Change, Wire, loads
+from ..clock import BEFORE_TRACKING, Version
+from ..journal.journal import SENT, Journal
+from ..models.tracked import Tracked
+from .identity import Identity
+
+FIRST = Version(1, "")
+"""Later than what is from before tracking, and earlier than all that was ever recorded."""
+
+
+def forget(journal: Journal, identity: Identity) -> str:
+    """Become another device, which has read nothing, inside the open transaction; return its id."""
+    journal.raise_floor_over_sent()
+    # What the log had is read from it, as far as it still is there, and is not offered again.
+    journal.run(f"DELETE FROM sharedlog_entry WHERE status = {SENT}")
+    device = identity.fork()
+    journal.run("DELETE FROM sharedlog_row")
+    journal.set_state(checkpoint=None, folded_until=None, seen_until=None, relearning="1")
+    return device
+
+
+def is_relearning(journal: Journal) -> bool:
+    """Whether the log is yet to be read again."""
+    return journal.state("relearning") is not None
+
+
+class Clearance(Adoption):
+    """One pass over all tracked tables, after all was read: what nobody said goes."""
+
+    def clear(self, applier: Applier) -> None:
+        def clear_chunk(tracked: Tracked, rows: list[Any]) -> None:
+            if deletions := self._deletions(tracked, rows):
+                applier.merge(tracked.collection, deletions)
+
+        for tracked in reversed(self._registry.in_order):
+            self.chunk_by_chunk(tracked, clear_chunk, self.rows_after)
+        with self._writing():
+            self._journal.set_state(relearning=None)
+
+    def _deletions(self, tracked: Tracked, rows: list[Any]) -> Changes:
+        found = dict(self.readable(tracked, rows))
+        states = self._versions.load(tracked.collection, list(found))
+
+        def is_said(pk: str, values: Mapping[str, Wire]) -> bool:
+            state = states.get(pk)
+            known = state is not None and state.stands and state.born != BEFORE_TRACKING
+            return known and not unsaid_of(tracked, states[pk], values)
+
+        return {
+            pk: [(FIRST, Change(DELETE, tracked.collection, loads(pk), None))]
+            for pk, values in found.items()
+            if not is_said(pk, values)
+        }

@@ -1,0 +1,47 @@
+"""The parts of one device, as an exchange works with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from ..apply.applier import Applier
+from ..clock import Now
+from ..events import Event
+from ..journal.inbox import Inbox
+from ..journal.journal import Journal
+from ..remote.sharedlog import SharedLog
+from ..tables.versions import Versions
+from .identity import Identity
+from .pipeline import Pipeline
+from .registration import Registration
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """`writing` opens a write transaction of the local database; `emit` tells listeners."""
+
+    journal: Journal
+    inbox: Inbox
+    versions: Versions
+    identity: Identity
+    applier: Applier
+    pipeline: Pipeline
+    shared_log: SharedLog
+    registration: Registration
+    batch_size: int
+    byte_limit: int
+    now: Now
+    writing: Callable[[], AbstractContextManager[None]]
+    emit: Callable[[Event], None]
+
+    @property
+    def entries_max(self) -> int:
+        """Entries in one exchange, each way."""
+        return min(self.batch_size, self.journal.limits.batch_entries)
+
+    @property
+    def bytes_max(self) -> int:
+        """Bytes of entries in one exchange, each way."""
+        return min(self.byte_limit, self.journal.limits.batch_bytes)

@@ -1,0 +1,1 @@
+"""The client log: sharedlog's own tables, beside the application's."""

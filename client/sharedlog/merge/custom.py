@@ -1,0 +1,54 @@
+"""A merge rule of the application's own. Pure, if its function is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..changes import Wire
+from ..raw import RAW
+from .rules import MergeRule, Writes
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+class Custom(MergeRule):
+    """An application's own rule.
+
+    Args:
+        name: What travels. The function of this name must be the same on all devices.
+        function: Gets every value that was written since the row's latest deletion, the latest
+            last, and returns the field's value. It must be pure, and take any such list. (All
+            these writes are kept; so it is not for fields that are written day by day.)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[[list[Any]], Any],
+        *,
+        decode: Callable[[Wire], Any] = _same,
+        encode: Callable[[Any], Wire] = _same,
+    ) -> None:
+        self.name = name
+        self.function = function
+        self._decode = decode
+        self._encode = encode
+
+    def fits(self, value: Wire, *, plain: bool) -> bool:
+        try:
+            self._decode(value)
+        except Exception:
+            return False
+        return True
+
+    def keep(self, writes: Writes) -> Writes:
+        return writes
+
+    def value(self, writes: Writes) -> Wire:
+        try:
+            return self._encode(self.function([self._decode(value) for _, value in writes]))
+        except Exception as error:  # a value that no column takes, so that the row is parked
+            return {RAW: {f"the rule {self.name!r} failed: {error!a}": None}}

@@ -1,0 +1,102 @@
+"""Merge rules: what a field's value is, where it is not simply its latest write. Pure.
+
+The state of a field that has a rule is the *set* of its writes since the row's latest deletion,
+and its value is a function of that set. A write is a version and an *operand*: what this write
+does to the field. Merging is union, so order, repetition and batching change nothing. A rule says
+
+- what a local write, seen as the value before and after it, adds to the set (`written`);
+- which writes can never matter again, whatever still arrives (all others: `keep`);
+- which writes count, as the row's latest deletion is so and so (`live`);
+- which value the writes make (`value`).
+
+docs/protocol.md says the same for other languages. The rules themselves: `extremes`, `counter`,
+`members`, `custom`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from ..changes import CREATE, Change, Wire, dumps
+from ..clock import Version
+
+Writes: TypeAlias = list[tuple[Version, Wire]]
+"""Writes of one field in the order of their versions, each version once."""
+
+
+class NothingDone:
+    """What `written` answers for a write that did nothing to the field."""
+
+
+NOTHING_DONE = NothingDone()
+
+
+class MergeRule:
+    """A rule for one field. `name` is what travels: it means the same on all devices."""
+
+    name: str
+
+    def fits(self, value: Wire, *, plain: bool) -> bool:
+        """Whether a change may say this of the field. `plain`: it must be a value of the field,
+        because the change is a creation, or does not name this rule."""
+        raise NotImplementedError
+
+    def operand(self, value: Wire, *, created: bool) -> Wire:
+        """What a change says, as it is kept. `created`: it is a creation."""
+        return value
+
+    def written(self, before: Wire, after: Wire, writes: Writes, device: str) -> Wire:
+        """What a change has to say of a write on this device, or `NOTHING_DONE`."""
+        return after
+
+    def restated(self, value: Wire, writes: Writes) -> Wire:
+        """What a creation has to say so that the field keeps this value, beside its writes."""
+        return value
+
+    def keep(self, writes: Writes) -> Writes:
+        """The writes without those that later ones make irrelevant, whatever still arrives."""
+        raise NotImplementedError
+
+    def live(self, writes: Writes, died: Version | None) -> Writes:
+        """The writes that count where `died` is the row's latest deletion."""
+        return writes if died is None else [write for write in writes if write[0] > died]
+
+    def value(self, writes: Writes) -> Wire:
+        """The field's value."""
+        raise NotImplementedError
+
+
+Rules: TypeAlias = Mapping[str, MergeRule]
+"""The rules of a model, by field name."""
+
+
+def misfit(change: Change, rules: Rules) -> str | None:
+    """Why a change cannot be merged by these rules, or None."""
+    named = change.rules or {}
+    created = change.operation == CREATE
+    for name, value in (change.value or {}).items():
+        rule = rules.get(name)
+        asked = named.get(name)
+        if asked is not None and (rule is None or rule.name != asked):
+            return f"The field {name} has not the merge rule {asked!r} here."
+        if rule is not None and not rule.fits(value, plain=created or asked is None):
+            return f"{value!r:.100} is nothing that the merge rule {rule.name!r} knows for {name}."
+    return None
+
+
+def with_write(writes: Writes, version: Version, operand: Wire) -> Writes:
+    """The writes and this one, once, in order."""
+    others = [write for write in writes if write[0] != version]
+    return sorted([*others, (version, operand)], key=lambda write: write[0])
+
+
+def stands_alone(values: Mapping[str, Wire], rules: Rules) -> bool:
+    """Whether a creation that is all that is known of a row gives it just these values."""
+    anything = Version(1, "")
+    for name, rule in rules.items():
+        if name in values:
+            writes = [(anything, rule.operand(values[name], created=True))]
+            if dumps(rule.value(writes)) != dumps(values[name]):
+                return False
+    return True

@@ -1,0 +1,1 @@
+"""The base class of tracked models, and what is tracked."""

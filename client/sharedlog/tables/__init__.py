@@ -1,0 +1,1 @@
+"""The application's rows, and what is known of each."""

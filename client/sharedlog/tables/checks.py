@@ -1,0 +1,129 @@
+"""What must be right before anything is recorded or exchanged; each error says what to write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import peewee
+
+from ..errors import AutoIncrementKey, ConfigurationError
+from ..journal.journal import Journal
+from ..models.registry import Registry
+from ..models.tracked import Tracked
+
+UNSUPPORTED = frozenset(
+    ("APSWDatabase", "SqliteQueueDatabase", "CySqliteDatabase", "CockroachDatabase")
+)
+"""SQLite by other drivers, or in a thread of its own: their transactions cannot be watched. And
+what only looks like PostgreSQL."""
+
+SUPPORTED = (peewee.SqliteDatabase, peewee.PostgresqlDatabase, peewee.MySQLDatabase)
+
+
+def resolved(database: Any) -> peewee.Database:
+    """The database behind a proxy, if it is one that sharedlog works on."""
+    if isinstance(database, peewee.Proxy):
+        if database.obj is None:
+            raise ConfigurationError(
+                "The database proxy is not initialized.",
+                hint="Call proxy.initialize(SqliteDatabase(…)) before making the Sync.",
+            )
+        database = database.obj
+    names = {cls.__name__ for cls in type(database).__mro__}
+    if not isinstance(database, SUPPORTED) or names & UNSUPPORTED:
+        raise ConfigurationError(
+            f"A {type(database).__name__} cannot be synced.",
+            hint="sharedlog works on peewee.SqliteDatabase, PostgresqlDatabase, MySQLDatabase, "
+            "and their pooled variants.",
+        )
+    check_driver(database)
+    return database
+
+
+def check_driver(database: peewee.Database) -> None:
+    """Refuse drivers that sharedlog was not tried with."""
+    if isinstance(database, peewee.PostgresqlDatabase):
+        if not isinstance(database._adapter, peewee.Psycopg3Adapter):  # type: ignore[attr-defined]
+            raise ConfigurationError(
+                "This PostgresqlDatabase uses psycopg2; sharedlog works with psycopg 3.",
+                hint="pip install 'sharedlog[postgres]', and write "
+                "PostgresqlDatabase(…, prefer_psycopg3=True).",
+            )
+    elif isinstance(database, peewee.MySQLDatabase):
+        driver = getattr(peewee.mysql, "__name__", None)  # type: ignore[attr-defined]
+        if driver != "pymysql":
+            raise ConfigurationError(
+                f"This MySQLDatabase uses {driver or 'no driver'}; sharedlog works with PyMySQL.",
+                hint="pip install 'sharedlog[mysql]'.",
+            )
+
+
+def check_bounds(**bounds: Any) -> None:
+    for name, value in bounds.items():
+        if type(value) is not int or value < 1:
+            raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 1.")
+
+
+def check_keys(database: peewee.Database, registry: Registry) -> None:
+    """Refuse tables that number their rows although the model's key says otherwise."""
+    for tracked in registry:
+        stored = {column.name: column for column in _columns(database, tracked)}
+        for column in tracked.key:
+            found = stored.get(column.field.column_name)
+            if found is None or not found.primary_key or len(tracked.key) > 1:
+                continue
+            if found.data_type.upper() == "INTEGER" and _is_uuid(column.field):
+                raise AutoIncrementKey(
+                    f"The table {tracked.collection!r} still numbers its rows "
+                    f"({found.name} INTEGER), so two devices give one number to different rows.",
+                    hint="Give the rows new keys first, with the application stopped: "
+                    f"sharedlog migrate-keys FILE --tables {tracked.collection}",
+                )
+
+
+def check_outside_transaction(journal: Journal, method: str) -> None:
+    if journal.in_transaction():
+        raise ConfigurationError(
+            f"{method}() was called inside a transaction.",
+            hint="Call it after the `with database.atomic()` block.",
+        )
+
+
+def check_tables(database: peewee.Database, registry: Registry) -> None:
+    """Refuse to exchange anything while a table or a column is missing."""
+    for tracked in registry:
+        stored = {column.name for column in _columns(database, tracked)}
+        if not stored:
+            raise ConfigurationError(
+                f"The table {tracked.collection!r} does not exist.",
+                hint=f"Call database.create_tables([{tracked.model.__name__}]) before sync().",
+            )
+        for column in (*tracked.key, *tracked.columns):
+            if column.field.column_name not in stored:
+                raise ConfigurationError(
+                    f"The table {tracked.collection!r} has no column "
+                    f"{column.field.column_name!r}, but {tracked.model.__name__} has.",
+                    hint="Alter the table first (playhouse.migrate), then sync.",
+                )
+
+
+def _columns(database: peewee.Database, tracked: Tracked) -> list[Any]:
+    """The columns of a model's table, as far as there is one."""
+    try:
+        return list(database.get_columns(tracked.collection, tracked.model._meta.schema))
+    except peewee.OperationalError:  # its database is yet to be attached
+        return []
+
+
+def _is_uuid(field: Any) -> bool:
+    while isinstance(field, peewee.ForeignKeyField):
+        field = field.rel_field
+    return isinstance(field, peewee.UUIDField)
+
+
+def prepare_foreign_keys(database: peewee.Database, registry: Registry) -> None:
+    """Make sure that others' rows can come in any order, as far as there are tables yet."""
+    for tracked in registry:
+        if tracked.parents:
+            schema = tracked.model._meta.schema
+            tracked.dialect.prepare_foreign_keys(database, tracked.collection, schema)

@@ -1,0 +1,379 @@
+"""What is known of each row beside its table: versions, tombstones, held values.
+
+One record a row in `sharedlog_row`; device ids and lists of field names are numbers there.
+The records outlive the entries they came from, so the log can be pruned without changing
+who wins later.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..changes import CREATE, MODIFY, Change, Wire, dumps, loads
+from ..clock import BEFORE_TRACKING, Version
+from ..errors import ValueRefused
+from ..evolution.evolution import Evolution
+from ..evolution.restating import ASIDE
+from ..journal.journal import OPERATION_NAMES, Journal, LocalEntry, chunks
+from ..merge.counter import Counter, restamped
+from ..merge.reconcile import NO_FIELDS, NO_RULES, Listed, RowState
+from ..merge.rules import misfit
+from ..models.registry import Registry
+from ..models.tracked import Tracked
+from .folding import Values, fold, note_due
+from .rows import UNFIT
+
+ME = 0
+"""The number of this device; its id is in the journal's state once it is registered. It stays the
+number of that id when the device takes another one (see `identity`)."""
+
+FOLD_LIMIT = 5_000
+"""Local entries folded at a time: bounds memory, not the transaction."""
+
+# Most rows need few columns, and sqlite3 binds a NULL slower than anything else.
+_STORE_BIRTH = """INSERT OR REPLACE INTO sharedlog_row (collection, pk, born, born_device, shape)
+    VALUES (?, ?, ?, ?, ?)"""
+
+_COLUMNS = (
+    "pk, born, born_device, shape, died, died_device, fields, held, parked, buried, kept, cleared, "
+    "writes"
+)
+
+_STORE = f"INSERT OR REPLACE INTO sharedlog_row VALUES ({', '.join('?' * 14)})"
+
+Known = Mapping[str, Mapping[str, Values]]
+"""Rows by collection and pk as JSON text."""
+
+
+class Versions:
+    """The states of rows. Everything that writes needs an open transaction.
+
+    `registry` tells the merge rules of fields, and what the names mean that local entries were
+    recorded under: they keep these.
+    """
+
+    def __init__(self, journal: Journal, registry: Registry | None = None) -> None:
+        self._journal = journal
+        self._tracked = registry.collection if registry else lambda name: None
+        self._evolution = registry.evolution if registry else Evolution()
+        self.names = self._evolution.names
+        self._run = journal.run
+        self._devices: dict[str, int] = {}
+        self._shapes: dict[frozenset[str], int] = {}
+
+    def fold_local(self, known: Known | None = None) -> None:
+        """Merge local entries that are not in the row states yet.
+
+        Their values stand in the tables already, so only versions are kept. Local timestamps
+        are later than everything received, so this can wait until somebody looks. (Where fields
+        have a rule, the tables get what it makes of the entries; `known` is what stood in the
+        rows before them.)
+        """
+        while self.fold_some(known):
+            pass
+
+    def fold_some(self, known: Known | None = None) -> bool:
+        """Fold the next few thousand local entries; return whether there may be more."""
+        entries = self._journal.unfolded(FOLD_LIMIT)
+        by_collection: dict[str, list[LocalEntry]] = defaultdict(list)
+        for entry in entries:
+            by_collection[entry.collection].append(entry)
+        for recorded, some in by_collection.items():
+            collection = self.names.table(recorded)
+            self._fold(collection, some, (known or {}).get(collection, {}))
+        if entries:
+            self._journal.set_state(folded_until=str(entries[-1].ticks))
+        return len(entries) == FOLD_LIMIT
+
+    def _fold(
+        self, collection: str, entries: list[LocalEntry], known: Mapping[str, Values]
+    ) -> None:
+        me, tracked = self._journal.device_id(), self._tracked(collection)
+        rules = tracked.rules if tracked else NO_RULES
+        past = self._evolution.has_past
+        due: dict[str, dict[str, Wire]] = defaultdict(dict)
+        states = self.load(collection, list({entry.pk for entry in entries}))
+        for entry in entries:
+            operation = OPERATION_NAMES[entry.operation]
+            state = states.get(entry.pk)
+            if state is None:
+                existed = operation != CREATE
+                state = states[entry.pk] = RowState(BEFORE_TRACKING if existed else None)
+            value = loads(entry.value) if entry.value is not None else None
+            named = loads(entry.rules) if entry.rules else None
+            readable = True
+            if value and past:
+                what, key = CREATE if operation == CREATE else MODIFY, loads(entry.pk)
+                said = Change(what, entry.collection, key, value, named, entry.schema)
+                said, readable = self._evolution.local(said)
+                value, named = said.value, said.rules
+            change = Change(operation, collection, None, value, named)
+            version = Version(entry.ticks, me)
+            if rules and readable and misfit(change, rules) is None:
+                written = fold(state, version, change, tracked, known.get(entry.pk), rules)
+                note_due(due[entry.pk], state, change, written, rules)
+            else:
+                fold(state, version, change, tracked)
+        self.store(collection, states.items())
+        if tracked and due:
+            self._correct(tracked, due)
+
+    def _correct(self, tracked: Tracked, due: Mapping[str, Values]) -> None:
+        """Write what rules made of local writes, where something else stands."""
+        rows: dict[str, list[list[Any]]] = defaultdict(list)
+        for pk, values in due.items():
+            for name, value in values.items():
+                try:
+                    parameter = tracked.by_name[name].to_parameter(value)
+                except UNFIT as error:
+                    raise ValueRefused(f"{tracked.by_name[name]}: {error}") from None
+                rows[name].append([parameter, *tracked.key_parameters(loads(pk)), parameter])
+        with self._journal.unrecorded():
+            for name, some in rows.items():
+                self._journal.run_many(tracked.correct_sql(name), some)
+
+    def rename_local(self, renamed: dict[int, int], keys: Iterable[tuple[str, str]]) -> None:
+        """Replace timestamps of this device in the states of these (collection, pk)."""
+        me = self._journal.device_id()
+        by_collection: dict[str, set[str]] = defaultdict(set)
+        for recorded, pk in keys:
+            by_collection[self.names.table(recorded)].add(pk)
+
+        def new(version: Version) -> Version:
+            if version.device != me:
+                return version
+            return Version(renamed.get(version.ticks, version.ticks), me)
+
+        def of(listed: Listed) -> Listed:
+            rule, writes = listed
+            if rule == Counter.name:
+                writes = [(v, restamped(o, renamed) if v.device == me else o) for v, o in writes]
+            return Listed(rule, [(new(version), operand) for version, operand in writes])
+
+        for collection, pks in by_collection.items():
+            states = self.load(collection, list(pks))
+            for state in states.values():
+                state.writes = {name: of(listed) for name, listed in state.writes.items()}
+                state.born = state.born and new(state.born)
+                state.died = state.died and new(state.died)
+                state.fields = {name: new(version) for name, version in state.fields.items()}
+                state.buried = {name: (new(v), value) for name, (v, value) in state.buried.items()}
+            self.store(collection, states.items())
+
+    # -- devices and shapes --------------------------------------------------------------
+
+    def device_number(self, device: str) -> int:
+        if not self._devices:
+            self._devices[self._ids()[ME]] = ME
+        number = self._devices.get(device)
+        if number is None:
+            number = self._devices[device] = self._number("device", "id", device)
+        return number
+
+    def _ids(self) -> dict[int, str]:
+        """Device ids by number."""
+        return self._journal.kept("device", self._read_ids)
+
+    def _read_ids(self) -> dict[int, str]:
+        ids = dict(self._run("SELECT number, id FROM sharedlog_device").fetchall())
+        if ME not in ids:
+            ids[ME] = self._journal.device_id()
+        return ids
+
+    def _read_shapes(self) -> dict[int, frozenset[str]]:
+        found = self._run("SELECT number, fields FROM sharedlog_shape").fetchall()
+        return {number: frozenset(loads(text)) for number, text in found}
+
+    def shape_number(self, shape: frozenset[str]) -> int:
+        number = self._shapes.get(shape)
+        if number is None:
+            number = self._shapes[shape] = self._number("shape", "fields", dumps(sorted(shape)))
+        return number
+
+    def _number(self, table: str, column: str, value: str) -> int:
+        known = f"SELECT number FROM sharedlog_{table} WHERE {column} = ?"
+        row = self._run(known, (value,)).fetchone()
+        if row is None:
+            self._run(
+                f"INSERT INTO sharedlog_{table} (number, {column}) "
+                f"SELECT 1 + ifnull(max(number), 0), ? FROM sharedlog_{table}",
+                (value,),
+            )
+            self._journal.read_anew(table)
+            row = self._run(known, (value,)).fetchone()
+        return int(row[0])
+
+    def forget_numbers(self) -> None:
+        """Drop cached numbers: after a rollback they may be wrong."""
+        self._devices.clear()
+        self._shapes.clear()
+
+    # -- rows ----------------------------------------------------------------------------
+
+    def load(self, collection: str, pks: Sequence[str]) -> dict[str, RowState]:
+        """The states of these rows, as far as there are any. One query a chunk."""
+        found: list[tuple[Any, ...]] = []
+        for chunk in chunks(pks):
+            marks = ",".join("?" * len(chunk))
+            found += self._run(
+                f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND pk IN ({marks})",
+                (collection, *chunk),
+            ).fetchall()
+        return self._read(collection, found)
+
+    def parked(self, collection: str) -> dict[str, RowState]:
+        """The alive rows of a collection that are not in its table."""
+        cursor = self._run(
+            f"SELECT {_COLUMNS} FROM sharedlog_row "
+            "WHERE collection = ? AND parked IS NOT NULL ORDER BY pk",
+            (collection,),
+        )
+        return self._read(collection, cursor.fetchall())
+
+    def holding(self, collection: str) -> dict[str, RowState]:
+        """The rows of a table that hold values the table has no column for."""
+        cursor = self._run(
+            f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND born IS NOT NULL "
+            "AND held IS NOT NULL AND parked IS NULL ORDER BY pk",
+            (collection,),
+        )
+        return self._read(collection, cursor.fetchall())
+
+    def apart(self, collection: str) -> dict[str, RowState]:
+        """The rows in a table that are kept, and those with references that were cleared."""
+        cursor = self._run(
+            f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? "
+            "AND (kept IS NOT NULL OR cleared IS NOT NULL) AND parked IS NULL ORDER BY pk",
+            (collection,),
+        )
+        return self._read(collection, cursor.fetchall())
+
+    def dead(self, collection: str, pks: Sequence[str]) -> dict[str, RowState]:
+        """Of these rows the deleted ones."""
+        found: list[tuple[Any, ...]] = []
+        for chunk in chunks(pks):
+            marks = ",".join("?" * len(chunk))
+            found += self._run(
+                f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND pk IN ({marks}) "
+                "AND died IS NOT NULL AND born IS NULL",
+                (collection, *chunk),
+            ).fetchall()
+        return self._read(collection, found)
+
+    def waiting_collections(self) -> set[str]:
+        """The collections with rows that may change with any page: parked, kept or cleared."""
+        cursor = self._run(
+            "SELECT DISTINCT collection FROM sharedlog_row WHERE parked IS NOT NULL "
+            "UNION SELECT DISTINCT collection FROM sharedlog_row "
+            "WHERE kept IS NOT NULL OR cleared IS NOT NULL"
+        )
+        return {row[0] for row in cursor.fetchall() if not row[0].startswith(ASIDE)}
+
+    def _read(self, collection: str, found: list[tuple[Any, ...]]) -> dict[str, RowState]:
+        if not found:
+            return {}
+        devices = self._ids()
+        shapes = self._journal.kept("shape", self._read_shapes)
+        states = {}
+        for pk, born, born_by, shape, died, died_by, fields, held, *rest in found:
+            parked, buried, kept, cleared, writes = rest
+            states[pk] = RowState(
+                None if born is None else Version(born, devices[born_by] if born else ""),
+                shapes.get(shape, NO_FIELDS),
+                None if died is None else Version(died, devices[died_by]),
+                {n: Version(t, devices[d]) for n, (t, d) in loads(fields).items()}
+                if fields
+                else {},
+                loads(held) if held else {},
+                parked,
+                {
+                    n: (Version(t, devices[d]) if t else BEFORE_TRACKING, value)
+                    for n, (t, d, value) in loads(buried).items()
+                }
+                if buried
+                else {},
+                bool(kept),
+                loads(cleared) if cleared else {},
+                self._read_writes(collection, devices, loads(writes)) if writes else {},
+            )
+        return states
+
+    def _read_writes(
+        self, collection: str, devices: Mapping[int, str], stored: Values
+    ) -> dict[str, Listed]:
+        """Listed writes. Those that were listed for another rule than the model has now say
+        nothing; of a table that is not known (any more) they stay as they are."""
+        tracked = self._tracked(collection)
+        found = {}
+        for name, (of, writes) in stored.items():
+            rule = tracked.rules.get(self.names.field(collection, name)) if tracked else None
+            if tracked is None or (rule is not None and rule.name == of):
+                some = [(_version(t, devices[d]), operand) for t, d, operand in writes]
+                found[name] = Listed(of, some)
+        return found
+
+    def store(self, collection: str, states: Iterable[tuple[str, RowState]]) -> None:
+        """Write the states of these rows."""
+        usual, others = [], []
+        for pk, state in states:
+            if state.is_birth:
+                usual.append((collection, pk, *self._birth(state)))
+            else:
+                others.append((collection, pk, *self._record(state)))
+        self._journal.run_many(_STORE_BIRTH, usual)
+        self._journal.run_many(_STORE, others)
+
+    def store_births(
+        self, collection: str, births: Iterable[tuple[str, Version]], shape: frozenset[str]
+    ) -> None:
+        """Write the states of rows of which only their creation is known."""
+        number = self.shape_number(shape) if shape else None
+        device = self.device_number
+        self._journal.run_many(
+            _STORE_BIRTH,
+            [(collection, pk, ticks, device(by), number) for pk, (ticks, by) in births],
+        )
+
+    def _birth(self, state: RowState) -> tuple[int | None, int | None, int | None]:
+        born = state.born
+        return (
+            None if born is None else born.ticks,
+            None if born is None else self.device_number(born.device) if born.ticks else ME,
+            self.shape_number(state.shape) if state.shape else None,
+        )
+
+    def _record(self, state: RowState) -> tuple[Any, ...]:
+        died, number = state.died, self.device_number
+        fields = {name: [v.ticks, number(v.device)] for name, v in state.fields.items()}
+        return (
+            *self._birth(state),
+            None if died is None else died.ticks,
+            None if died is None else number(died.device),
+            dumps(fields) if fields else None,
+            dumps(state.held) if state.held else None,
+            state.parked,
+            dumps(self._buried(state)) if state.buried else None,
+            1 if state.kept else None,
+            dumps(state.cleared) if state.cleared else None,
+            dumps(self._writes(state)) if state.writes else None,
+        )
+
+    def _writes(self, state: RowState) -> dict[str, list[Any]]:
+        number = self.device_number
+        return {
+            name: [of, [[v.ticks, number(v.device) if v.ticks else ME, o] for v, o in writes]]
+            for name, (of, writes) in state.writes.items()
+        }
+
+    def _buried(self, state: RowState) -> dict[str, list[Any]]:
+        number = self.device_number
+        return {
+            name: [version.ticks, number(version.device) if version.ticks else ME, value]
+            for name, (version, value) in state.buried.items()
+        }
+
+
+def _version(ticks: int, device: str) -> Version:
+    return Version(ticks, device) if ticks else BEFORE_TRACKING

@@ -1,0 +1,1 @@
+"""The recorder that lives in the database: triggers note, the harvest reads."""

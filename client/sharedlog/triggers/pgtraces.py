@@ -1,0 +1,200 @@
+"""What PostgreSQL's triggers noted, as the same traces that SQLite's leave (see `traces`).
+
+Transactions come in the order in which they ended: whoever changed a row before somebody else has
+ended before that one changed it. What one transaction noted stands between two marks.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from ..journal.journal import Journal, chunks
+from ..models.registry import Registry
+from ..models.tracked import Tracked, Uncarried
+from .ddl import CREATED, DELETED, MODIFIED
+from .marks import BEGIN, END
+from .traces import CHUNK, Shape, Trace, Traces
+
+_TYPES = """SELECT attname, coalesce(base.typname, kind.typname)
+    FROM pg_attribute
+    JOIN pg_type AS kind ON kind.oid = atttypid
+    LEFT JOIN pg_type AS base ON base.oid = kind.typbasetype
+    WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped"""
+
+_SELECT = "SELECT number, shape, operation, at, tx, was::text, became::text FROM sharedlog_trace"
+
+
+class Layout(NamedTuple):
+    """Where the values of a shape are: the names and types of columns, those of the key first;
+    and which of the other fields have a rule."""
+
+    columns: Sequence[tuple[str, str]]
+    key: int
+    ruled: Sequence[int]
+
+
+class PostgresTraces(Traces):
+    """The traces of the tracked tables of one application."""
+
+    def __init__(self, registry: Registry, journal: Journal) -> None:
+        super().__init__(registry, journal)
+        self._read: list[int] = []
+
+    def names_of(self, tracked: Tracked) -> list[Any]:
+        """With the columns' names and types, which may be others when the traces are read."""
+        types = dict(self._run(_TYPES, (tracked.table,)).fetchall())
+        columns = [column.field.column_name for column in tracked.every]
+        return [*super().names_of(tracked), [[name, types[name]] for name in columns]]
+
+    def shape_of(self, tracked: Tracked, names: Sequence[Any]) -> Shape:
+        shape = super().shape_of(tracked, names[:5])
+        _, key, fields, ruled, _, columns = names
+        places = [len(key) + fields.index(name) for name in ruled]
+        shape.layout = Layout([(name, kind) for name, kind in columns], len(key), places)
+        return shape
+
+    def count(self) -> int:
+        shapes = list(self.shapes())
+        found = self._run("SELECT count(*) FROM sharedlog_trace WHERE shape = ANY(?)", (shapes,))
+        return int(found.fetchone()[0])
+
+    def read(self, shapes: Sequence[int]) -> Iterator[Trace]:
+        known = self.shapes()
+        ended = self._run(
+            "SELECT tx, count(*), max(number) FROM sharedlog_trace WHERE shape = ANY(?) "
+            "GROUP BY tx ORDER BY 3",
+            (list(shapes),),
+        ).fetchall()
+        self._read = []
+        previous = 0
+        for some in _portions(ended):
+            for traces in self._of_transactions(some, list(shapes)):
+                yield Trace(previous, None, BEGIN, 0, None, ())
+                for number, shape, operation, at, was, became in traces:
+                    previous = number
+                    self._read.append(number)
+                    yield from _traces(known[shape], number, shape, operation, at, was, became)
+                yield Trace(previous, None, END, 0, None, ())
+
+    def _of_transactions(
+        self, transactions: Sequence[int], shapes: Sequence[int]
+    ) -> Iterator[Iterator[Any]]:
+        """What these transactions noted; of one that is large, so much at a time."""
+        if len(transactions) == 1:
+            yield self._of_one(transactions[0], shapes)
+            return
+        rows: dict[int, list[Any]] = {tx: [] for tx in transactions}
+        cursor = self._run(
+            f"{_SELECT} WHERE tx = ANY(?) AND shape = ANY(?) ORDER BY number",
+            (list(transactions), shapes),
+        )
+        for number, shape, operation, at, tx, was, became in cursor.fetchall():
+            rows[tx].append((number, shape, operation, at, was, became))
+        yield from map(iter, rows.values())
+
+    def _of_one(self, transaction: int, shapes: Sequence[int]) -> Iterator[Any]:
+        last = 0
+        while rows := self._run(
+            f"{_SELECT} WHERE tx = ? AND shape = ANY(?) AND number > ? ORDER BY number "
+            f"LIMIT {CHUNK}",
+            (transaction, shapes, last),
+        ).fetchall():
+            for number, shape, operation, at, _, was, became in rows:
+                yield number, shape, operation, at, was, became
+            last = rows[-1][0]
+
+    def drop(self, shapes: Sequence[int], last: int) -> None:
+        """Forget those that were read, up to this one."""
+        if last in self._read:
+            done = self._read[: self._read.index(last) + 1]
+            for some in chunks(done, 10_000):
+                self._run("DELETE FROM sharedlog_trace WHERE number = ANY(?)", (some,))
+
+
+def _portions(ended: Sequence[tuple[int, int, int]]) -> Iterator[list[int]]:
+    """Transactions to be read together: some small ones, or a large one."""
+    some: list[int] = []
+    size = 0
+    for tx, count, _ in ended:
+        if some and size + count > CHUNK:
+            yield some
+            some, size = [], 0
+        some.append(tx)
+        size += count
+    if some:
+        yield some
+
+
+def _traces(
+    shape: Shape, number: int, of: int, operation: int, at: int, was: str | None, became: str | None
+) -> Iterator[Trace]:
+    layout = shape.layout
+    old, new = _values(layout, was), _values(layout, became)
+    if operation == CREATED:
+        yield Trace(number, of, CREATED, at, None, new)
+    elif operation == DELETED:
+        yield Trace(number, of, DELETED, at, "all", old)
+    elif _differ(old[: layout.key], new[: layout.key]):
+        yield Trace(number, of, DELETED, at, "all", old)
+        yield Trace(number, of, CREATED, at, None, new)
+    else:
+        signs = "".join("01"[_differ(*pair)] for pair in zip(old, new, strict=True))[layout.key :]
+        if "1" in signs:
+            before = [old[place] for place in layout.ruled]
+            yield Trace(number, of, MODIFIED, at, signs, [*new, *before])
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """True is 1 to Python, but not in JSON."""
+    return repr(one) != repr(other)
+
+
+def _values(layout: Layout, text: str | None) -> list[Any]:
+    if text is None:
+        return []
+    row = json.loads(text, parse_float=Decimal)
+    return [_value(kind, row.get(name)) for name, kind in layout.columns]
+
+
+def _value(kind: str, value: Any) -> Any:
+    """A value as the driver would give it, from how it is written in JSON."""
+    if value is None:
+        return None
+    try:
+        convert = _FROM_JSON.get(kind)
+        return value if convert is None else convert(value)
+    except (ValueError, TypeError):
+        return Uncarried()
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text.removeprefix("\\x"))
+
+
+def _json(value: Any) -> Any:
+    if type(value) is Decimal:
+        return float(value)
+    if type(value) is list:
+        return [_json(item) for item in value]
+    return {key: _json(item) for key, item in value.items()} if type(value) is dict else value
+
+
+_FROM_JSON: Mapping[str, Callable[[Any], Any]] = {
+    "bytea": _bytes,
+    "uuid": uuid.UUID,
+    "numeric": Decimal,
+    "float4": float,
+    "float8": float,
+    "timestamp": datetime.fromisoformat,
+    "timestamptz": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "timetz": time.fromisoformat,
+    "json": _json,
+    "jsonb": _json,
+}

@@ -1,0 +1,98 @@
+"""The triggers of a tracked table in PostgreSQL: one function notes every change of every table.
+
+A row is noted as JSON, which PostgreSQL writes and reads without loss: numbers with all their
+digits, bytes as hexadecimal text. Which of it changed is found out when it is harvested.
+
+Whoever writes takes a lock that others may share, and sharedlog takes it alone: so nothing is
+written between what it harvests and what it applies. The lock is waited for before a statement
+looks for rows, so who waits for it does not hold, by that statement, what sharedlog needs.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from ..dialects import quote
+from ..models.tracked import Tracked
+from .ddl import CREATED, DELETED, MODIFIED
+
+OFF = "SELECT set_config('sharedlog.off', ?, true)"
+"""Recording is off, in this transaction alone: '1'."""
+
+IS_OFF = "SELECT coalesce(current_setting('sharedlog.off', true), '')"
+
+# Its name comes first, so that it fires before triggers of the application that write the same
+# row again.
+_NAME = "00_sharedlog"
+
+_FUNCTION = f"""CREATE OR REPLACE FUNCTION %(schema)s.sharedlog_note() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET bytea_output = 'hex' SET extra_float_digits = 1
+AS $function$
+DECLARE
+    was jsonb;
+    became jsonb;
+BEGIN
+    IF TG_LEVEL = 'STATEMENT' THEN
+        PERFORM pg_advisory_xact_lock_shared(%(lock)s);
+    END IF;
+    IF current_setting('sharedlog.off', true) = '1' OR (
+        TG_LEVEL = 'STATEMENT' AND TG_OP <> 'TRUNCATE'
+    ) THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'TRUNCATE' THEN
+        EXECUTE format(
+            'INSERT INTO %(schema)s.sharedlog_trace (shape, operation, at, tx, was) '
+            'SELECT $1, {DELETED}, $2, $3, to_jsonb(t) FROM %%%%I.%%%%I AS t',
+            TG_TABLE_SCHEMA, TG_TABLE_NAME
+        ) USING TG_ARGV[0]::bigint, {{now}}, {{tx}};
+        RETURN NULL;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        was := to_jsonb(OLD);
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        became := to_jsonb(NEW);
+    END IF;
+    IF was IS NOT DISTINCT FROM became THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO %(schema)s.sharedlog_trace (shape, operation, at, tx, was, became) VALUES (
+        TG_ARGV[0]::bigint,
+        CASE TG_OP WHEN 'INSERT' THEN {CREATED} WHEN 'UPDATE' THEN {MODIFIED} ELSE {DELETED} END,
+        {{now}}, {{tx}}, was, became
+    );
+    RETURN NULL;
+END
+$function$"""
+
+_NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+_TX = "pg_current_xact_id()::text::bigint"
+
+
+def lock_of(schema: str) -> int:
+    """The number of the advisory lock for the tables of a schema."""
+    return int.from_bytes(sha256(f"sharedlog {schema}".encode()).digest()[:8], signed=True)
+
+
+def function_of(schema: str) -> str:
+    """The statement that makes the function."""
+    text = _FUNCTION.replace("{now}", _NOW).replace("{tx}", _TX)
+    return text % {"schema": quote(schema), "lock": lock_of(schema)}
+
+
+def triggers_of(tracked: Tracked, shape: int, schema: str) -> dict[str, str]:
+    """The statements that make the triggers of a table, by their names."""
+    events = {
+        "lock": "BEFORE INSERT OR UPDATE OR DELETE",
+        "emptied": "BEFORE TRUNCATE",
+        "note": "AFTER INSERT OR UPDATE OR DELETE",
+    }
+    call = f"EXECUTE FUNCTION {quote(schema)}.sharedlog_note('{shape}')"
+    return {
+        f"{_NAME}_{event}": f"CREATE TRIGGER {quote(f'{_NAME}_{event}')} {when} ON {tracked.table} "
+        f"FOR EACH {'ROW' if event == 'note' else 'STATEMENT'} {call}"
+        for event, when in events.items()
+    }

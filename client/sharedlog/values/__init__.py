@@ -1,0 +1,1 @@
+"""What stands in columns, as JSON and back."""

@@ -1,0 +1,132 @@
+"""How much who has asked for lately, counted in this process alone; and no for who asks too much.
+
+For each user and each device, and each of three measures, one number is kept: until when what was
+used would take at the rate that is allowed. A minute's worth may be used at once. What a request
+costs is added after it was let in, so that one of any size gets through, and is paid for later.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import ceil
+from threading import Lock
+from typing import NamedTuple
+
+from sharedlog_service.access.auth import Access
+from sharedlog_service.errors import Code, Refused
+from sharedlog_service.grants import Scope
+from sharedlog_service.settings import MINUTE_MS, Clock, Rates
+from sharedlog_service.store.store import Store
+
+KEPT_MAX = 20_000
+"""How many numbers are kept at most. The one that was not used for longest goes first; if it still
+meant anything, its owner gets another minute's worth."""
+
+DEVICE_SHARE = 0.5
+"""How much of what a user may ask for one device may: one that runs wild must leave some for the
+others."""
+
+DEVICE_CHARS_MAX = 200
+"""No device has a longer id; whoever makes one up need not fill the memory with it."""
+
+
+class Use(NamedTuple):
+    """What a request takes, by measure."""
+
+    requests: int = 0
+    entries: int = 0
+    bytes: int = 0
+
+
+Key = tuple[str, str | None, str]
+"""Whose, and of which measure."""
+
+
+class Meter:
+    """Counts what users and devices take. May be used from several threads.
+
+    `steady` tells how many milliseconds went by since some moment, and never goes back.
+    """
+
+    def __init__(self, rates: Rates, steady: Clock, kept_max: int = KEPT_MAX) -> None:
+        self._steady = steady
+        self._kept_max = kept_max
+        self._paid: OrderedDict[Key, float] = OrderedDict()
+        self._lock = Lock()
+        self._ms_each = {
+            measure: MINUTE_MS / rate for measure, rate in rates._asdict().items() if rate
+        }
+
+    def ask(self, user: str, device: str | None = None) -> None:
+        """Let a request of this user in, or of this device of theirs; RATE_LIMITED if there were
+        too many, or if what was written has not been paid for yet. Who is refused pays nothing."""
+        with self._lock:
+            self._check(user, device)
+            self._add(user, device, Use(requests=1))
+
+    def check(self, user: str) -> None:
+        """Refuse if a request of this user would be refused now."""
+        with self._lock:
+            self._check(user, None)
+
+    def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:
+        with self._lock:
+            self._add(user, device, Use(entries=entries, bytes=bytes))
+
+    def __len__(self) -> int:
+        return len(self._paid)
+
+    def _check(self, user: str, device: str | None) -> None:
+        now = self._steady()
+        keys = [(user, who, measure) for who in {None, device} for measure in self._ms_each]
+        wait = max((self._paid.get(key, now) for key in keys), default=now) - now - MINUTE_MS
+        if wait > 0:
+            raise rate_limited(ceil(wait))
+
+    def _add(self, user: str, device: str | None, use: Use) -> None:
+        now = self._steady()
+        for measure, ms_each in self._ms_each.items():
+            for who in {None, device}:
+                key, share = (user, who, measure), 1 if who is None else DEVICE_SHARE
+                cost = getattr(use, measure) * ms_each / share
+                if cost:
+                    self._paid[key] = max(self._paid.get(key, now), now) + cost
+                    self._paid.move_to_end(key)
+        while len(self._paid) > self._kept_max:
+            self._paid.popitem(last=False)
+
+
+def rate_limited(wait_ms: int) -> Refused:
+    return Refused(
+        Code.RATE_LIMITED,
+        f"Too much at once: ask again in {ceil(wait_ms / 1000)} s. Nothing was done.",
+        retryAfterMs=wait_ms,
+    )
+
+
+class MeteredAccess(Access):
+    """What somebody may do, as often as they may. Who has no access to a log uses up nothing of
+    what its user may ask for."""
+
+    def __init__(self, access: Access, meter: Meter) -> None:
+        self._access = access
+        self._meter = meter
+        self.makes_users, self.token = access.makes_users, access.token
+
+    def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
+        self._access.check(store, claimed, scope, device)
+
+    def asked(self, user: str, device: str | None) -> None:
+        self._meter.ask(user, None if device is None else device[:DEVICE_CHARS_MAX])
+
+    def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:
+        self._meter.wrote(user, device, entries, bytes)
+
+    def viewer(self, store: Store) -> str | None:
+        user = self._access.viewer(store)
+        if user is not None:
+            self._meter.ask(user)
+        return user
+
+    def may_explore(self, store: Store) -> bool:
+        return self._access.may_explore(store)

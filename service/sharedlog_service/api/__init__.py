@@ -1,0 +1,1 @@
+"""The contract: what GraphQL shows of the store."""

@@ -1,0 +1,87 @@
+"""What the service's commands have in common: where the database is, and how trouble is told."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sharedlog_service.commands.choosing import add_option, add_settings_file, choose
+from sharedlog_service.commands.options import DATABASE
+
+if TYPE_CHECKING:
+    from sharedlog_service.store.store import Store
+
+Handler = Callable[[argparse.Namespace], int]
+
+
+def parser_of(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    help: str,
+    epilog: str | None = None,
+) -> argparse.ArgumentParser:
+    return subparsers.add_parser(
+        name,
+        help=help,
+        description=help[0].upper() + help[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """Let a command take the database, as the settings say it if no flag does."""
+    add_option(parser, DATABASE)
+    add_settings_file(parser)
+
+
+def show_progress(text: str) -> None:
+    """Say how far it is, on a terminal, in place of what was said before."""
+    if sys.stderr.isatty():
+        print(f"\r{text}", end="\x1b[K", file=sys.stderr, flush=True)
+
+
+def place(text: str) -> Path | str:
+    from sharedlog_service.engines.database import is_server
+
+    if "://" in text and not is_server(text):
+        raise argparse.ArgumentTypeError(
+            "an address begins with postgresql://; anything else is the name of a file"
+        )
+    return text if is_server(text) else Path(text)
+
+
+def handler(run: Handler) -> Handler:
+    """Call `run` with the options as they were chosen (see `choose`), and turn what the user can
+    mend into a sentence and an exit code."""
+
+    def handle(args: argparse.Namespace) -> int:
+        try:
+            from sharedlog_service.errors import ConfigurationError, Refused
+
+            args.choices = choose(args, os.environ)
+            return run(args)
+        except ModuleNotFoundError as error:
+            print(
+                f"The service needs {error.name}. Run: pip install 'sharedlog[service]'",
+                file=sys.stderr,
+            )
+            return 1
+        except (ConfigurationError, Refused) as error:
+            print(error, file=sys.stderr)
+            return 2
+        except BrokenPipeError:  # as of `| head`: whoever reads has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
+    return handle
+
+
+def open_store(args: argparse.Namespace, *, making: bool = True) -> Store:
+    from sharedlog_service.store.store import Store
+
+    return Store.open(args.db, making=making)

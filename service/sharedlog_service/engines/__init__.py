@@ -1,0 +1,1 @@
+"""SQLite and PostgreSQL, as sessions with the few words that differ."""

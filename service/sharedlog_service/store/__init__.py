@@ -1,0 +1,1 @@
+"""The logs: appending, reading, compacting; who is told of news."""

@@ -1,0 +1,182 @@
+"""Strawberry's endpoint, behind the guards: by HTTP and on WebSockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import orjson
+from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope as SocketScope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from strawberry import UNSET
+from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
+from strawberry.exceptions import ConnectionRejectionError
+from strawberry.http import GraphQLRequestData
+from strawberry.http.exceptions import WebSocketDisconnected
+from strawberry.schema.exceptions import InvalidOperationTypeError
+from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.types import ExecutionResult
+from strawberry.types.unset import UnsetType
+
+from sharedlog_service.access.auth import Access, TokenAccess
+from sharedlog_service.access.watch import Watched
+from sharedlog_service.api.context import Context
+from sharedlog_service.api.records import RECORD_KEY
+from sharedlog_service.api.service_schema import ServiceSchema
+from sharedlog_service.errors import Code, Refused
+from sharedlog_service.grants import Scope
+from sharedlog_service.store.store import Store
+from sharedlog_service.web.guard import SCOPE_KEY, STATUS, retry_after
+from sharedlog_service.web.request import GraphQLRequest
+from sharedlog_service.web.service import Service
+from sharedlog_service.web.sockets import HEADERS_KEY, INIT_WAIT_S, OPERATIONS_MAX, SOCKET_KEY
+
+NO_SUBSCRIPTIONS = "A subscription needs a WebSocket that speaks graphql-transport-ws."
+
+Extend = Callable[[HTTPConnection, Context], Context]
+"""Makes, of a request and the service's context, the one of the program around the service."""
+
+
+CLOSING: Mapping[Code, int] = {Code.TOO_MANY_SOCKETS: 4429, Code.UNAVAILABLE: 1013}
+"""How a socket is closed whose greeting is refused, if not with 4403: that says that the token is
+no good."""
+
+
+class ParsedRequest(StarletteRequestAdapter):
+    """A request as Strawberry sees it, with what the guard made of its body."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self.parsed: GraphQLRequest = request.scope[SCOPE_KEY]
+
+
+class TextSocket(ASGIWebSocketAdapter):
+    """Sends text, as the protocol wants it, where Strawberry would send orjson's bytes."""
+
+    async def send_json(self, message: Mapping[str, object]) -> None:
+        try:
+            await self.ws.send_text(orjson.dumps(message).decode())
+        except WebSocketDisconnect as error:
+            raise WebSocketDisconnected from error
+
+
+class SocketAccess(Access):
+    """The access of who opened a socket, which is not told before its first frame."""
+
+    def __init__(self, scope: SocketScope) -> None:
+        self.scope = scope
+        self.tell(TokenAccess(None))
+
+    def tell(self, access: Access) -> None:
+        self._told, self.makes_users = access, access.makes_users
+
+    def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
+        self._told.check(store, claimed, scope, device)
+
+    def viewer(self, store: Store) -> str | None:
+        return self._told.viewer(store)
+
+    def may_explore(self, store: Store) -> bool:
+        return self._told.may_explore(store)
+
+    def asked(self, user: str, device: str | None) -> None:
+        self._told.asked(user, device)
+
+    def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:
+        self._told.wrote(user, device, entries, bytes)
+
+
+class Endpoint(GraphQL[Context, None]):
+    """Strawberry's endpoint, given requests and frames that a guard has checked already."""
+
+    request_adapter_class = ParsedRequest
+    websocket_adapter_class = TextSocket
+
+    def __init__(
+        self, schema: ServiceSchema, service: Service, extend: Extend | None = None
+    ) -> None:
+        super().__init__(
+            schema,
+            graphql_ide=None,
+            allow_queries_via_get=False,
+            subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL],
+            connection_init_wait_timeout=timedelta(seconds=INIT_WAIT_S),
+            max_subscriptions_per_connection=OPERATIONS_MAX,
+        )
+        self._service = service
+        self._extend = extend
+
+    async def __call__(self, scope: SocketScope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if SOCKET_KEY in scope:
+                self._service.watch.leave(scope[SOCKET_KEY])
+
+    async def get_context(
+        self, request: Request | WebSocket, response: Response | WebSocket
+    ) -> Context:
+        context = await self._context(request)
+        return context if self._extend is None else self._extend(request, context)
+
+    async def _context(self, request: Request | WebSocket) -> Context:
+        service = self._service
+        if isinstance(request, WebSocket):
+            waiting = SocketAccess(request.scope)
+            return Context(service.workers, waiting, request.scope[RECORD_KEY], service.pokes)
+        asked: GraphQLRequest = request.scope[SCOPE_KEY]
+        await service.allow(asked.query, request.headers)
+        access = service.metered(await service.access(request.headers))
+        return Context(service.workers, access, request.scope[RECORD_KEY], service.pokes)
+
+    async def on_ws_connect(self, context: Context) -> UnsetType:
+        access = context.access
+        assert isinstance(access, SocketAccess)
+        service, socket = self._service, access.scope[SOCKET_KEY]
+        try:
+            told = await service.access(access.scope[HEADERS_KEY])
+            user = await service.workers.read(told.viewer)
+            access.tell(service.metered(told))
+            service.watch.enter(socket, Watched(told, user, access))
+        except Refused as refused:
+            context.record.failed(refused.code.name)
+            if refused.code in CLOSING:
+                await socket.close(CLOSING[refused.code], str(refused))
+            raise ConnectionRejectionError from refused
+        return UNSET  # type: ignore[no-any-return]
+
+    async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> GraphQLRequestData:
+        assert isinstance(request, ParsedRequest)
+        asked = request.parsed
+        return GraphQLRequestData(
+            query=asked.query,
+            variables=asked.variables,
+            operation_name=asked.operation_name,
+            extensions=None,
+        )
+
+    async def execute_single(self, *args: Any, **kwargs: Any) -> ExecutionResult:
+        try:
+            return await super().execute_single(*args, **kwargs)
+        except HTTPException as error:
+            # No such operation, or a subscription by POST: ours answers in JSON, with a code.
+            known = isinstance(error.__cause__, InvalidOperationTypeError)
+            reason = NO_SUBSCRIPTIONS if known else error.reason
+            raise Refused(Code.BAD_REQUEST, reason) from error
+
+    def create_response(self, response_data: Any, sub_response: Response) -> Response:
+        """Say in HTTP's words, too, that something was too much: proxies and other clients know
+        these."""
+        for error in response_data.get("errors") or ():
+            details = error.get("extensions") or {}
+            if details.get("code") == Code.RATE_LIMITED.name:
+                sub_response.status_code = STATUS[Code.RATE_LIMITED]
+                sub_response.headers.update(retry_after(details))
+        return super().create_response(response_data, sub_response)
+
+    def encode_json(self, data: object) -> bytes:
+        return orjson.dumps(data)

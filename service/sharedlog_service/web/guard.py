@@ -1,0 +1,196 @@
+"""What stands before GraphQL: small, pure ASGI, and answering 4xx where others fall over.
+
+It reads the body once, within bounds, and parses it once; the endpoint behind it takes the parsed
+request from the scope. Every refusal has the shape of a GraphQL error with a code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from math import ceil
+from typing import Any
+
+import orjson
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sharedlog_service.api.faults import internal_error, log_fault, refused_answer
+from sharedlog_service.api.known import KnownDocuments
+from sharedlog_service.api.records import RECORD_KEY, Record
+from sharedlog_service.errors import Code, Refused
+from sharedlog_service.settings import is_loopback
+from sharedlog_service.web.compression import FoldedAnswer, takes_gzip, unfolding_of
+from sharedlog_service.web.request import GraphQLRequest, parse_json, parse_request
+
+STRANGER_BYTES_MAX = 64 * 1024
+"""Enough to ask for the schema; who shows no valid token is not listened to for longer."""
+
+SCOPE_KEY = "sharedlog.request"
+
+STATUS: Mapping[Code, int] = {
+    Code.UNAUTHENTICATED: 401,
+    Code.DOCUMENT_NOT_ALLOWED: 403,
+    Code.SCOPE_MISSING: 403,
+    Code.METHOD_NOT_ALLOWED: 405,
+    Code.BODY_TOO_LARGE: 413,
+    Code.UNSUPPORTED_MEDIA_TYPE: 415,
+    Code.HOST_NOT_ALLOWED: 421,
+    Code.RATE_LIMITED: 429,
+    Code.UNAVAILABLE: 503,
+    Code.INTERNAL: 500,
+}
+
+
+Admit = Callable[[Mapping[str, str]], Awaitable[None]]
+"""Asked with the headers of a request; refuses who has no valid token."""
+
+
+class Guard:
+    """Shows browsers the page, if any, and lets through to GraphQL only what is well-formed."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        page: ASGIApp | None,
+        documents: KnownDocuments,
+        body_bytes_max: int,
+        admit: Admit,
+    ) -> None:
+        self._app = app
+        self._page = page
+        self._documents = documents
+        self._body_bytes_max = body_bytes_max
+        self._admit = admit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._page is not None and scope["method"] in ("GET", "HEAD"):
+            # Queries by GET do not exist: an address must never be able to ask for data.
+            await self._page(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        send = FoldedAnswer(send, gzip=takes_gzip(headers))
+        record: Record = scope[RECORD_KEY]
+        try:
+            asked = await self._request(scope["method"], headers, receive, record.id)
+            record.operation = self._documents.name(asked.query)
+            scope[SCOPE_KEY] = asked
+            await self._app(scope, receive, send)
+        except Refused as refused:
+            record.failed(refused.code.name)
+            await self._refusal(refused)(scope, receive, send)
+        except Exception as error:
+            record.failed(Code.INTERNAL.name)
+            log_fault(error, record.id)
+            await refusal(internal_error(record.id))(scope, receive, send)
+
+    async def _request(
+        self, method: str, headers: Headers, receive: Receive, request_id: str
+    ) -> GraphQLRequest:
+        if method != "POST":
+            raise Refused(Code.METHOD_NOT_ALLOWED)
+        check_media_type(headers)
+        body = await self._body(headers, receive)
+        return parse_request(parse_json(body), request_id, self._documents)
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        """Read the body, stopping as soon as it is too long, whatever its declared length, folded
+        or unfolded. Beyond a little, only who has a valid token is listened to."""
+        unfolding = unfolding_of(headers)
+        declared = _declared(headers)
+        size_max = min(STRANGER_BYTES_MAX, self._body_bytes_max)
+        if declared > size_max:
+            size_max = await self._more(declared, headers)
+        parts: list[bytes] = []
+        taken = size = 0
+        async for chunk in _chunks(receive):
+            taken += len(chunk)
+            for part in unfolding.parts(chunk):
+                parts.append(part)
+                size += len(part)
+                if max(taken, size) > size_max:
+                    size_max = await self._more(max(taken, size), headers)
+        unfolding.finish()
+        return b"".join(parts)
+
+    async def _more(self, size: int, headers: Headers) -> int:
+        """Return how long a body of at least this size may become; refuse it if that is less."""
+        await self._admit(headers)
+        if size > self._body_bytes_max:
+            raise Refused(Code.BODY_TOO_LARGE, requestBytes=self._body_bytes_max)
+        return self._body_bytes_max
+
+    def _refusal(self, refused: Refused) -> Response:
+        response = refusal(refused)
+        if refused.code is Code.METHOD_NOT_ALLOWED:
+            response.headers["allow"] = "POST" if self._page is None else "GET, POST"
+        return response
+
+
+def _declared(headers: Headers) -> int:
+    """Return the length that a body is said to have; 0 if that is no number, since it is counted
+    anyway."""
+    text = headers.get("content-length", "")
+    return int(text[:20]) if text.isascii() and text.isdigit() else 0
+
+
+async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+    more = True
+    while more:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refused(Code.BAD_REQUEST, "The client went away.")
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
+
+
+class LoopbackHosts:
+    """Answers only to names of this machine.
+
+    Without tokens the browser is the way in: a page of any web site can make its own name resolve
+    to 127.0.0.1 (DNS rebinding) and then read what it likes as "same origin". The Host header still
+    carries that site's name, which no page can change.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            host = host_name(Headers(scope=scope).get("host", ""))
+            if not is_loopback(host):
+                scope[RECORD_KEY].failed(Code.HOST_NOT_ALLOWED.name)
+                await refusal(Refused(Code.HOST_NOT_ALLOWED))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def host_name(header: str) -> str:
+    """Return a Host header without its port."""
+    if header.startswith("["):
+        return header.partition("]")[0].removeprefix("[")
+    return header.partition(":")[0]
+
+
+def check_media_type(headers: Headers) -> None:
+    """Only JSON, plain: which also keeps out what a foreign page may post without asking."""
+    kind, _, parameters = headers.get("content-type", "").partition(";")
+    charset = parameters.replace(" ", "").replace('"', "").lower()
+    if kind.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
+        raise Refused(Code.UNSUPPORTED_MEDIA_TYPE)
+
+
+def refusal(refused: Refused) -> Response:
+    """Answer a refusal outside GraphQL in GraphQL's shape, with a status for everybody else."""
+    body = orjson.dumps(refused_answer(refused))
+    status, headers = STATUS.get(refused.code, 400), retry_after(refused.details)
+    if refused.code is Code.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(body, status, headers, media_type="application/json")
+
+
+def retry_after(details: Mapping[str, Any]) -> dict[str, str]:
+    """Return the header that says when to ask again, in whole seconds, if that is known."""
+    wait_ms = details.get("retryAfterMs")
+    return {} if wait_ms is None else {"Retry-After": str(ceil(wait_ms / 1000))}

@@ -1,0 +1,98 @@
+"""A GraphQL request: what is one, and the bounds that JSON from anywhere is held to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from sharedlog_service.api.known import HASH_CHARS, KnownDocuments, hash_of
+from sharedlog_service.errors import Code, Refused
+
+JSON_DEPTH_MAX = 32
+DOCUMENT_BYTES_MAX = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GraphQLRequest:
+    """A request that has the right shape; nobody has looked at the document yet."""
+
+    id: str
+    query: str
+    variables: dict[str, Any] | None
+    operation_name: str | None
+
+
+def parse_json(body: bytes | str) -> dict[str, Any]:
+    """Parse what must be one JSON object, not too deep. (orjson makes no number longer than a
+    double of what it reads, and nothing of one that does not fit.)"""
+    try:
+        found = orjson.loads(body)
+    except ValueError as error:
+        # orjson names the fault and the place, never what stands there.
+        raise Refused(Code.BAD_REQUEST, f"The body is not JSON: {error}.") from error
+    if type(found) is not dict:
+        raise Refused(Code.BAD_REQUEST, "The body must be one JSON object; batches are off.")
+    check_depth(found)
+    return found
+
+
+def parse_request(
+    found: dict[str, Any], request_id: str, documents: KnownDocuments
+) -> GraphQLRequest:
+    """Take a request out of a JSON object, refusing whatever is not one."""
+    variables, operation_name = found.get("variables"), found.get("operationName")
+    if variables is not None and type(variables) is not dict:
+        raise Refused(Code.BAD_REQUEST, "variables must be an object or null.")
+    if operation_name is not None and type(operation_name) is not str:
+        raise Refused(Code.BAD_REQUEST, "operationName must be a text or null.")
+    query = _document(found.get("query"), _hash(found.get("extensions")), documents)
+    return GraphQLRequest(request_id, query, variables, operation_name or None)
+
+
+def _document(query: object, sha256: str | None, documents: KnownDocuments) -> str:
+    """Return the document that was sent, or named by its hash."""
+    if query is None and sha256 is not None:
+        known = documents.text(sha256)
+        if known is None:
+            raise Refused(Code.PERSISTED_QUERY_NOT_FOUND)
+        return known
+    if type(query) is not str or not query.strip():
+        raise Refused(Code.BAD_REQUEST, "query must be a text.")
+    if sha256 not in (None, hash_of(query)):
+        raise Refused(Code.BAD_REQUEST, "query is not the document that has this hash.")
+    if len(query.encode()) > DOCUMENT_BYTES_MAX:
+        raise Refused(Code.BODY_TOO_LARGE, "The document is too long: send values as variables.")
+    return query
+
+
+def _hash(extensions: object) -> str | None:
+    """Return the hash in `extensions.persistedQuery.sha256Hash`, as other clients send it too."""
+    if extensions is None:
+        return None
+    if type(extensions) is not dict:
+        raise Refused(Code.BAD_REQUEST, "extensions must be an object or null.")
+    persisted = extensions.get("persistedQuery")
+    if persisted is None:
+        return None
+    found = persisted.get("sha256Hash") if type(persisted) is dict else None
+    if type(found) is not str or len(found) != HASH_CHARS:
+        raise Refused(Code.BAD_REQUEST, "persistedQuery.sha256Hash must be a SHA-256 in hex.")
+    return found.lower()
+
+
+def check_depth(value: object) -> None:
+    """Refuse JSON nested deeper than anything we are asked for, level by level."""
+    level = [value]
+    for _ in range(JSON_DEPTH_MAX):
+        inner: list[object] = []
+        for found in level:
+            if type(found) is dict:
+                inner += [v for v in found.values() if type(v) is dict or type(v) is list]
+            elif type(found) is list:
+                inner += [v for v in found if type(v) is dict or type(v) is list]
+        if not inner:
+            return
+        level = inner
+    raise Refused(Code.BAD_REQUEST, f"The JSON is nested deeper than {JSON_DEPTH_MAX}.")
