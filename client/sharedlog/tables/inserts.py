@@ -20,12 +20,12 @@ _CREATE = OPERATION_CODES[CREATE]
 class Shape:
     """The fields of rows, in order, and where the columns of a table find their values."""
 
-    __slots__ = ("blank", "fields", "given", "key", "missing", "own", "place", "sql")
+    __slots__ = ("blank", "fields", "given", "key", "missing", "own", "place", "texts")
 
     def __init__(self, tracked: Tracked, fields: Sequence[peewee.Field]) -> None:
         self.fields = fields
-        self.sql: str | None = None
-        """The insert of one such row, as Peewee wrote it once."""
+        self.texts: tuple[str, str] | None = None
+        """The insert of one such row, as Peewee wrote it once, and what each further row adds."""
         self.place = place = {field: index for index, field in enumerate(fields)}
         self.key = [(column.exact_wire, place.get(column.field)) for column in tracked.key]
         self.given = [
@@ -112,7 +112,11 @@ def _many_rows(tracked: Tracked, query: Any) -> Rows:
     fields = dict.fromkeys(field_of(tracked, column) for column in columns or ())
     fields |= dict.fromkeys(defaults)
     lookups = [_lookups(field, defaults) for field in fields]
-    return Rows(Shape(tracked, list(fields)), [_row_of(lookups, row) for row in source])
+    same = tuple(map(id, fields))
+    shape = tracked.shapes.get(same)
+    if shape is None:
+        shape = tracked.shapes[same] = Shape(tracked, list(fields))
+    return Rows(shape, [_row_of(lookups, row) for row in source])
 
 
 def _defaults(tracked: Tracked, query: Any) -> Mapping[peewee.Field, Any]:
@@ -188,24 +192,45 @@ def inserted(
 
 
 def prepared(database: peewee.Database, query: Any, found: Rows) -> tuple[str, list[Any]] | None:
-    """The text and the parameters of a plain insert of one row; None if only Peewee can tell.
+    """The text and the parameters of a plain insert; None if only Peewee can tell.
 
     The text is the same for all rows of a shape, and to write it is most of what an insert costs
     Peewee. So it is asked once, and believed only if its parameters are those expected here.
     """
-    shape, (row, *others) = found
-    if others or query._returning or query._cte_list:
+    shape, rows = found
+    if query._returning or query._cte_list:
         return None
     fields = shape.fields if query._columns else sorted(shape.fields, key=_sort_key)
-    parameters = [_parameter(field, row[shape.place[field]]) for field in fields]
+    columns = [(field, shape.place[field]) for field in fields]
+    parameters = [_parameter(field, row[place]) for row in rows for field, place in columns]
     if any(isinstance(parameter, peewee.Node) for parameter in parameters):
         return None
-    if shape.sql is None:
-        sql, asked = database.get_sql_context().sql(query).query()
-        if list(map(_typed, asked)) != list(map(_typed, parameters)):
+    if shape.texts is None:
+        shape.texts = _texts(database, query, parameters[: len(columns)])
+        if shape.texts is None:
             return None
-        shape.sql = sql
-    return shape.sql, parameters
+    first, further = shape.texts
+    return first + further * (len(rows) - 1), parameters
+
+
+def _texts(
+    database: peewee.Database, query: Any, parameters: Sequence[Any]
+) -> tuple[str, str] | None:
+    """What Peewee writes for the first row, and adds for a second one; None if not as expected."""
+    one, two = query, None
+    if query._query_type == peewee.Insert.MULTI:
+        one, two = query.clone(), query.clone()
+        one._insert, two._insert = query._insert[:1], query._insert[:1] * 2
+    first, asked = database.get_sql_context().sql(one).query()
+    if list(map(_typed, asked)) != list(map(_typed, parameters)):
+        return None
+    if two is None:
+        return first, ""
+    both, asked = database.get_sql_context().sql(two).query()
+    further = both.removeprefix(first)
+    if list(map(_typed, asked)) != list(map(_typed, [*parameters, *parameters])):
+        return None
+    return (first, further) if first + further == both else None
 
 
 def _sort_key(field: Any) -> Any:
