@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from hypothesis import given, settings, strategies as st
 
 from sharedlog import Entry, SyncModel, Version
 from sharedlog.apply.applier import Applied, Applier
-from sharedlog.changes import decode, dumps
+from sharedlog.changes import Change, decode, dumps
 from sharedlog.journal.inbox import Inbox
 from sharedlog.journal.journal import Journal
 from sharedlog.models.registry import Registry
@@ -694,3 +696,29 @@ def test_applying_lifts_the_clock_over_everything_seen(open_replica: Opener) -> 
     replica.apply([create("item", "k", 2**41, x=1, y="")])
     assert replica.journal.next_ticks() == 2**41 + 1
     assert Version(2**41 + 1, "") > Version(2**41, "zzz")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("fails", [False, True])
+def test_garbage_is_collected_when_a_page_is_applied_not_meanwhile(
+    open_replica: Opener, monkeypatch: pytest.MonkeyPatch, enabled: bool, fails: bool
+) -> None:
+    replica = open_replica(items())
+    seen = []
+
+    def decoded(data: str) -> Change:
+        seen.append(gc.isenabled())
+        if fails:
+            raise RuntimeError
+        return decode(data)
+
+    monkeypatch.setattr(replica.applier, "_decode_data", decoded)
+    if not enabled:
+        gc.disable()
+    try:
+        with pytest.raises(RuntimeError) if fails else nullcontext():
+            replica.apply([create("item", "k", 10, x=1, y="")])
+        assert seen == [False]
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()

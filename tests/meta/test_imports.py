@@ -68,7 +68,7 @@ CLIENT_LAYERS = (
     ),
     *within(
         "apply",
-        {"arrivals", "atwork", "conflicts", "parking"},
+        {"arrivals", "atwork", "conflicts", "garbage", "parking"},
         {"parents"},
         {"claims", "fates"},
         {"placement"},

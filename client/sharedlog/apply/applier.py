@@ -26,6 +26,7 @@ from ..tables.rows import KEPT, UNFIT, Work, read_rows
 from ..tables.versions import Versions
 from .arrivals import Arrivals, Changes
 from .conflicts import Conflict, Conflicts
+from .garbage import collected_later
 from .parents import Relations
 from .parking import Parked, parked_row
 from .placement import Placement
@@ -87,8 +88,9 @@ class Applier:
         waiting = self._versions.waiting_collections()
         if not entries and not waiting:
             return applied
-        self._versions.fold_local()
-        return self._merged(self._decode(entries, applied), waiting, local_since, applied)
+        with collected_later():
+            self._versions.fold_local()
+            return self._merged(self._decode(entries, applied), waiting, local_since, applied)
 
     def merge(self, collection: str, rows: Changes) -> None:
         """Apply changes of a table's rows that come from no entry; see `carryover`."""
