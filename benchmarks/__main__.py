@@ -73,7 +73,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> Iterator[Figure]:
         own = folder / name
         own.mkdir()
         if name == "incremental":
-            changes = 5 if options.quick else 200
+            changes = 3 if options.quick else 200
             yield from incremental.measure(own, options.history, changes, options.bulk)
         elif name == "memory":
             yield from memory.measure(own, options.rows)

@@ -26,23 +26,25 @@ ONE_CHANGE = "one change, sync on both sides"
 TARGET_MS = 10.0
 GROWTH_TARGET = 1.25
 WARM_UP = 10
+"""At most: no more than there are changes to measure."""
 
 Timed = Callable[[Callable[[], object]], float]
 
 
 def measure(folder: Path, histories: list[int], changes: int, bulk: int) -> Iterator[Figure]:
+    warm_up = min(WARM_UP, changes)
     with ExitStack() as stack:
         worlds = [
             stack.enter_context(World(folder / str(history), history))
             for history in sorted(histories)
         ]
         bare = stack.enter_context(BareWorld(folder / "bare"))
-        for number in range(WARM_UP + changes):
+        for number in range(-warm_up, changes):
             bare.change_one(number)
             for world in worlds:
                 world.change_one(number)
         for world in worlds:
-            world.change_one_after_the_other(changes)
+            world.change_one_after_the_other(warm_up, changes)
             yield world.latency(f"{ONE_CHANGE}, one after the other", world.series, TARGET_MS)
         for world in worlds:
             yield world.latency(f"{ONE_CHANGE}, after a pause", world.both, None)
@@ -95,15 +97,16 @@ class World:
         for path in self._folder.iterdir():
             path.unlink()
 
-    def change_one_after_the_other(self, changes: int) -> None:
-        for number in range(WARM_UP + changes):
+    def change_one_after_the_other(self, warm_up: int, changes: int) -> None:
+        for number in range(-warm_up, changes):
             both = self._change(f"next {number}", seconds_on_the_go)
-            if number >= WARM_UP:
+            if number >= 0:
                 self.series.append(both)
 
     def change_one(self, number: int) -> None:
+        """Those with a negative number are for warming up."""
         both = self._change(f"changed {number}", seconds)
-        if number >= WARM_UP:
+        if number >= 0:
             self.both.append(both)
 
     def _change(self, title: str, timed: Timed) -> float:
@@ -163,7 +166,7 @@ class BareWorld:
         self.both: list[float] = []
         self._folder = folder
         self._stack = ExitStack()
-        self._records = records(1_000_000)
+        self._records = enumerate(records(1_000_000))
 
     def __enter__(self) -> BareWorld:
         self._folder.mkdir()
@@ -180,12 +183,12 @@ class BareWorld:
             path.unlink()
 
     def change_one(self, number: int) -> None:
-        record = next(self._records)
+        place, record = next(self._records)
         self._one.execute(INSERT, as_row(record))
         self._one.commit()
-        entry = (number, number, as_change(record))
-        both = seconds(lambda: self._push(entry)) + seconds(lambda: self._pull(number))
-        if number >= WARM_UP:
+        entry = (place, place, as_change(record))
+        both = seconds(lambda: self._push(entry)) + seconds(lambda: self._pull(place))
+        if number >= 0:
             self.both.append(both)
 
     def _push(self, entry: tuple[int, int, str]) -> None:
