@@ -297,9 +297,15 @@ class Sweep:
     # -- parts ---------------------------------------------------------------------------
 
     def _mine(self, points: list[list[str]]) -> list[tuple[int, int]]:
-        """This shard's deaths: which operation, at which of its steps."""
-        every = [(index, at) for index, some in enumerate(points) for at in deaths(some)]
-        return every[self.shard * self.every :: self.shards * self.every]
+        """This shard's deaths: which operation, at which of its steps. At no point nobody dies."""
+        seen, chosen = set(), []
+        steps = [(index, at) for index, some in enumerate(points) for at in deaths(some)]
+        for number, (index, at) in enumerate(steps):
+            point = points[index][at - 1]
+            if number % self.every == 0 or point not in seen:
+                chosen.append((index, at))
+            seen.add(point)
+        return chosen[self.shard :: self.shards]
 
     def _count(self, point: str) -> None:
         self.kills += 1
