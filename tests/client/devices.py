@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -62,6 +63,7 @@ class Device:
         assert recorder in RECORDERS
         self.models = models
         self.recorder = recorder
+        plain = database is None and not options and not path.exists()
         self.database: Any = database or peewee.SqliteDatabase(
             str(path), pragmas=dict(pragmas), **options
         )
@@ -71,7 +73,9 @@ class Device:
             self.bound.initialize(self.database)
         self._bindings: list[Any] = []
         with self:
-            if create:
+            if create and plain:
+                self.database.connection().executescript(tables_of(tuple(models)))
+            elif create:
                 with self.database.atomic():
                     self.database.create_tables(with_through_models(models))
             self.sync = Sync(
@@ -167,6 +171,18 @@ class _Binding:
     def __exit__(self, *error: Any) -> None:
         for model, database in zip(self._models, self._before, strict=True):
             model.bind(database, bind_refs=False, bind_backrefs=False)
+
+
+@cache
+def tables_of(models: tuple[type[peewee.Model], ...]) -> str:
+    """What makes the tables of models in an SQLite file, as Peewee says it: it is slow to say."""
+    database = peewee.SqliteDatabase(":memory:")
+    with _Binding(models, database):
+        database.create_tables(with_through_models(models))
+        made = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
+        said = ";\n".join(sql for (sql,) in database.execute_sql(made))
+    database.close()
+    return said
 
 
 def with_through_models(models: Models) -> list[type[peewee.Model]]:
