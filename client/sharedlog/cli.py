@@ -39,7 +39,7 @@ seen the same log hold the same rows.
 EXAMPLES = """\
 three ways to use it:
   1. watch it          sharedlog demo
-  2. run the service   sharedlog serve --db log.db
+  2. run the service   sharedlog serve --database log.db
                        sharedlog token create --user ada
   3. in a program      from sharedlog import Sync, SyncModel
 

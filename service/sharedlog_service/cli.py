@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 SERVE_EXAMPLES = """\
 examples:
   sharedlog serve                             sharedlog.db in this folder, port 8000
-  sharedlog serve --db /srv/log.db --host 0.0.0.0 --port 9000
+  sharedlog serve --database /srv/log.db --port 9000
+  sharedlog serve --host 0.0.0.0              for other machines, too
   sharedlog serve --no-auth                   no tokens; this machine only
   sharedlog serve --no-explore                behind a proxy that others reach
 

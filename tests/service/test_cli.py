@@ -261,8 +261,8 @@ def test_the_announcement_says_how_to_get_another_token() -> None:
     url = "http://127.0.0.1:8000/graphql"
     for db, command in (
         ("sharedlog.db", "sharedlog token create --user NAME"),
-        ("a.db", "sharedlog token create --user NAME --db a.db"),
-        ("my log.db", "sharedlog token create --user NAME --db 'my log.db'"),
+        ("a.db", "sharedlog token create --user NAME --database a.db"),
+        ("my log.db", "sharedlog token create --user NAME --database 'my log.db'"),
     ):
         settings = Settings(db=Path(db))
         first = Announcement(settings, url, "me", "slog_x").for_people().splitlines()
