@@ -106,7 +106,9 @@ def _run(argv: Sequence[str]) -> int:
         parser.print_help(sys.stderr)
         return USAGE_ERROR
     _check_command(argv[0], list(commands.choices), missing)
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:  # told by the command: it shows its own options
+        commands.choices.get(argv[0], parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     handler: Callable[[argparse.Namespace], int] = arguments.handler
     return handler(arguments)
 

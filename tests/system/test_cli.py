@@ -136,6 +136,15 @@ def test_a_wrong_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
     assert "'70000' is not a port number" in capsys.readouterr().err
 
 
+def test_an_unknown_option_shows_those_that_the_command_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["demo", "--prot", "8000"]) == 2
+    told = capsys.readouterr().err
+    assert "usage: sharedlog demo " in told
+    assert "unrecognized arguments: --prot 8000" in told
+
+
 def test_the_client_alone_says_how_to_get_the_service() -> None:
     done = run_without("sharedlog_service", "serve", "--db", "x.db")
     assert done.returncode == 1
