@@ -205,12 +205,11 @@ def _write_private(path: Path, text: str) -> None:
 
 def _token_create(args: argparse.Namespace) -> int:
     from sharedlog_service.access.auth import check_user_name, issue_token
-    from sharedlog_service.engines.database import check_place, is_missing, shown
+    from sharedlog_service.engines.database import is_missing, shown
     from sharedlog_service.settings import DAY_MS
 
     # Before the file is there: a refused command must not leave one behind.
     check_user_name(args.user)
-    check_place(args.db)
     new = is_missing(args.db)
     store = open_store(args)
     try:

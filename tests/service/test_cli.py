@@ -99,6 +99,10 @@ def test_a_backup_is_made_and_put_back(run: Run, tmp_path: Path) -> None:
     assert "ada" in run("token", "list", "--db", "new.db")[1]
 
 
+UNREADABLE = "/proc/sys/vm/drop_caches"
+"""A file that nobody can read, root neither."""
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -109,8 +113,13 @@ def test_a_backup_is_made_and_put_back(run: Run, tmp_path: Path) -> None:
         (("serve", "--port", "-1"), "A port is a number from 0 to 65535."),
         (("serve", "--workers", "2"), "--workers needs PostgreSQL"),
         (("serve", "--workers", "0"), "A whole number from 1 to 64 is needed."),
-        (("serve", "--db", "/proc/x.db"), "Cannot write /proc/x.db: "),
-        (("token", "create", "--user", "ada", "--db", "/proc/x.db"), "Cannot write /proc/x.db: "),
+        (("serve", "--db", "/proc/x.db"), "Cannot read and write /proc/x.db: "),
+        (
+            ("token", "create", "--user", "ada", "--db", "/proc/x.db"),
+            "Cannot read and write /proc/x.db: ",
+        ),
+        (("stats", "--db", UNREADABLE), f"Cannot read and write {UNREADABLE}: Permission denied."),
+        (("copy", "--from", UNREADABLE, "--to", "new.db"), f"Cannot read and write {UNREADABLE}: "),
         (("token", "create", "--user", ""), "user name"),
         (("token", "list", "--db", "."), "is a folder"),
         (("token", "list"), "There is no database sharedlog.db."),
@@ -146,7 +155,10 @@ def test_the_database_is_checked_before_the_port(run: Run) -> None:
     with listen("127.0.0.1", 0) as taken:
         taken.listen()
         port = str(taken.getsockname()[1])
-        for file, said in (("/proc/x.db", "Cannot write"), ("none/x.db", "does not exist")):
+        for file, said in (
+            ("/proc/x.db", "Cannot read and write"),
+            ("none/x.db", "does not exist"),
+        ):
             code, _, complaint = run("serve", "--port", port, "--db", file)
             assert (code, said in complaint) == (2, True)
 
@@ -159,7 +171,9 @@ def test_a_database_that_may_not_be_written_is_refused(
     check_writable(file)
     # The superuser may write everything, whatever the file's mode says.
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(ConfigurationError, match=r"Cannot write .*log\.db: Permission denied\."):
+    with pytest.raises(
+        ConfigurationError, match=r"Cannot read and write .*log\.db: Permission denied\."
+    ):
         check_writable(file)
 
 

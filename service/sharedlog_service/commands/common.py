@@ -82,6 +82,8 @@ def handler(run: Handler) -> Handler:
 
 
 def open_store(args: argparse.Namespace, *, making: bool = True) -> Store:
+    from sharedlog_service.engines.database import check_place
     from sharedlog_service.store.store import Store
 
+    check_place(args.db)
     return Store.open(args.db, making=making)
