@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from sharedlog_service.commands.choosing import add_option, add_settings_file
 from sharedlog_service.commands.common import add_database, handler, open_store, parser_of
 from sharedlog_service.commands.inspection import add_inspection
 from sharedlog_service.commands.maintenance import add_maintenance
-from sharedlog_service.commands.options import OPTIONS
+from sharedlog_service.commands.options import DAYS_MAX, OPTIONS
 from sharedlog_service.grants import USUAL, Scope, scopes_of
 
 if TYPE_CHECKING:
@@ -121,11 +122,17 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
         f"(default: {', '.join(usual)})",
     )
     create.add_argument("--device", help="the only device it may act as")
-    create.add_argument("--days", type=int, help="how long it is good (default: for ever)")
+    create.add_argument(
+        "--days", type=_whole(1, DAYS_MAX), help="how long it is good (default: for ever)"
+    )
     rotate = parser_of(actions, "rotate", "make a token that replaces another one")
     rotate.add_argument("id", help="as `token list` shows it")
     rotate.add_argument(
-        "--grace", type=int, default=24, metavar="HOURS", help="how long both work (default: 24)"
+        "--grace",
+        type=_whole(0, 24 * DAYS_MAX),
+        default=24,
+        metavar="HOURS",
+        help="how long both work (default: 24)",
     )
     rotate.set_defaults(handler=handler(_token_rotate))
     listing = parser_of(actions, "list", "show the tokens, but not their secrets")
@@ -136,6 +143,15 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
     revoke.set_defaults(handler=handler(_token_revoke))
     for action in (create, rotate, listing, revoke):
         add_database(action)
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if text.isdecimal() and least <= int(text) <= most:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+
+    return read
 
 
 def _add_schema(parser: argparse.ArgumentParser) -> None:

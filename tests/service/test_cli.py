@@ -45,6 +45,23 @@ def test_a_token_is_made_listed_and_revoked(run: Run, tmp_path: Path) -> None:
     assert (code, "token list" in complaint) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("create", "--user", "ada", "--days", "0"),
+        ("create", "--user", "ada", "--days", "9" * 20),
+        ("rotate", "3f9ac01b22d4", "--grace=-1"),
+    ],
+)
+def test_a_token_that_is_never_good_is_not_made(
+    run: Run, tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run("token", *words)
+    assert "is not a whole number from" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_database_can_be_named(run: Run, tmp_path: Path) -> None:
     assert run("token", "create", "--user", "ada", "--db", "other.db")[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["other.db"]
