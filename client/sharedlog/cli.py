@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -88,6 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # as of `| head`: whoever reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"sharedlog: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 1
     except Exception as error:
         if not (hasattr(error, "code") and hasattr(error, "hint")):
             raise

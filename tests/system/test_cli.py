@@ -29,7 +29,7 @@ COMMANDS = """
 from sharedlog import ConnectionFailed
 
 def add_commands(subparsers):
-    for name in ("refuse", "explode", "interrupt", "seven"):
+    for name in ("refuse", "explode", "interrupt", "seven", "forget", "talk"):
         subparsers.add_parser(name).set_defaults(handler=globals()[name])
 
 def refuse(arguments):
@@ -43,6 +43,13 @@ def interrupt(arguments):
 
 def seven(arguments):
     return 7
+
+def forget(arguments):
+    open("nowhere/at.all")
+
+def talk(arguments):
+    for _ in range(100_000):
+        print("more")
 """
 
 
@@ -184,6 +191,26 @@ def test_an_error_of_ours_is_one_message_without_a_traceback(plugin: Path) -> No
     done = run("-m", "sharedlog.cli", "refuse", folder=plugin)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "sharedlog: The line is cut.\n  Mend it.\n"
+
+
+def test_a_file_that_the_system_refuses_is_named(plugin: Path) -> None:
+    done = run("-m", "sharedlog.cli", "forget", folder=plugin)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "sharedlog: nowhere/at.all: No such file or directory.\n"
+
+
+def test_whoever_reads_the_output_may_have_enough(plugin: Path) -> None:
+    command = [sys.executable, "-m", "sharedlog.cli", "talk"]
+    environment = {**os.environ, "PYTHONPATH": str(plugin)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as talking:
+        assert talking.stdout is not None
+        assert talking.stderr is not None
+        assert talking.stdout.readline() == b"more\n"
+        talking.stdout.close()
+        assert talking.stderr.read() == b""
+        assert talking.wait(20) == 0
 
 
 def test_a_mistake_in_the_program_keeps_its_traceback(plugin: Path) -> None:

@@ -74,9 +74,6 @@ def handler(run: Handler) -> Handler:
         except (ConfigurationError, Refused) as error:
             print(error, file=sys.stderr)
             return 2
-        except BrokenPipeError:  # as of `| head`: whoever reads has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
 
     return handle
 
