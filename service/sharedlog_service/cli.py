@@ -94,6 +94,8 @@ def _issuer(args: argparse.Namespace) -> Issuer | None:
         return None
     if not all(needed):
         raise ConfigurationError("--jwt-issuer, --jwt-audience and --jwt-jwks go together.")
+    if "://" not in args.jwt_jwks and not Path(args.jwt_jwks).is_file():
+        raise ConfigurationError(f"--jwt-jwks: There is no file {args.jwt_jwks}.")
     return Issuer(
         issuer=args.jwt_issuer,
         audience=args.jwt_audience,
