@@ -62,6 +62,13 @@ def test_a_token_that_is_never_good_is_not_made(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", [("stats",), ("serve", "--port", "0")])
+def test_a_server_that_is_away_is_no_wrong_setting(run: Run, command: tuple[str, ...]) -> None:
+    """Supervisors do not start again what ended with 2."""
+    code, _, said = run(*command, "--database", "postgresql://nobody@127.0.0.1:1/nothing")
+    assert (code, "The database cannot be used: " in said) == (1, True)
+
+
 def test_another_database_can_be_named(run: Run, tmp_path: Path) -> None:
     assert run("token", "create", "--user", "ada", "--db", "other.db")[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["other.db"]

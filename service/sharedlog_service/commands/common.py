@@ -61,7 +61,7 @@ def handler(run: Handler) -> Handler:
 
     def handle(args: argparse.Namespace) -> int:
         try:
-            from sharedlog_service.errors import ConfigurationError, Refused
+            from sharedlog_service.errors import Code, ConfigurationError, Refused
 
             args.choices = choose(args, os.environ)
             return run(args)
@@ -71,9 +71,12 @@ def handler(run: Handler) -> Handler:
                 file=sys.stderr,
             )
             return 1
-        except (ConfigurationError, Refused) as error:
+        except ConfigurationError as error:
             print(error, file=sys.stderr)
             return 2
+        except Refused as refused:  # what is away may come back: no mistake of who calls
+            print(refused, file=sys.stderr)
+            return 1 if refused.code is Code.UNAVAILABLE else 2
 
     return handle
 
