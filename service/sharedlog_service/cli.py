@@ -165,9 +165,12 @@ def _add_schema(parser: argparse.ArgumentParser) -> None:
 
 def _serve(args: argparse.Namespace) -> int:
     from sharedlog_service.commands.serving import serve
+    from sharedlog_service.errors import ConfigurationError
     from sharedlog_service.settings import DAY_MS, HOUR_MS, Limits, Policy, Settings
     from sharedlog_service.web.reporting import reporting
 
+    if args.ready_file and not args.ready_file.absolute().parent.is_dir():
+        raise ConfigurationError(f"The folder of {args.ready_file} does not exist.")
     every = args.compact_every
     settings = Settings(
         db=args.db,

@@ -132,6 +132,7 @@ UNREADABLE = "/proc/sys/vm/drop_caches"
     [
         (("serve", "--no-auth", "--host", "0.0.0.0"), "loopback"),
         (("serve", "--port", "0", "--db", "nowhere/log.db"), "does not exist"),
+        (("serve", "--ready-file", "nowhere/ready"), "folder of nowhere/ready does not exist"),
         (("serve", "--host", "256.1.1.1"), "Cannot listen"),
         (("serve", "--port", "99999"), "A port is a number from 0 to 65535."),
         (("serve", "--port", "-1"), "A port is a number from 0 to 65535."),
