@@ -34,7 +34,6 @@ from .errors import (
     ValueRefused,
 )
 from .events import Event, SyncResult
-from .journal.history import HistoryEntry
 from .journal.status import Failure, Status
 from .keys import MigratedKeys, MigratedTable, migrate_keys
 from .live import Live
@@ -43,6 +42,7 @@ from .merge.custom import Custom
 from .merge.extremes import Maximum, Minimum
 from .merge.members import Members
 from .models.syncmodel import SyncModel, uuid7
+from .remote.history import HistoryEntry
 from .remote.memory import MemorySharedLog
 from .remote.sharedlog import GraphQLSharedLog, SharedLog
 from .remote.transports import HttpTransport, LocalTransport, Transport

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -39,7 +40,7 @@ seen the same log hold the same rows.
 EXAMPLES = """\
 three ways to use it:
   1. watch it          sharedlog demo
-  2. run the service   sharedlog serve --db log.db
+  2. run the service   sharedlog serve --database log.db
                        sharedlog token create --user ada
   3. in a program      from sharedlog import Sync, SyncModel
 
@@ -88,6 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # as of `| head`: whoever reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"sharedlog: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 1
     except Exception as error:
         if not (hasattr(error, "code") and hasattr(error, "hint")):
             raise
@@ -106,7 +115,9 @@ def _run(argv: Sequence[str]) -> int:
         parser.print_help(sys.stderr)
         return USAGE_ERROR
     _check_command(argv[0], list(commands.choices), missing)
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:  # told by the command: it shows its own options
+        commands.choices.get(argv[0], parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     handler: Callable[[argparse.Namespace], int] = arguments.handler
     return handler(arguments)
 

@@ -22,7 +22,7 @@
     │  ├─ EpochChanged         the log was restored or wiped (handled by sync())
     │  ├─ HorizonPassed        the log forgot deletions not seen here (handled by sync())
     │  ├─ LineageChanged       this file or the log is a copy of an older one (handled by sync())
-    │  └─ ServiceFailed        the service answered with an error; `.code` says which
+    │  └─ ServiceFailed        the service answered with an error; `.service_code` says which
     └─ ProtocolError           the answer is not what the protocol promises
 
 Every error has a `code` (stable, for programs), a message (for people) and, where there is

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from sharedlog_service.commands.choosing import add_option, add_settings_file
 from sharedlog_service.commands.common import add_database, handler, open_store, parser_of
 from sharedlog_service.commands.inspection import add_inspection
 from sharedlog_service.commands.maintenance import add_maintenance
-from sharedlog_service.commands.options import OPTIONS
+from sharedlog_service.commands.options import DAYS_MAX, OPTIONS
 from sharedlog_service.grants import USUAL, Scope, scopes_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 SERVE_EXAMPLES = """\
 examples:
   sharedlog serve                             sharedlog.db in this folder, port 8000
-  sharedlog serve --db /srv/log.db --host 0.0.0.0 --port 9000
+  sharedlog serve --database /srv/log.db --port 9000
+  sharedlog serve --host 0.0.0.0              for other machines, too
   sharedlog serve --no-auth                   no tokens; this machine only
   sharedlog serve --no-explore                behind a proxy that others reach
 
@@ -92,6 +94,8 @@ def _issuer(args: argparse.Namespace) -> Issuer | None:
         return None
     if not all(needed):
         raise ConfigurationError("--jwt-issuer, --jwt-audience and --jwt-jwks go together.")
+    if "://" not in args.jwt_jwks and not Path(args.jwt_jwks).is_file():
+        raise ConfigurationError(f"--jwt-jwks: There is no file {args.jwt_jwks}.")
     return Issuer(
         issuer=args.jwt_issuer,
         audience=args.jwt_audience,
@@ -120,11 +124,17 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
         f"(default: {', '.join(usual)})",
     )
     create.add_argument("--device", help="the only device it may act as")
-    create.add_argument("--days", type=int, help="how long it is good (default: for ever)")
+    create.add_argument(
+        "--days", type=_whole(1, DAYS_MAX), help="how long it is good (default: for ever)"
+    )
     rotate = parser_of(actions, "rotate", "make a token that replaces another one")
     rotate.add_argument("id", help="as `token list` shows it")
     rotate.add_argument(
-        "--grace", type=int, default=24, metavar="HOURS", help="how long both work (default: 24)"
+        "--grace",
+        type=_whole(0, 24 * DAYS_MAX),
+        default=24,
+        metavar="HOURS",
+        help="how long both work (default: 24)",
     )
     rotate.set_defaults(handler=handler(_token_rotate))
     listing = parser_of(actions, "list", "show the tokens, but not their secrets")
@@ -137,6 +147,15 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
         add_database(action)
 
 
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if text.isdecimal() and least <= int(text) <= most:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+
+    return read
+
+
 def _add_schema(parser: argparse.ArgumentParser) -> None:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--check", type=Path, metavar="FILE", help="compare instead of printing")
@@ -146,9 +165,12 @@ def _add_schema(parser: argparse.ArgumentParser) -> None:
 
 def _serve(args: argparse.Namespace) -> int:
     from sharedlog_service.commands.serving import serve
+    from sharedlog_service.errors import ConfigurationError
     from sharedlog_service.settings import DAY_MS, HOUR_MS, Limits, Policy, Settings
     from sharedlog_service.web.reporting import reporting
 
+    if args.ready_file and not args.ready_file.absolute().parent.is_dir():
+        raise ConfigurationError(f"The folder of {args.ready_file} does not exist.")
     every = args.compact_every
     settings = Settings(
         db=args.db,
@@ -204,12 +226,11 @@ def _write_private(path: Path, text: str) -> None:
 
 def _token_create(args: argparse.Namespace) -> int:
     from sharedlog_service.access.auth import check_user_name, issue_token
-    from sharedlog_service.engines.database import check_place, is_missing, shown
+    from sharedlog_service.engines.database import is_missing, shown
     from sharedlog_service.settings import DAY_MS
 
     # Before the file is there: a refused command must not leave one behind.
     check_user_name(args.user)
-    check_place(args.db)
     new = is_missing(args.db)
     store = open_store(args)
     try:

@@ -131,6 +131,17 @@ def test_what_is_no_file_of_a_device(
     assert (tmp_path / name).exists() == (content is not None)
 
 
+@pytest.mark.parametrize(
+    "words", [("status",), ("verify",), ("parked",), ("prune",), ("migrate-keys", "--tables", "x")]
+)
+def test_what_cannot_be_read_is_said_in_a_sentence(run: Run, words: tuple[str, ...]) -> None:
+    unreadable = "/proc/sys/vm/drop_caches"  # for root, too
+    code, text = run(words[0], unreadable, *words[1:])
+    assert code == 1
+    assert text.startswith(f"sharedlog: {unreadable}")
+    assert "Traceback" not in text
+
+
 def test_a_database_without_a_client_log(run: Run, tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE note (x)")

@@ -159,6 +159,30 @@ def test_a_reference_to_what_a_database_numbers_is_refused() -> None:
     says(caught.value, "another number on each device", "Refer to")
 
 
+def test_a_reference_to_a_numbered_table_of_the_device_is_refused() -> None:
+    class Customer(peewee.Model):
+        pass
+
+    class Order(SyncModel):
+        customer = peewee.ForeignKeyField(Customer)
+
+    with pytest.raises(AutoIncrementKey, match=r"Order\.customer refers to Customer\.id") as caught:
+        sync_of(Order)
+    says(
+        caught.value, "another row", "give Customer to Sync", "id = IntegerField(primary_key=True)"
+    )
+
+
+def test_a_reference_to_a_table_with_keys_of_its_own_is_not() -> None:
+    class Country(peewee.Model):
+        number = peewee.IntegerField(primary_key=True)
+
+    class City(SyncModel):
+        country = peewee.ForeignKeyField(Country)
+
+    assert len(sync_of(City).registry) == 1
+
+
 def test_no_models_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="No models") as caught:
         sync_of()

@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 
-from sharedlog.errors import ConfigurationError, QuotaExceeded, RateLimited, ServiceFailed
+from sharedlog.errors import (
+    ConfigurationError,
+    DeviceUnknown,
+    QuotaExceeded,
+    RateLimited,
+    ServiceFailed,
+)
 from sharedlog.remote.transports import (
     COMPRESS_FROM_BYTES,
     RETRY_AFTER_S,
@@ -166,6 +172,12 @@ def test_the_service_says_how_long(details: dict[str, Any], seconds: float) -> N
 def test_a_full_log_is_an_error_of_its_own() -> None:
     error = error_from([{"message": "Full.", "extensions": {"code": "QUOTA_EXCEEDED"}}])
     assert isinstance(error, QuotaExceeded)
+
+
+def test_a_device_that_the_log_does_not_know_is_told_what_it_may_be() -> None:
+    error = error_from([{"message": "No.", "extensions": {"code": "DEVICE_UNKNOWN"}}])
+    assert isinstance(error, DeviceUnknown)
+    assert "another user's" in (error.hint or "")
 
 
 def test_a_token_may_be_told_anew_with_each_request(service: Service) -> None:

@@ -185,6 +185,15 @@ def test_links_lead_somewhere(page: Page) -> None:
             assert anchor in read_page(path).anchors(), f"{page.path.name}: {target}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_modules_that_are_named_exist(page: Page) -> None:
+    folders = ("benchmarks", "client", "service", "tests")
+    modules = [str(path) for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    named = re.findall(r"[*`]([\w/]+\.py)[*`]", page.prose)
+
+    assert [name for name in named if not any(path.endswith(f"/{name}") for path in modules)] == []
+
+
 # -- the machinery itself ----------------------------------------------------------------
 
 SAMPLE = """\

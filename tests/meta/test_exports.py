@@ -7,11 +7,12 @@ import inspect
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import sharedlog
-from sharedlog import errors
+from sharedlog import cli, errors, events
 from sharedlog_service.errors import Code
 from tests.meta.source import ROOT, modules
 
@@ -70,17 +71,53 @@ def test_every_error_is_public_and_defined_where_errors_are() -> None:
     assert {each.__module__ for each in error_classes()} == {"sharedlog.errors"}
 
 
-def test_the_tree_in_the_docstring_is_the_tree_of_classes() -> None:
+def drawn_tree(lines: Iterable[str]) -> dict[str, str]:
+    """Each error of a drawing, and the one above it."""
     drawn: dict[str, str] = {}
     path: list[str] = []
-    for line in (errors.__doc__ or "").splitlines():
-        match = re.match(r"    ([│ ]*)([├└]─ )?(\w*Error|\w+)(?:  .*)?$", line)
+    for line in lines:
+        match = re.match(r"([│ ]*)([├└]─ )?(\w*Error|\w+)(?:  .*)?$", line)
         if match and (match[2] or match[3] == "SharedLogError"):
             depth = (len(match[1]) + len(match[2] or "")) // 3
             path[depth:] = [match[3]]
             drawn[match[3]] = path[depth - 1] if depth else "Exception"
+    return drawn
 
-    assert drawn == {each.__name__: each.__mro__[1].__name__ for each in error_classes()}
+
+def test_the_trees_that_are_drawn_are_the_tree_of_classes() -> None:
+    classes = {each.__name__: each.__mro__[1].__name__ for each in error_classes()}
+
+    docstring = (errors.__doc__ or "").splitlines()
+    assert drawn_tree(line.removeprefix("    ") for line in docstring) == classes
+    assert drawn_tree(page_of_errors().splitlines()) == classes
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+
+    assert undocumented(sharedlog.__all__, reference) == []
+
+
+@pytest.mark.parametrize("page", ["guide.md", "reference.md"])
+def test_every_event_is_listed(page: str) -> None:
+    names = [event.__name__ for event in get_args(events.Event)]
+
+    assert undocumented(names, (ROOT / "docs" / page).read_text(encoding="utf-8")) == []
+
+
+def test_every_command_is_in_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    table = reference.partition("## The command line")[2]
+
+    assert undocumented(commands(capsys, []), table) == []
+
+
+def commands(capsys: pytest.CaptureFixture[str], above: list[str]) -> list[str]:
+    """The names of all commands, and of the commands below them, as their help lists them."""
+    assert cli.main([*above, "--help"]) == 0
+    told = re.split(r"^(?:commands|positional arguments):$", capsys.readouterr().out, flags=re.M)
+    names = re.findall(r"^    ([a-z-]+)", told[-1].partition("\n\n")[0], re.M) if told[1:] else []
+    return [each for name in names for each in (name, *commands(capsys, [*above, name]))]
 
 
 def test_codes_tell_errors_apart() -> None:

@@ -38,7 +38,7 @@ CLIENT_LAYERS = (
     *within("models", {"syncmodel", "tracked"}, {"declarations", "naming"}, {"registry"}),
     *within(
         "journal",
-        {"history", "transactions"},
+        {"transactions"},
         {"state"},
         {"journal"},
         {"inbox", "recorder", "reset", "status"},
@@ -61,7 +61,7 @@ CLIENT_LAYERS = (
     *within("capture", {"adopt", "comparing", "rivals"}, {"concerned"}, {"capture"}),
     *within(
         "remote",
-        {"documents", "transports"},
+        {"documents", "history", "transports"},
         {"subscriptions"},
         {"sharedlog"},
         {"listening", "memory"},

@@ -45,6 +45,30 @@ def test_a_token_is_made_listed_and_revoked(run: Run, tmp_path: Path) -> None:
     assert (code, "token list" in complaint) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("create", "--user", "ada", "--days", "0"),
+        ("create", "--user", "ada", "--days", "9" * 20),
+        ("rotate", "3f9ac01b22d4", "--grace=-1"),
+    ],
+)
+def test_a_token_that_is_never_good_is_not_made(
+    run: Run, tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run("token", *words)
+    assert "is not a whole number from" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("stats",), ("serve", "--port", "0")])
+def test_a_server_that_is_away_is_no_wrong_setting(run: Run, command: tuple[str, ...]) -> None:
+    """Supervisors do not start again what ended with 2."""
+    code, _, said = run(*command, "--database", "postgresql://nobody@127.0.0.1:1/nothing")
+    assert (code, "The database cannot be used: " in said) == (1, True)
+
+
 def test_another_database_can_be_named(run: Run, tmp_path: Path) -> None:
     assert run("token", "create", "--user", "ada", "--db", "other.db")[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["other.db"]
@@ -99,18 +123,28 @@ def test_a_backup_is_made_and_put_back(run: Run, tmp_path: Path) -> None:
     assert "ada" in run("token", "list", "--db", "new.db")[1]
 
 
+UNREADABLE = "/proc/sys/vm/drop_caches"
+"""A file that nobody can read, root neither."""
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("serve", "--no-auth", "--host", "0.0.0.0"), "loopback"),
         (("serve", "--port", "0", "--db", "nowhere/log.db"), "does not exist"),
+        (("serve", "--ready-file", "nowhere/ready"), "folder of nowhere/ready does not exist"),
         (("serve", "--host", "256.1.1.1"), "Cannot listen"),
         (("serve", "--port", "99999"), "A port is a number from 0 to 65535."),
         (("serve", "--port", "-1"), "A port is a number from 0 to 65535."),
         (("serve", "--workers", "2"), "--workers needs PostgreSQL"),
         (("serve", "--workers", "0"), "A whole number from 1 to 64 is needed."),
-        (("serve", "--db", "/proc/x.db"), "Cannot write /proc/x.db: "),
-        (("token", "create", "--user", "ada", "--db", "/proc/x.db"), "Cannot write /proc/x.db: "),
+        (("serve", "--db", "/proc/x.db"), "Cannot read and write /proc/x.db: "),
+        (
+            ("token", "create", "--user", "ada", "--db", "/proc/x.db"),
+            "Cannot read and write /proc/x.db: ",
+        ),
+        (("stats", "--db", UNREADABLE), f"Cannot read and write {UNREADABLE}: Permission denied."),
+        (("copy", "--from", UNREADABLE, "--to", "new.db"), f"Cannot read and write {UNREADABLE}: "),
         (("token", "create", "--user", ""), "user name"),
         (("token", "list", "--db", "."), "is a folder"),
         (("token", "list"), "There is no database sharedlog.db."),
@@ -146,7 +180,10 @@ def test_the_database_is_checked_before_the_port(run: Run) -> None:
     with listen("127.0.0.1", 0) as taken:
         taken.listen()
         port = str(taken.getsockname()[1])
-        for file, said in (("/proc/x.db", "Cannot write"), ("none/x.db", "does not exist")):
+        for file, said in (
+            ("/proc/x.db", "Cannot read and write"),
+            ("none/x.db", "does not exist"),
+        ):
             code, _, complaint = run("serve", "--port", port, "--db", file)
             assert (code, said in complaint) == (2, True)
 
@@ -159,7 +196,9 @@ def test_a_database_that_may_not_be_written_is_refused(
     check_writable(file)
     # The superuser may write everything, whatever the file's mode says.
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(ConfigurationError, match=r"Cannot write .*log\.db: Permission denied\."):
+    with pytest.raises(
+        ConfigurationError, match=r"Cannot read and write .*log\.db: Permission denied\."
+    ):
         check_writable(file)
 
 
@@ -261,8 +300,8 @@ def test_the_announcement_says_how_to_get_another_token() -> None:
     url = "http://127.0.0.1:8000/graphql"
     for db, command in (
         ("sharedlog.db", "sharedlog token create --user NAME"),
-        ("a.db", "sharedlog token create --user NAME --db a.db"),
-        ("my log.db", "sharedlog token create --user NAME --db 'my log.db'"),
+        ("a.db", "sharedlog token create --user NAME --database a.db"),
+        ("my log.db", "sharedlog token create --user NAME --database 'my log.db'"),
     ):
         settings = Settings(db=Path(db))
         first = Announcement(settings, url, "me", "slog_x").for_people().splitlines()

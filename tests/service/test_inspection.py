@@ -83,10 +83,12 @@ def test_users_are_listed_with_what_they_have(run: Run, store: Store, device: st
 def test_devices_are_listed_and_revoked(run: Run, store: Store, device: str) -> None:
     store.create_user("bob")
     other, away = store.create_device("bob"), store.create_device("ada", name="away")
+    store.write("bob", other, [], device_now=NOON / 1024 - 20)
     listed = lines(run("devices", "list"))[1:]
     assert [words[:2] for words in listed] == [["ada", device], ["ada", away], ["bob", other]]
     assert listed[0][2:] == ["till", "\\x1b[31m", "valid", "3", *NOON_UTC.split(), "2.5", "s"]
     assert listed[1][2:] == ["away", "valid", "13", "-", "-"]
+    assert listed[2][-2:] == ["0.0", "s"], "a zero without a sign"
     assert run("devices", "revoke", away) == (0, f"{away} of ada is revoked.\n", "")
     with pytest.raises(Refused) as refused:
         store.write("ada", away, entries(1))

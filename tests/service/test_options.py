@@ -224,3 +224,12 @@ def test_every_command_at_a_database_reads_the_settings(run: Run, tmp_path: Path
 def test_a_command_without_settings_does_not_look_for_them(run: Run) -> None:
     Path(FILE).write_text("nonsense")
     assert run("schema")[0] == 0
+
+
+def test_every_setting_is_in_the_operations_page() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+    table = page.read_text(encoding="utf-8").partition("| setting |")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1].strip() for row in table.splitlines()[2:]]
+    names = [name for cell in cells for name in cell.split(", ")]
+
+    assert sorted(names) == sorted(f"`{option.name}`" for option in OPTIONS)

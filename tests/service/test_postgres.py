@@ -239,7 +239,7 @@ def cut(pid: int) -> None:
     ],
 )
 def test_a_server_that_cannot_be_used_says_why(postgres: Postgres, url: str, said: str) -> None:
-    with pytest.raises(ConfigurationError, match=said):
+    with pytest.raises(Refused, match=said):
         Store.open(url)
 
 

@@ -29,7 +29,7 @@ COMMANDS = """
 from sharedlog import ConnectionFailed
 
 def add_commands(subparsers):
-    for name in ("refuse", "explode", "interrupt", "seven"):
+    for name in ("refuse", "explode", "interrupt", "seven", "forget", "talk"):
         subparsers.add_parser(name).set_defaults(handler=globals()[name])
 
 def refuse(arguments):
@@ -43,6 +43,13 @@ def interrupt(arguments):
 
 def seven(arguments):
     return 7
+
+def forget(arguments):
+    open("nowhere/at.all")
+
+def talk(arguments):
+    for _ in range(100_000):
+        print("more")
 """
 
 
@@ -136,6 +143,15 @@ def test_a_wrong_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
     assert "'70000' is not a port number" in capsys.readouterr().err
 
 
+def test_an_unknown_option_shows_those_that_the_command_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["demo", "--prot", "8000"]) == 2
+    told = capsys.readouterr().err
+    assert "usage: sharedlog demo " in told
+    assert "unrecognized arguments: --prot 8000" in told
+
+
 def test_the_client_alone_says_how_to_get_the_service() -> None:
     done = run_without("sharedlog_service", "serve", "--db", "x.db")
     assert done.returncode == 1
@@ -175,6 +191,26 @@ def test_an_error_of_ours_is_one_message_without_a_traceback(plugin: Path) -> No
     done = run("-m", "sharedlog.cli", "refuse", folder=plugin)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "sharedlog: The line is cut.\n  Mend it.\n"
+
+
+def test_a_file_that_the_system_refuses_is_named(plugin: Path) -> None:
+    done = run("-m", "sharedlog.cli", "forget", folder=plugin)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "sharedlog: nowhere/at.all: No such file or directory.\n"
+
+
+def test_whoever_reads_the_output_may_have_enough(plugin: Path) -> None:
+    command = [sys.executable, "-m", "sharedlog.cli", "talk"]
+    environment = {**os.environ, "PYTHONPATH": str(plugin)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as talking:
+        assert talking.stdout is not None
+        assert talking.stderr is not None
+        assert talking.stdout.readline() == b"more\n"
+        talking.stdout.close()
+        assert talking.stderr.read() == b""
+        assert talking.wait(20) == 0
 
 
 def test_a_mistake_in_the_program_keeps_its_traceback(plugin: Path) -> None:

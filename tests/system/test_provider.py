@@ -65,6 +65,7 @@ def test_a_device_syncs_with_tokens_of_a_provider(tmp_path: Path) -> None:
     [
         (["--jwt-issuer", ISSUER], "go together"),
         (["--jwt-issuer", ISSUER, "--jwt-audience", "x", "--jwt-jwks", "http://a.b/"], "https"),
+        (["--jwt-issuer", ISSUER, "--jwt-audience", "x", "--jwt-jwks", "none.json"], "none.json"),
     ],
 )
 def test_options_that_let_in_the_wrong_ones_are_refused(

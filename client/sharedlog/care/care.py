@@ -18,12 +18,12 @@ from ..errors import ConfigurationError, UnsentWork
 from ..exchange.identity import Identity
 from ..exchange.relearning import Clearance, is_relearning
 from ..exchange.replica import Replica
-from ..journal.history import HistoryEntry, history_of
 from ..journal.inbox import Inbox
 from ..journal.journal import Journal
 from ..journal.reset import count_unshared, finish, forget, is_resetting
 from ..journal.status import Status, read_status
 from ..models.registry import Registry
+from ..remote.history import HistoryEntry, history_of
 from ..tables.digest import Digest, take_digest
 from ..tables.versions import Versions
 from .replay import Replay

@@ -185,8 +185,11 @@ def _check(file: DeviceFile) -> None:
 
 
 def is_database(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(SQLITE)) == SQLITE
+    try:
+        with path.open("rb") as file:
+            return file.read(len(SQLITE)) == SQLITE
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def compare_files(one: DeviceFile, other: DeviceFile) -> tuple[Digest, Digest, list[Difference]]:

@@ -38,7 +38,7 @@ class ServiceProcess:
     @property
     def command(self) -> list[str]:
         """The arguments of `sharedlog`, as a user would type them."""
-        return ["serve", "--db", str(self.path), "--port", str(self._port)]
+        return ["serve", "--database", str(self.path), "--port", str(self._port)]
 
     def start(self) -> None:
         """Start and wait until it answers. Keeps its port and its token when started again."""

@@ -170,7 +170,7 @@ class Story:
             self._devices[name] = Device(
                 name, self._folder, url=self._service.url, token=self._service.token
             )
-        screen.done(f"The service runs: sharedlog serve --db {self._service.path.name}")
+        screen.done(f"The service runs: sharedlog serve --database {self._service.path.name}")
         screen.say("What an application adds to sync:")
         screen.gap()
         screen.code(SETUP.format(url=self._service.url))

@@ -151,7 +151,7 @@ def _models_in(name: str) -> list[type[peewee.Model]]:
             hint="Run this in the folder from which the application starts.",
         ) from error
     found = [value for value in vars(module).values() if isinstance(value, type)]
-    models = [cls for cls in found if issubclass(cls, peewee.Model)]
+    models = [cls for cls in found if issubclass(cls, peewee.Model) and cls is not peewee.Model]
     if not models:
         raise ConfigurationError(f"The module {name} has no Peewee models.")
     return models

@@ -239,7 +239,11 @@ def _opened(database: Any) -> Iterator[sqlite3.Connection]:
         path = Path(database)
         if not path.is_file():
             raise MigrationRefused(f"There is no file {path}.")
-        with closing(sqlite3.connect(path, timeout=TIMEOUT_S, isolation_level=None)) as connection:
+        try:
+            connection = sqlite3.connect(path, timeout=TIMEOUT_S, isolation_level=None)
+        except sqlite3.Error as error:
+            raise MigrationRefused(f"{path} cannot be opened: {error}.") from error
+        with closing(connection):
             yield connection
         return
     database = resolved(database)

@@ -1,4 +1,4 @@
-"""The runs of counters (see `rules.Counter`), where increments change hands. Pure.
+"""The runs of counters (see `counter.Counter`), where increments change hands. Pure.
 
 A run belongs to the device that began it. Where somebody else sends an increment, it says whose
 run it is of. And where a device goes on under another id beside one that has the same past, both

@@ -61,6 +61,7 @@ class Registry:
         self._by_table = {
             (tracked.model._meta.schema, tracked.collection): tracked for tracked in self
         }
+        self._check_numbers()
         models = [tracked.model for tracked in self]
         order = peewee.sort_models(models)  # type: ignore[attr-defined]
         self.in_order = [self._by_model[model] for model in order if model in self._by_model]
@@ -112,6 +113,22 @@ class Registry:
         """The tracked foreign keys that point to a model's key."""
         key = parent.key[0].field if len(parent.key) == 1 else None
         return [found for found in self.children(parent) if found[1].field.rel_field is key]
+
+    def _check_numbers(self) -> None:
+        """Refuse references to rows that each device numbers for itself: they arrive as
+        references to other rows."""
+        for tracked in self:
+            for column in tracked.parents:
+                field = column.field
+                if isinstance(_target(field), peewee.AutoField) and not self.table(field.rel_model):
+                    parent, key = field.rel_model.__name__, field.rel_field.name
+                    raise AutoIncrementKey(
+                        f"{column} refers to {parent}.{key}, which the database numbers: "
+                        "on another device that is another row.",
+                        hint=f"Make {parent} a SyncModel, and give {parent} to Sync, too. If its "
+                        "rows are the same on all devices, say that nobody numbers them there: "
+                        f"`{key} = IntegerField(primary_key=True)`.",
+                    )
 
     def _find_buried(self) -> None:
         """Tables of which a deleted row may be needed: by a child that keeps it, by one that

@@ -8,8 +8,8 @@ from itertools import count
 from ..changes import Entry, Wire, decode
 from ..clock import TICKS_PER_MS, Now, system_now
 from ..errors import DeviceUnknown, EntryUnreadable, EpochChanged, LineageChanged
-from ..journal.history import Told
 from ..limits import Limits
+from .history import Told
 from .sharedlog import About, Outgoing, OwnPage, Page, Receipt, Rejection
 
 MAX_LEAD_MS = 5 * 60 * 1000

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 from ..changes import Entry, Wire
 from ..clock import from_created_on, to_created_on
 from ..errors import MissingToken, ProtocolError
-from ..journal.history import Told, told_of
 from ..limits import Limits
 from .documents import (
     ABOUT,
@@ -26,6 +25,7 @@ from .documents import (
     POKED,
     WRITE_ENTRIES,
 )
+from .history import Told, told_of
 from .subscriptions import Subscription, check_installed, subscribe
 from .transports import HttpTransport, Transport
 

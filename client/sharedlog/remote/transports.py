@@ -261,7 +261,11 @@ def error_from(errors: Sequence[Any]) -> SharedLogError:
     if code == "QUOTA_EXCEEDED":
         return QuotaExceeded(message, hint="Ask whoever runs the service. Nothing here is lost.")
     if code in ("DEVICE_UNKNOWN", "USER_UNKNOWN"):
-        return DeviceUnknown(message)
+        return DeviceUnknown(
+            message,
+            hint="Is this the service and the token that the device syncs with, or another user's? "
+            "If the service lost the device, sync() registers it again.",
+        )
     if code == "DEVICE_REVOKED":
         return DeviceRefused(
             message, hint="Ask whoever runs the service. Nothing here is lost, nor is it sent."

@@ -61,7 +61,7 @@ def handler(run: Handler) -> Handler:
 
     def handle(args: argparse.Namespace) -> int:
         try:
-            from sharedlog_service.errors import ConfigurationError, Refused
+            from sharedlog_service.errors import Code, ConfigurationError, Refused
 
             args.choices = choose(args, os.environ)
             return run(args)
@@ -71,17 +71,19 @@ def handler(run: Handler) -> Handler:
                 file=sys.stderr,
             )
             return 1
-        except (ConfigurationError, Refused) as error:
+        except ConfigurationError as error:
             print(error, file=sys.stderr)
             return 2
-        except BrokenPipeError:  # as of `| head`: whoever reads has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+        except Refused as refused:  # what is away may come back: no mistake of who calls
+            print(refused, file=sys.stderr)
+            return 1 if refused.code is Code.UNAVAILABLE else 2
 
     return handle
 
 
 def open_store(args: argparse.Namespace, *, making: bool = True) -> Store:
+    from sharedlog_service.engines.database import check_place
     from sharedlog_service.store.store import Store
 
+    check_place(args.db)
     return Store.open(args.db, making=making)

@@ -200,7 +200,7 @@ def _device_json(user: str, device: Device, behind: int) -> dict[str, Any]:
 
 def _device_row(user: str, device: Device, behind: int) -> Sequence[object]:
     skew = device.clock_skew
-    ahead = None if skew is None else f"{skew / 1000:.1f} s"
+    ahead = None if skew is None else f"{skew / 1000:z.1f} s"
     state = "valid" if device.revoked_at is None else "revoked"
     return user, device.id, device.name, state, behind, moment(device.last_seen), ahead
 

@@ -159,6 +159,7 @@ def _copy(args: argparse.Namespace) -> int:
     def tell(table: str, rows: int) -> None:
         show_progress(f"{table}: {rows:,} rows")
 
+    check_place(args.source)
     check_place(args.target)
     with (
         closing(open_database(args.source, making=False)) as source,

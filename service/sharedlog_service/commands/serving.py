@@ -93,7 +93,7 @@ def token_command(settings: Settings, user: str) -> str:
     """What to type for another token of this database."""
     words = ["sharedlog", "token", "create", "--user", user]
     if settings.db != Settings().db:
-        words += ["--db", str(settings.db)]
+        words += ["--database", str(settings.db)]
     return shlex.join(words)
 
 

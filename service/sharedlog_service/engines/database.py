@@ -77,7 +77,7 @@ def is_missing(place: Path | str) -> bool:
 
 
 def check_place(place: Path | str) -> None:
-    """Refuse a file that cannot be written or made; makes nothing."""
+    """Refuse a file that cannot be read, written or made; makes nothing."""
     if not is_server(place):
         check_writable(Path(place))
 

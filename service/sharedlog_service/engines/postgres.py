@@ -107,7 +107,7 @@ class PostgresServer:
                 self._prepare(db, making=making, only_new=not migrating)
         except Refused as refused:
             reason = str(refused.__cause__).strip()
-            raise ConfigurationError(f"The database cannot be used: {reason}") from refused
+            raise Refused(refused.code, f"The database cannot be used: {reason}") from refused
         except BaseException:
             self.close()
             raise

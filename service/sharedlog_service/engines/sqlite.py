@@ -210,7 +210,8 @@ def check_folder(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that cannot be written or made, with the system's reason; makes nothing."""
+    """Refuse a file that cannot be read, written or made, with the system's reason; makes
+    nothing."""
     check_folder(path)
     try:
         if not path.exists():
@@ -218,10 +219,10 @@ def check_writable(path: Path) -> None:
             with tempfile.TemporaryFile(dir=path.absolute().parent):
                 pass
         # Asked, not opened: closing would drop locks that this process has on the file.
-        elif not os.access(path, os.W_OK):
+        elif not os.access(path, os.R_OK | os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
+        raise ConfigurationError(f"Cannot read and write {path}: {error.strerror}.") from error
 
 
 @contextmanager

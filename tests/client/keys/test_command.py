@@ -14,6 +14,7 @@ from tests.client.keys.files import FORUM, dump, is_key, make, rows
 
 MODELS = """
 import peewee
+from peewee import Model  # as with *: no model of the application
 from sharedlog import SyncModel
 
 class User(SyncModel):
