@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import platform
 import sqlite3
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     RESULTS.mkdir(exist_ok=True)
     figures = []
+    gc.freeze()  # what is imported, more than an application has, is not to be collected each time
     # On the disk that the project is on: elsewhere "durable" may mean memory.
     with tempfile.TemporaryDirectory(dir=RESULTS) as folder:
         for figure in _measure(Path(folder), options):
