@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -23,6 +25,7 @@ from strawberry.schema.config import StrawberryConfig
 from sharedlog.remote.documents import ABOUT
 from sharedlog_service import embedding
 from sharedlog_service.embedding import (
+    EVERYTHING,
     SCALARS,
     USUAL,
     Context,
@@ -35,6 +38,7 @@ from sharedlog_service.embedding import (
     build_schema,
     create_app,
 )
+from sharedlog_service.web.guard import STRANGER_BYTES_MAX
 from tests.meta.source import ROOT
 from tests.service.support import CREATE_DEVICE, ManualClock
 from tests.service.test_guard import BODIES
@@ -211,6 +215,48 @@ def test_own_failures_are_masked_unless_they_have_a_code(
             broken = ask(client, "{broken}")
     assert code_of(broken) == "INTERNAL"
     assert "CANARY" not in f"{broken}{caplog.text}"
+
+
+def test_who_asks_is_found_out_once_a_request_and_once_a_socket(tmp_path: Path) -> None:
+    """Though a long body, a document of one's own and each resolver want to know."""
+    asked: list[str | None] = []
+
+    async def counting(headers: Mapping[str, str]) -> Grant:
+        asked.append(headers.get("authorization"))
+        return Grant("ada", EVERYTHING)
+
+    settings = Settings(db=tmp_path / "log.db", explore=False)
+    find = '{sharedSyncLog {devices(userId: "ada") {id}}}'
+    with TestClient(create_app(settings, authenticate=counting), base_url=LOCAL) as client:
+        assert ask(client, CREATE_DEVICE, user="ada")["data"]
+        assert asked.pop() is None
+        body = json.dumps({"query": find}) + " " * STRANGER_BYTES_MAX
+        headers = {"content-type": "application/json", "authorization": "1"}
+        assert client.post("/graphql", content=body, headers=headers).json()["data"]
+        assert asked == ["1"]
+        with client.websocket_connect("/graphql", ["graphql-transport-ws"]) as socket:
+            socket.send_json({"type": "connection_init", "payload": {"authorization": "2"}})
+            assert socket.receive_json()["type"] == "connection_ack"
+            for name in ("a", "b"):
+                socket.send_json({"type": "subscribe", "id": name, "payload": {"query": find}})
+                assert socket.receive_json()["payload"]["data"]
+                assert socket.receive_json() == {"type": "complete", "id": name}
+        assert asked == ["1", "2"]
+
+
+def test_two_services_behind_one_endpoint_ask_each_for_itself(tmp_path: Path) -> None:
+    def of(name: str) -> Service:
+        return Service(Settings(db=tmp_path / f"{name}.db"), lambda headers: Grant(name))
+
+    one, two = of("one"), of("two")
+    scope: dict[str, Any] = {"type": "http", "headers": []}
+
+    async def both() -> list[Any]:
+        return [await service.access(scope) for service in (one, two, one)]
+
+    first, second, again = asyncio.run(both())
+    assert first is again
+    assert first is not second
 
 
 def test_own_documents_have_the_limits_of_documents(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import itertools
 import json
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -168,7 +168,7 @@ def guarded(chunks: Iterator[bytes], *headers: tuple[bytes, bytes]) -> tuple[int
     async def never(scope: Scope, receive: Receive, send: Send) -> None:
         raise AssertionError("the guard let it through")
 
-    async def admit(headers: Mapping[str, str]) -> None:
+    async def admit(scope: Scope) -> None:
         pass
 
     guard = Guard(

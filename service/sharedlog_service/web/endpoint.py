@@ -33,7 +33,7 @@ from sharedlog_service.store.store import Store
 from sharedlog_service.web.guard import SCOPE_KEY, STATUS, retry_after
 from sharedlog_service.web.request import GraphQLRequest
 from sharedlog_service.web.service import Service
-from sharedlog_service.web.sockets import HEADERS_KEY, INIT_WAIT_S, OPERATIONS_MAX, SOCKET_KEY
+from sharedlog_service.web.sockets import INIT_WAIT_S, OPERATIONS_MAX, SOCKET_KEY
 
 NO_SUBSCRIPTIONS = "A subscription needs a WebSocket that speaks graphql-transport-ws."
 
@@ -129,8 +129,8 @@ class Endpoint(GraphQL[Context, None]):
             waiting = SocketAccess(request.scope)
             return Context(service.workers, waiting, request.scope[RECORD_KEY], service.pokes)
         asked: GraphQLRequest = request.scope[SCOPE_KEY]
-        await service.allow(asked.query, request.headers)
-        access = service.metered(await service.access(request.headers))
+        await service.allow(asked.query, request.scope)
+        access = service.metered(await service.access(request.scope))
         return Context(service.workers, access, request.scope[RECORD_KEY], service.pokes)
 
     async def on_ws_connect(self, context: Context) -> UnsetType:
@@ -138,7 +138,7 @@ class Endpoint(GraphQL[Context, None]):
         assert isinstance(access, SocketAccess)
         service, socket = self._service, access.scope[SOCKET_KEY]
         try:
-            told = await service.access(access.scope[HEADERS_KEY])
+            told = await service.access(access.scope)
             user = await service.workers.read(told.viewer)
             access.tell(service.metered(told))
             service.watch.enter(socket, Watched(told, user, access))

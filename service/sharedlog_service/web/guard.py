@@ -28,6 +28,10 @@ STRANGER_BYTES_MAX = 64 * 1024
 
 SCOPE_KEY = "sharedlog.request"
 
+HEADERS_KEY = "sharedlog.headers"
+"""Where the scope of a socket has the headers of the handshake, with `payload.authorization` of
+`connection_init` among them: browsers can send a token in no other way."""
+
 STATUS: Mapping[Code, int] = {
     Code.UNAUTHENTICATED: 401,
     Code.DOCUMENT_NOT_ALLOWED: 403,
@@ -42,8 +46,8 @@ STATUS: Mapping[Code, int] = {
 }
 
 
-Admit = Callable[[Mapping[str, str]], Awaitable[None]]
-"""Asked with the headers of a request; refuses who has no valid token."""
+Admit = Callable[[Scope], Awaitable[None]]
+"""Asked with the scope of a request; refuses who has no valid token."""
 
 
 class Guard:
@@ -73,7 +77,7 @@ class Guard:
         send = FoldedAnswer(send, gzip=takes_gzip(headers))
         record: Record = scope[RECORD_KEY]
         try:
-            asked = await self._request(scope["method"], headers, receive, record.id)
+            asked = await self._request(scope, headers, receive, record.id)
             record.operation = self._documents.name(asked.query)
             scope[SCOPE_KEY] = asked
             await self._app(scope, receive, send)
@@ -86,22 +90,22 @@ class Guard:
             await refusal(internal_error(record.id))(scope, receive, send)
 
     async def _request(
-        self, method: str, headers: Headers, receive: Receive, request_id: str
+        self, scope: Scope, headers: Headers, receive: Receive, request_id: str
     ) -> GraphQLRequest:
-        if method != "POST":
+        if scope["method"] != "POST":
             raise Refused(Code.METHOD_NOT_ALLOWED)
         check_media_type(headers)
-        body = await self._body(headers, receive)
+        body = await self._body(scope, headers, receive)
         return parse_request(parse_json(body), request_id, self._documents)
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+    async def _body(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
         """Read the body, stopping as soon as it is too long, whatever its declared length, folded
         or unfolded. Beyond a little, only who has a valid token is listened to."""
         unfolding = unfolding_of(headers)
         declared = _declared(headers)
         size_max = min(STRANGER_BYTES_MAX, self._body_bytes_max)
         if declared > size_max:
-            size_max = await self._more(declared, headers)
+            size_max = await self._more(declared, scope)
         parts: list[bytes] = []
         taken = size = 0
         async for chunk in _chunks(receive):
@@ -110,13 +114,13 @@ class Guard:
                 parts.append(part)
                 size += len(part)
                 if max(taken, size) > size_max:
-                    size_max = await self._more(max(taken, size), headers)
+                    size_max = await self._more(max(taken, size), scope)
         unfolding.finish()
         return b"".join(parts)
 
-    async def _more(self, size: int, headers: Headers) -> int:
+    async def _more(self, size: int, scope: Scope) -> int:
         """Return how long a body of at least this size may become; refuse it if that is less."""
-        await self._admit(headers)
+        await self._admit(scope)
         if size > self._body_bytes_max:
             raise Refused(Code.BODY_TOO_LARGE, requestBytes=self._body_bytes_max)
         return self._body_bytes_max

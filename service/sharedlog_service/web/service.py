@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope as SocketScope
 
 from sharedlog_service.access.auth import (
     TOKEN_PREFIX,
@@ -34,13 +36,15 @@ from sharedlog_service.store.pokes import Pokes
 from sharedlog_service.store.store import Store
 from sharedlog_service.store.upkeep import Upkeep
 from sharedlog_service.store.writer import Workers
-from sharedlog_service.web.guard import refusal
+from sharedlog_service.web.guard import HEADERS_KEY, refusal
 from sharedlog_service.web.metrics import MEDIA_TYPE, Metrics
 
 if TYPE_CHECKING:
     from sharedlog_service.access.provider import Provider
 
 READY_WAIT_S = 3
+
+ACCESS_KEY = "sharedlog.access"
 
 PASSED_ON = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 """Headers that proxies add."""
@@ -116,7 +120,15 @@ class Service:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def access(self, headers: Mapping[str, str]) -> Access:
+    async def access(self, scope: SocketScope) -> Access:
+        """Return what who asks may do. It is found out once: the scope of the request, or the
+        socket, keeps it, for each service that it comes to."""
+        found: dict[Service, Access] = scope.setdefault(ACCESS_KEY, {})
+        if self not in found:
+            found[self] = await self._access(scope.get(HEADERS_KEY) or Headers(scope=scope))
+        return found[self]
+
+    async def _access(self, headers: Mapping[str, str]) -> Access:
         if self.settings.no_auth:
             return OpenAccess()
         if self._authenticate is None:
@@ -136,22 +148,22 @@ class Service:
     async def context(self, request: HTTPConnection) -> Context:
         """Return what the resolvers of the shared log need, for a request that came to another
         endpoint than this service's own."""
-        access = self.metered(await self.access(request.headers))
+        access = self.metered(await self.access(request.scope))
         record = Record(self.settings.new_id())
         return Context(self.workers, access, record, self.pokes)
 
-    async def admit(self, headers: Mapping[str, str]) -> None:
+    async def admit(self, scope: SocketScope) -> None:
         """Refuse who has no valid token, or has asked for too much already."""
-        access = await self.access(headers)
+        access = await self.access(scope)
         user = await self.workers.read(access.viewer)
         if user is not None:
             self._meter.check(user)
 
-    async def allow(self, document: str, headers: Mapping[str, str]) -> None:
+    async def allow(self, document: str, scope: SocketScope) -> None:
         """Refuse a document that is not the library's from who may not explore."""
         if self.settings.explores or document in self.documents:
             return
-        access = await self.access(headers)
+        access = await self.access(scope)
         if not await self.workers.read(access.may_explore):
             raise Refused(Code.DOCUMENT_NOT_ALLOWED)
 
@@ -167,7 +179,7 @@ class Service:
         """Answer the metrics, to who is on this machine, or may administrate."""
         try:
             if not (self.settings.no_auth or is_near(request)):
-                access = await self.access(request.headers)
+                access = await self.access(request.scope)
                 await self.workers.read(lambda store: check_administrator(store, access))
         except Refused as refused:
             request.scope[RECORD_KEY].failed(refused.code.name)

@@ -7,7 +7,7 @@ comes, and what it does not expect ends in an exception.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -18,7 +18,7 @@ from sharedlog_service.api.faults import log_fault
 from sharedlog_service.api.known import KnownDocuments
 from sharedlog_service.api.records import RECORD_KEY, Record
 from sharedlog_service.errors import Code, Refused
-from sharedlog_service.web.guard import refusal
+from sharedlog_service.web.guard import HEADERS_KEY, refusal
 from sharedlog_service.web.request import parse_json, parse_request
 
 INIT_WAIT_S = 5
@@ -36,17 +36,13 @@ SOCKETS_MAX = 2000
 
 INVALID, TOO_BIG, FAILED = 4400, 1009, 1011
 
-HEADERS_KEY = "sharedlog.headers"
-"""Where the scope has the headers of the handshake, with `payload.authorization` of
-`connection_init` among them: browsers can send a token in no other way."""
-
 SOCKET_KEY = "sharedlog.socket"
 """Where the scope has the socket, for who wants to close it."""
 
 FRAME_TYPES = ("connection_init", "ping", "pong", "subscribe", "complete")
 
-Allow = Callable[[str, Mapping[str, str]], Awaitable[None]]
-"""Asked with a document and the headers; refuses what may not be asked."""
+Allow = Callable[[str, Scope], Awaitable[None]]
+"""Asked with a document and the scope; refuses what may not be asked."""
 
 
 class Unfit(Exception):
@@ -172,7 +168,7 @@ class _Socket:
             return None
         if HEADERS_KEY in self._scope:
             try:
-                await self._allow(asked.query, self._scope[HEADERS_KEY])
+                await self._allow(asked.query, self._scope)
             except Refused as refused:
                 await self._refuse(id, refused)
                 return None
