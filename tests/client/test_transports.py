@@ -17,6 +17,7 @@ from sharedlog.errors import (
     QuotaExceeded,
     RateLimited,
     ServiceFailed,
+    Unauthorized,
 )
 from sharedlog.remote.transports import (
     COMPRESS_FROM_BYTES,
@@ -38,6 +39,7 @@ class Service(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.says_gzip = True
         self.status = 200
+        self.refusal = b"no"
         self.retry_after: str | None = None
         self.came: list[tuple[dict[str, str], bytes]] = []
 
@@ -53,7 +55,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.came.append((headers, self.rfile.read(int(headers["content-length"]))))
-        body = gzip.compress(b'{"data": {"a": 1}}') if self.server.status == 200 else b"no"
+        body = (
+            gzip.compress(b'{"data": {"a": 1}}')
+            if self.server.status == 200
+            else self.server.refusal
+        )
         self.send_response(self.server.status)
         if self.server.says_gzip:
             self.send_header("Accept-Encoding", "gzip")
@@ -117,6 +123,21 @@ def test_what_a_refusal_met_is_not_sent_that_way_again(service: Service) -> None
     transport.execute(DOCUMENT, LONG)
     transport.close()
     assert encodings(service) == [None, "gzip", None]
+
+
+def test_a_refused_token_is_told_as_the_service_says_it_or_whoever_stands_before(
+    service: Service,
+) -> None:
+    error = {"message": "It has expired.", "extensions": {"code": "UNAUTHENTICATED"}}
+    transport = HttpTransport(service.url)
+    service.status = 401
+    for service.refusal in (json.dumps({"data": None, "errors": [error]}).encode(), b"no"):
+        with pytest.raises(Unauthorized) as caught:
+            transport.execute(DOCUMENT, {})
+        expired = "It has expired." in str(caught.value)
+        assert expired == (service.refusal != b"no")
+        assert expired == ("sharedlog token create" in str(caught.value))
+    transport.close()
 
 
 def test_on_this_machine_nothing_is_folded_unless_asked_for(service: Service) -> None:

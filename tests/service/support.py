@@ -86,8 +86,10 @@ class Asker:
         headers = {} if self.token is None else {"authorization": f"Bearer {self.token}"}
         body = {"query": document, "variables": variables}
         response = self.client.post("/graphql", json=body, headers=headers)
-        assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json()
+        codes = {error["extensions"]["code"] for error in answer.get("errors") or ()}
+        status = 401 if "UNAUTHENTICATED" in codes else 200
+        assert response.status_code == status, response.text
         return answer
 
     def ask(self, document: str, variables: dict[str, Any] | None = None) -> Any:

@@ -462,6 +462,30 @@ def test_the_services_own_tokens_are_good_beside(
     assert code_of(ask("slog_unknown")) == "UNAUTHENTICATED"
 
 
+@pytest.mark.parametrize("document", [STATS, CREATE, "{sharedSyncLog {viewer}}"])
+def test_whatever_is_shown_in_place_of_a_token_is_refused_in_one_way(
+    ask: Ask, minted: Minted, document: str
+) -> None:
+    """None at all, one that the service never made, and what is no JWT of the provider's."""
+    answers = []
+    for token in ("", "slog_unknown", "garbage", sign(minted.stranger)):
+        response = ask(token, document)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+        answer = response.json()
+        for error in answer["errors"]:
+            assert error.pop("message")
+        answers.append(answer)
+    assert answers == answers[:1] * 4
+    assert [error["extensions"] for error in answers[0]["errors"]] == [{"code": "UNAUTHENTICATED"}]
+
+
+def test_what_needs_no_token_is_answered_to_who_shows_a_bad_one(ask: Ask, minted: Minted) -> None:
+    for token in ("slog_unknown", "garbage", sign(minted.stranger)):
+        response = ask(token, "{sharedSyncLog {limits {batchEntries}}}")
+        assert (response.status_code, code_of(response)) == (200, None)
+
+
 def test_a_token_opens_nobody_elses_log_and_does_what_its_scopes_say(
     ask: Ask, minted: Minted
 ) -> None:

@@ -340,6 +340,9 @@ class Watched:
     complaints: list[str] = field(default_factory=list)
 
 
+NO_TOKEN = "Failed to load resource: the server responded with a status of 401 (Unauthorized)"
+"""The browser's own word for it, whatever a page makes of the answer."""
+
 NOTES = ("note-1", "note-2", "note-3")
 
 REGISTER = """
@@ -433,7 +436,7 @@ def watched(browser: Browser, origin: str, **options: Any) -> Iterator[Watched]:
             route.abort()
 
     def listen(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        if message.type in ("error", "warning") and message.text != NO_TOKEN:
             watch.complaints.append(message.text)
 
     def follow(page: Page) -> None:

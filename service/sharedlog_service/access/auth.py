@@ -104,6 +104,16 @@ class TokenAccess(GrantAccess):
         return grant
 
 
+class NoAccess(GrantAccess):
+    """Nobody: what was shown is no good, for this reason. Says so when it is asked."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def grant(self, store: Store) -> Grant:
+        raise Refused(Code.UNAUTHENTICATED, self._reason)
+
+
 class KnownAccess(GrantAccess):
     """Somebody who is known already: in process, or to the program around this one."""
 

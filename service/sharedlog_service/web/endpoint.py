@@ -30,7 +30,7 @@ from sharedlog_service.api.service_schema import ServiceSchema
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import Scope
 from sharedlog_service.store.store import Store
-from sharedlog_service.web.guard import SCOPE_KEY, STATUS, retry_after
+from sharedlog_service.web.guard import SCOPE_KEY, STATUS, headers_of
 from sharedlog_service.web.request import GraphQLRequest
 from sharedlog_service.web.service import Service
 from sharedlog_service.web.sockets import INIT_WAIT_S, OPERATIONS_MAX, SOCKET_KEY
@@ -44,6 +44,12 @@ Extend = Callable[[HTTPConnection, Context], Context]
 CLOSING: Mapping[Code, int] = {Code.TOO_MANY_SOCKETS: 4429, Code.UNAVAILABLE: 1013}
 """How a socket is closed whose greeting is refused, if not with 4403: that says that the token is
 no good."""
+
+
+SAID_BY_HTTP: Mapping[str, Code] = {
+    code.name: code for code in (Code.UNAUTHENTICATED, Code.RATE_LIMITED)
+}
+"""What an answer's status says if one of its errors does. Other errors are of one field: 200."""
 
 
 class ParsedRequest(StarletteRequestAdapter):
@@ -169,13 +175,15 @@ class Endpoint(GraphQL[Context, None]):
             raise Refused(Code.BAD_REQUEST, reason) from error
 
     def create_response(self, response_data: Any, sub_response: Response) -> Response:
-        """Say in HTTP's words, too, that something was too much: proxies and other clients know
-        these."""
+        """Say in HTTP's words, too, what is about the request as a whole: proxies and other clients
+        know these."""
         for error in response_data.get("errors") or ():
             details = error.get("extensions") or {}
-            if details.get("code") == Code.RATE_LIMITED.name:
-                sub_response.status_code = STATUS[Code.RATE_LIMITED]
-                sub_response.headers.update(retry_after(details))
+            code = SAID_BY_HTTP.get(str(details.get("code")))
+            if code is not None:
+                sub_response.status_code = STATUS[code]
+                sub_response.headers.update(headers_of(code, details))
+                break
         return super().create_response(response_data, sub_response)
 
     def encode_json(self, data: object) -> bytes:

@@ -188,13 +188,13 @@ def check_media_type(headers: Headers) -> None:
 def refusal(refused: Refused) -> Response:
     """Answer a refusal outside GraphQL in GraphQL's shape, with a status for everybody else."""
     body = orjson.dumps(refused_answer(refused))
-    status, headers = STATUS.get(refused.code, 400), retry_after(refused.details)
-    if refused.code is Code.UNAUTHENTICATED:
-        headers["WWW-Authenticate"] = "Bearer"
+    status, headers = STATUS.get(refused.code, 400), headers_of(refused.code, refused.details)
     return Response(body, status, headers, media_type="application/json")
 
 
-def retry_after(details: Mapping[str, Any]) -> dict[str, str]:
-    """Return the header that says when to ask again, in whole seconds, if that is known."""
+def headers_of(code: Code, details: Mapping[str, Any]) -> dict[str, str]:
+    """Return what HTTP says of a refusal beside its status: in which way to say who one is, or
+    when to ask again, in whole seconds, if that is known."""
     wait_ms = details.get("retryAfterMs")
-    return {} if wait_ms is None else {"Retry-After": str(ceil(wait_ms / 1000))}
+    headers = {} if wait_ms is None else {"Retry-After": str(ceil(wait_ms / 1000))}
+    return headers | ({"WWW-Authenticate": "Bearer"} if code is Code.UNAUTHENTICATED else {})

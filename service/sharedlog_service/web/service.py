@@ -17,6 +17,7 @@ from sharedlog_service.access.auth import (
     TOKEN_PREFIX,
     Access,
     KnownAccess,
+    NoAccess,
     OpenAccess,
     TokenAccess,
     bearer,
@@ -135,11 +136,21 @@ class Service:
             authorization = headers.get("authorization")
             token = bearer(authorization)
             if self._provider is not None and token and not token.startswith(TOKEN_PREFIX):
-                return KnownAccess(await self._provider.grant(token), makes_users=True)
+                return await self._access_by(self._provider, token)
             return TokenAccess(bearer_digest(authorization))
         found = self._authenticate(headers)
         grant = await found if isinstance(found, Awaitable) else found
         return TokenAccess(None) if grant is None else KnownAccess(grant, makes_users=True)
+
+    async def _access_by(self, provider: Provider, token: str) -> Access:
+        """Return what a JWT allows. One that is no good is as good as one of ours that is not: it
+        is refused once something is asked that needs one."""
+        try:
+            return KnownAccess(await provider.grant(token), makes_users=True)
+        except Refused as refused:
+            if refused.code is not Code.UNAUTHENTICATED:
+                raise
+            return NoAccess(str(refused))
 
     def metered(self, access: Access) -> Access:
         """Return this access, with what is asked by it counted."""
