@@ -23,7 +23,7 @@ from sharedlog.changes import decode
 from sharedlog.clock import Version
 from sharedlog.merge.reconcile import RowState, merge
 from sharedlog_service.cli import add_commands
-from sharedlog_service.entries import Cursor, NewEntry
+from sharedlog_service.entries import CollectionStats, Cursor, NewEntry
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import DAY_MS, Policy, Settings
 from sharedlog_service.store.compacting import Compacted
@@ -82,6 +82,22 @@ def test_what_newer_entries_write_again_is_dropped(store: Store) -> None:
     stats = store.stats("ada")
     assert (stats.entries, stats.head.seq) == (3, 4)
     assert stats.bytes == sum(map(len, left(store)))
+
+
+def test_what_was_dropped_is_not_counted_any_more(store: Store, clock: ManualClock) -> None:
+    """Neither by collection: the numbers say what is there."""
+    device, other = store.create_device("ada"), store.create_device("ada")
+    written(store, device, create("1", a=1), modify("1", a=2), create("2", a=1), '{"sealed":1}')
+    tag = said("create", "1", {}).replace("note", "tag")
+    written(store, other, modify("1", a=3), delete("2"), tag, start=NOON + 9)
+    assert store.compact("ada", POLICY).entries == 2
+    stats = store.stats("ada")
+    assert stats.collections == [
+        CollectionStats("note", 1, 1, 1, clock.ms),
+        CollectionStats("tag", 1, 0, 0, clock.ms),
+    ]
+    assert stats.bytes == sum(map(len, left(store)))
+    assert stats.entries == 5
 
 
 def test_the_newest_write_is_the_one_with_the_latest_timestamp_wherever_it_stands(

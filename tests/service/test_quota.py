@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,9 @@ import pytest
 
 from sharedlog_service.entries import NewEntry
 from sharedlog_service.errors import Code, Refused
-from sharedlog_service.settings import Limits, Policy
+from sharedlog_service.settings import DAY_MS, Limits, Policy
 from sharedlog_service.store.store import Store
-from tests.service.support import CREATE_DEVICE, NOON, WRITE, Asker, change, entries
+from tests.service.support import CREATE_DEVICE, NOON, WRITE, Asker, ManualClock, change, entries
 
 OpenStore = Callable[..., Store]
 
@@ -81,6 +82,58 @@ def test_compacting_makes_room(open_store: OpenStore) -> None:
     assert store.compact("ada", Policy()).entries == 4
     store.write("ada", device, last)
     assert store.stats("ada").entries == 2
+
+
+def deletions(count: int, start: int = 0, **more: Any) -> list[NewEntry]:
+    return [
+        NewEntry(NOON + 100 + n, 0, json.dumps({**json.loads(change(f"pk-{n}", "delete")), **more}))
+        for n in range(start, start + count)
+    ]
+
+
+def test_deletions_go_a_tenth_beyond_and_compaction_then_makes_room(
+    open_store: OpenStore, clock: ManualClock
+) -> None:
+    store = open_store(Limits(log_entries=20))
+    store.create_user("ada")
+    one, other = store.create_device("ada"), store.create_device("ada")
+    store.write("ada", one, entries(20))
+    refusal_of(lambda: store.write("ada", other, entries(1, start=NOON + 300)))
+    # A tenth of 20.
+    refusal_of(lambda: store.write("ada", other, deletions(3, final=True)))
+    store.write("ada", other, deletions(2, final=True))
+    refusal_of(lambda: store.write("ada", other, deletions(1, 2, final=True)))
+    assert store.compact("ada", Policy()).entries == 2
+    assert store.stats("ada").entries == 20
+    store.write("ada", other, deletions(2, 2, final=True))
+    # The other two, and some time later the deletions, too.
+    clock.ms += DAY_MS
+    assert store.compact("ada", Policy(retention_ms=0, expiry_ms=0)).entries == 2 + 4
+    store.write("ada", one, entries(4, start=clock.ms * 1024))
+    assert store.stats("ada").entries == 20
+
+
+def test_so_do_their_bytes(open_store: OpenStore) -> None:
+    gone = deletions(3)
+    length = len(gone[0].data)
+    store = open_store(Limits(log_bytes=20 * length))
+    store.create_user("ada")
+    device = store.create_device("ada")
+    store.write("ada", device, [NewEntry(NOON, 0, "x" * 20 * length)])
+    refusal_of(lambda: store.write("ada", device, gone))
+    store.write("ada", device, gone[:2])
+    assert store.stats("ada").bytes == 22 * length
+
+
+@pytest.mark.parametrize("last", [change("pk-1", "modify", value={"a": 1}), "sealed"])
+def test_what_does_not_only_delete_finds_no_more_room(open_store: OpenStore, last: str) -> None:
+    store = open_store(Limits(log_entries=20))
+    store.create_user("ada")
+    device = store.create_device("ada")
+    store.write("ada", device, entries(20))
+    mixed = [*deletions(1), NewEntry(NOON + 200, 0, last)]
+    refusal_of(lambda: store.write("ada", device, mixed))
+    assert len(store.write("ada", device, [*entries(20), *deletions(1)]).duplicates) == 20
 
 
 def test_over_http_it_is_an_answer_with_a_code_and_the_limits_tell_it(

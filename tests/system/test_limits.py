@@ -187,3 +187,12 @@ def test_a_full_log_still_gives_what_others_wrote_and_takes_the_rest_when_there_
     one.sync()
     Note.bind(one.database)
     assert Note.select().count() == 6
+    # Seven entries are left. When it is full again, a deletion finds room nevertheless.
+    for _ in range(3):
+        Note.create(title="one's")
+    assert one.sync().sent == 3
+    Note.delete().where(Note.id == first.id).execute()
+    assert one.sync().sent == 1
+    Note.create(title="one too many")
+    with pytest.raises(QuotaExceeded):
+        one.sync()

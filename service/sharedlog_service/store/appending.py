@@ -6,6 +6,7 @@ the same again is a duplicate, another content under the same identity is refuse
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from operator import itemgetter
@@ -15,6 +16,7 @@ import orjson
 
 from sharedlog_service.engines.session import Row, Session
 from sharedlog_service.entries import (
+    NUMBERS,
     TICKS_PER_MS,
     Rejection,
     fingerprint,
@@ -41,6 +43,11 @@ COUNT = """
     UPDATE collections SET creates = creates + ?, modifies = modifies + ?, deletes = deletes + ?,
         last_shared_on = ? WHERE id = ?
 """
+
+DELETE = NUMBERS["delete"]
+
+DELETIONS_PART = 10
+"""Deletions may go beyond a quota by this part of it, a tenth."""
 
 Fault = tuple[Code, str]
 
@@ -90,7 +97,7 @@ class Batch:
         self._check_size(offered)
         self._find_stored(offered)
         new = self._sift(offered, key(self._log.id, self._log.head), shared_on, now)
-        self._check_room(len(new))
+        self._check_room(new)
         self._db.insert_rows("entries", new)
         self._count(new, shared_on)
         duplicates = frozenset(self._duplicates)
@@ -105,15 +112,15 @@ class Batch:
                 batchBytes=limits.batch_bytes,
             )
 
-    def _check_room(self, new: int) -> None:
+    def _check_room(self, new: Sequence[Row]) -> None:
         """Refuse the batch as a whole where the log would get too long: a part of it could end
-        inside a transaction group. What is not new always has room."""
+        inside a transaction group. What is not new always has room, and what only deletes some
+        more than there is: else nobody could make room."""
         log, limits = self._log, self._limits
-        entries = log.head - log.dropped + new
-        full = limits.log_entries is not None and entries > limits.log_entries
-        if limits.log_bytes is not None:
-            full = full or log.bytes + self._bytes > limits.log_bytes
-        if new and full:
+        entries, length = log.head - log.dropped + len(new), log.bytes + self._bytes
+        deletes = all(row[5] == DELETE for row in new)
+        full = entries > room(limits.log_entries, deletes)
+        if new and (full or length > room(limits.log_bytes, deletes)):
             raise Refused(
                 Code.QUOTA_EXCEEDED, logEntries=limits.log_entries, logBytes=limits.log_bytes
             )
@@ -214,6 +221,13 @@ class Batch:
         for number in self._collections.values():
             creates, modifies, deletes = (counts[number, operation] for operation in range(3))
             self._db.rows(COUNT, creates, modifies, deletes, shared_on, number)
+
+
+def room(quota: int | None, deletes: bool) -> float:
+    """Return how much there may be in the log, for what only deletes, or for anything."""
+    if quota is None:
+        return math.inf
+    return quota + (quota // DELETIONS_PART if deletes else 0)
 
 
 SHAPE = "an entry is [createdOn, group, data], data a text without lone surrogates"

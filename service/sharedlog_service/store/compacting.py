@@ -22,6 +22,7 @@ is offered again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -56,6 +57,12 @@ BY_ROW = f"""
     SELECT id, device, created_on, row_hash, shared_on, {KIND}, data FROM entries
     WHERE id > ? AND id <= ? AND row_hash IS NOT NULL ORDER BY row_hash, id
 """
+
+UNCOUNT = tuple(
+    f"UPDATE collections SET {column} = {column} - ? WHERE id = ?"
+    for column in ("creates", "modifies", "deletes")
+)
+"""By operation."""
 
 Version = tuple[int, str]
 """What orders the writes of a row: createdOn, then the device's id."""
@@ -248,7 +255,7 @@ def drop(db: Session, user: str, ids: Sequence[int]) -> Compacted:
     """Move entries to where only their identities are kept. Those that are gone already, by
     another run, are left out."""
     log = log_of(db, user, writing=True)
-    sql = f"SELECT id, device, created_on, operation, shared_on, {KIND}, data FROM entries "
+    sql = f"SELECT id, device, created_on, {KIND}, shared_on, {KIND}, data FROM entries "
     chosen = f"WHERE id IN {db.numbers}"
     parameter = orjson.dumps(ids).decode()
     with db.stream(sql + chosen, parameter) as found:
@@ -259,6 +266,8 @@ def drop(db: Session, user: str, ids: Sequence[int]) -> Compacted:
     done = Compacted(len(rows), sum(len(row[5].encode()) for row in rows))
     sql = "UPDATE logs SET dropped = dropped + ?, bytes = bytes - ? WHERE id = ?"
     db.rows(sql, *done, log.id)
+    for kind, count in Counter(row[3] for row in rows).items():
+        db.rows(UNCOUNT[kind & 3], count, kind >> 2)
     return done
 
 
