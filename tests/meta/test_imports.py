@@ -132,7 +132,7 @@ SERVICE_LAYERS = (
     ),
     *within(
         "web",
-        {"compression", "patience", "reporting", "request", "spans"},
+        {"compression", "patience", "reporting", "request", "spans", "textframes"},
         {"graphiql", "guard", "metrics"},
         {"recording", "service", "sockets"},
         {"endpoint"},

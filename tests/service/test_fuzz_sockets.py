@@ -288,7 +288,67 @@ def test_no_bytes_break_the_server(service: ServiceProcess) -> None:
     if sys.platform == "linux":
         assert resident_kb(service.pid) - before < MEMORY_KB_MAX // 2
     service.stop()
-    # Some bytes are no text, which is said. Nothing says that a request failed.
-    said = service.output.read_text().partition("Stop it with Ctrl-C.")[2]
-    for fault in ("failed", "Exception in ASGI", "never retrieved"):
-        assert fault not in said
+    # Nothing of it is worth a line: whoever is not known could fill the log.
+    assert service.output.read_text().partition("Stop it with Ctrl-C.")[2].strip() == ""
+
+
+def text_frame(payload: bytes, first: int = 0x81) -> bytes:
+    """A short frame, masked with zeros."""
+    return bytes([first, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+def test_text_that_is_not_utf8_closes_its_socket_with_one_line(tmp_path: Path) -> None:
+    """In one frame; in several, none of which ends with a character; behind a frame that the
+    application is about to close the socket for; and before one by which the client closes it."""
+    parts = (text_frame(b'{"type":"', 0x01), text_frame(b"\xc3", 0x00), text_frame(b'"}', 0x80))
+    behind = text_frame(b"bytes", 0x82) + text_frame(b"\xff")
+    before = text_frame(b"\xff") + text_frame((1000).to_bytes(2), 0x88)
+    frames = {text_frame(b"\xff") * 2: 1007, b"".join(parts): 1007, behind: 1007, before: 1000}
+    with ServiceProcess(tmp_path / "service.db", "--log-format", "json") as service:
+        port = urlsplit(service.url).port
+        assert port is not None
+        for sent, code in frames.items():
+            with handshake(port, random.Random(SEED)) as talk:
+                talk.sendall(sent)
+                answer = b"".join(iter(lambda: talk.recv(4096), b""))
+            assert (answer[0], int.from_bytes(answer[2:4])) == (0x88, code)
+        service.stop()
+    said = service.output.read_text().partition("Stop it with Ctrl-C.")[2].split("\n")
+    lines = [json.loads(line) for line in said if line.strip()]
+    told = [(line["kind"], line["status"], line["level"]) for line in lines]
+    assert told == [("socket", status, "info") for status in (1007, 1007, 4400, 1000)]
+
+
+class Gone(Conversation):
+    """Is not there any more when it is answered."""
+
+    async def _send(self, message: Message) -> None:
+        await super()._send(message)
+        if message["type"] != "websocket.accept":
+            raise ConnectionResetError
+
+
+UNKNOWN = {"extensions": {"persistedQuery": {"version": 1, "sha256Hash": "0" * 64}}}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"bytes",
+        json.dumps({"type": "subscribe", "id": "1", "payload": UNKNOWN}),
+        json.dumps({"type": "ping"}),
+    ],
+    ids=["closed", "refused", "answered"],
+)
+def test_who_is_gone_when_it_is_answered_is_no_fault(
+    tmp_path: Path, frame: str | bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(Settings(db=tmp_path / "log.db"))
+
+    async def story() -> list[Message]:
+        async with app.router.lifespan_context(app):
+            return await Gone(app, [frame]).run()
+
+    with caplog.at_level(logging.WARNING):
+        assert len(asyncio.run(story())) >= 2
+    assert caplog.records == []

@@ -25,6 +25,7 @@ from sharedlog_service.web.app import create_app
 from sharedlog_service.web.graphiql import ready_address
 from sharedlog_service.web.patience import PatientProtocol, Reaper
 from sharedlog_service.web.sockets import FRAME_BYTES_MAX
+from sharedlog_service.web.textframes import TextSocketProtocol
 
 FIRST_USER = "me"
 
@@ -150,6 +151,7 @@ def server_config(settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(settings),
         http=PatientProtocol,
+        ws=TextSocketProtocol,
         log_level="warning",
         access_log=False,
         log_config=None,

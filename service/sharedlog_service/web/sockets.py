@@ -99,10 +99,14 @@ class _Socket:
         self._closed = False
 
     async def send(self, message: Message) -> None:
-        """Send a message on, unless the socket was closed already."""
+        """Send a message on, unless the socket was closed already. Whoever is gone meanwhile needs
+        no answer; the next `receive` tells."""
         if not self._closed:
             self._closed = message["type"] == "websocket.close"
-            await self._send(message)
+            try:
+                await self._send(message)
+            except OSError:
+                self._closed = True
 
     async def close(self, code: int, reason: str) -> None:
         await self.send({"type": "websocket.close", "code": code, "reason": reason})

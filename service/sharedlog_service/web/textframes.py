@@ -1,0 +1,44 @@
+"""Frames that are none, or no text: their socket is closed, and nothing more is said of it.
+
+uvicorn closes it, too, but writes an error with a traceback where text is not UTF-8; and an
+application that sends something meanwhile is told of it as of a fault of its own. Whoever can open
+a socket could fill the log that way, without a token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+NOT_UTF8 = 1007
+
+
+class TextSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, which looks at text before it hands it on."""
+
+    _broken = False
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.fail(NOT_UTF8, "A text frame must be UTF-8.")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
+
+    def handle_parser_exception(self) -> None:
+        self._broken = True
+        super().handle_parser_exception()
+
+    async def send(self, message: Any) -> None:
+        try:
+            await super().send(message)
+        except RuntimeError as error:
+            if self._broken:  # which the application is told only with its next `receive`
+                raise ClientDisconnected from error
+            raise
