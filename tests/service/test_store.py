@@ -236,6 +236,7 @@ def test_logs_are_apart(store: Store) -> None:
     store.write("ada", ada, entries(3))
     store.write("bob", bob, entries(2))
     assert (store.stats("ada").head.seq, store.stats("bob").head.seq) == (3, 2)
+    assert (store.last_seq("ada"), store.last_seq("bob")) == (3, 2)
     assert store.stats("ada").head.epoch != store.stats("bob").head.epoch
     assert refused(lambda: store.write("bob", ada, [])) is Code.DEVICE_UNKNOWN
     assert refused(lambda: store.read("bob", ada, None)) is Code.DEVICE_UNKNOWN

@@ -177,8 +177,9 @@ def _devices(args: argparse.Namespace) -> int:
         found = [
             (user, device, head - device.cursor.seq)
             for user in ([args.user] if args.user else store.users())
-            for head in [store.stats(user).head.seq]
-            for device in store.devices(user)
+            # The log's end after the devices, so that none is ahead of it.
+            for devices, head in [(store.devices(user), store.last_seq(user))]
+            for device in devices
         ]
     if args.json:
         return _print_json([_device_json(*each) for each in found])

@@ -259,6 +259,11 @@ class Store(Accounts):
             working_device(db, log.id, device_id)
             return log.cursor(db, log.head)
 
+    def last_seq(self, user: str) -> int:
+        """Return where a log ends, for whoever may know."""
+        with self._database.snapshot() as db:
+            return log_of(db, user).head
+
     def find(
         self,
         user: str,
