@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -31,8 +33,13 @@ NAMES = {
     "sharedlog_clock_skew_seconds": "histogram",
     "sharedlog_rate_limited_total": "counter",
     "sharedlog_sockets": "gauge",
+    "sharedlog_log_head": "gauge",
+    "sharedlog_log_horizon": "gauge",
+    "sharedlog_device_lag_entries": "gauge",
 }
 """Never changed: dashboards and alerts out there say them."""
+
+STATE = {"sharedlog_log_head", "sharedlog_log_horizon", "sharedlog_device_lag_entries"}
 
 LINE = re.compile(r'(sharedlog_[a-z_]+)(?:\{([a-z]+)="([^"\\]*)"\})? (-?[0-9.]+)')
 
@@ -118,6 +125,8 @@ def test_what_happens_is_counted(ada: Asker, admin: Asker) -> None:
         "clock_skew_seconds_bucket +Inf": 2,
         "clock_skew_seconds_sum": 60,
         "clock_skew_seconds_count": 2,
+        "log_head": 2,
+        "device_lag_entries": 2,
     }
     assert after["sharedlog_append_seconds_count"] == 4
     assert after["sharedlog_append_seconds_sum"] > 0
@@ -129,6 +138,20 @@ def test_a_service_that_is_mounted_counts_too(tmp_path: Path) -> None:
     with TestClient(outer, base_url="http://127.0.0.1") as client:
         assert client.post("/sync/graphql", json={}).status_code == 400
         assert read(client.get("/sync/metrics").text)["sharedlog_requests_total BAD_REQUEST"] == 1
+
+
+def test_while_the_database_does_not_answer_its_numbers_are_left_out(
+    tmp_path: Path, ada: Asker
+) -> None:
+    app = create_app(Settings(db=tmp_path / "log.db"))
+    with TestClient(app, client=("127.0.0.1", 5000)) as client:
+        assert read(client.get("/metrics").text).keys() >= STATE
+        with closing(sqlite3.connect(tmp_path / "log.db")) as db:
+            db.execute("ALTER TABLE logs RENAME TO away")
+            found = read(client.get("/metrics").text)
+            db.execute("ALTER TABLE away RENAME TO logs")
+    assert found["sharedlog_sockets"] == 0
+    assert found.keys().isdisjoint(STATE)
 
 
 def test_open_sockets_are_counted(ada: Asker, admin: Asker) -> None:

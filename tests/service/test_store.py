@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 
@@ -9,7 +10,8 @@ import pytest
 
 from sharedlog_service.entries import Cursor, NewEntry, row_hash, row_identity
 from sharedlog_service.errors import Code, Refused
-from sharedlog_service.settings import Limits
+from sharedlog_service.settings import DAY_MS, Limits, Policy
+from sharedlog_service.store.accounts import Totals
 from sharedlog_service.store.store import Store
 from tests.service.conftest import OpenStore
 from tests.service.support import (
@@ -243,6 +245,27 @@ def test_logs_are_apart(store: Store) -> None:
     assert store.device("bob", ada) is None
     second = store.create_device("bob")
     assert len(flat(read_all(store, "bob", second))) == 2
+
+
+def test_all_logs_in_three_numbers(store: Store, clock: ManualClock) -> None:
+    """Devices that are revoked, away, or were never heard of are not behind."""
+    assert store.totals() == Totals(0, 0, 0)
+    store.create_user("bob")
+    revoked, away, bobs = (store.create_device(user) for user in ("ada", "ada", "bob"))
+    beginning = store.stats("ada").head
+    store.mark_seen("ada", away, beginning)
+    clock.ms += DAY_MS
+    store.mark_seen("ada", revoked, beginning)
+    store.revoke_device("ada", revoked)
+    gone = [change(1), json.dumps({**json.loads(change(1, "delete")), "final": True})]
+    store.write("bob", bobs, [NewEntry(NOON + n, 0, text) for n, text in enumerate(gone)])
+    device, behind = store.create_device("ada"), store.create_device("ada")
+    store.write("ada", device, entries(5))
+    store.mark_seen("ada", behind, store.read("ada", behind, None, limit=2).cursor)
+    assert store.totals() == Totals(head=7, horizon=0, lag=3)
+    clock.ms += 2
+    store.compact("bob", Policy(retention_ms=1, expiry_ms=1))
+    assert store.totals() == Totals(head=7, horizon=2, lag=3)
 
 
 def test_an_unknown_user_has_no_log(store: Store) -> None:

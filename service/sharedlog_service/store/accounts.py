@@ -10,8 +10,11 @@ import orjson
 from sharedlog_service.engines.database import Database
 from sharedlog_service.engines.tables import Log, Token, User
 from sharedlog_service.grants import EVERYTHING, Grant, scopes_of
-from sharedlog_service.settings import Clock, IdSource
+from sharedlog_service.settings import DAY_MS, Clock, IdSource
 from sharedlog_service.store.places import log_of
+
+LATELY_MS = DAY_MS
+"""Devices that were not heard of for longer are not behind, but away."""
 
 VALID = "revoked_at IS NULL AND coalesce(expires_at, ?) > ?"
 """Which tokens allow anything, with a moment after now, and now, as parameters."""
@@ -26,6 +29,15 @@ class UserSummary(NamedTuple):
     bytes: int
     devices: int
     last_shared_on: int | None
+
+
+class Totals(NamedTuple):
+    """All logs together: where they end, and up to where deletions are forgotten, added up; and how
+    many entries the device is behind that is farthest behind of those heard of lately."""
+
+    head: int
+    horizon: int
+    lag: int
 
 
 class Accounts:
@@ -58,6 +70,18 @@ class Accounts:
                 FROM users JOIN logs ON logs."user" = users.id ORDER BY created_at, users.id
             """
             return [UserSummary(*row) for row in db.rows(sql)]
+
+    def totals(self) -> Totals:
+        """Return all logs in three numbers. Reads each log and each device once."""
+        with self._database.snapshot() as db:
+            sql = """
+                SELECT coalesce(sum(head), 0), coalesce(sum(horizon), 0), (
+                    SELECT coalesce(max(head - cursor), 0) FROM devices JOIN logs ON log = logs.id
+                    WHERE revoked_at IS NULL AND last_seen > ?
+                ) FROM logs
+            """
+            [found] = db.rows(sql, self._now() - LATELY_MS)
+            return Totals(*map(int, found))
 
     def owner_of(self, device_id: str) -> str | None:
         """Return whose device this is."""

@@ -1,6 +1,7 @@
-"""The service in numbers, counted since it started, as Prometheus reads them.
+"""The service in numbers, as Prometheus reads them: counted since it started, of one process; and
+those of the database at the moment.
 
-Of one process, and of nobody in particular: no number names a user, a device or a log.
+Of nobody in particular: no number names a user, a device or a log.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from sharedlog_service.api.records import Record
 from sharedlog_service.errors import Code
+from sharedlog_service.store.accounts import Totals
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -58,11 +60,21 @@ FORKS = Family(
 SKEW = Family("clock_skew_seconds", "histogram", "How far devices' clocks are from this one.")
 LIMITED = Family("rate_limited_total", "counter", "Requests refused because there were too many.")
 SOCKETS = Family("sockets", "gauge", "WebSockets that are open.")
+HEAD = Family("log_head", "gauge", "Where the logs of the database end, added up.")
+HORIZON = Family("log_horizon", "gauge", "Up to where these have forgotten deletions, added up.")
+LAG = Family(
+    "device_lag_entries",
+    "gauge",
+    "How many entries the device is behind that is farthest behind, of those heard of in a day.",
+)
 
 FAMILIES: Sequence[Family] = (
     *(REQUESTS, APPENDED, DUPLICATE, REFUSED, PAGES, APPEND),
     *(STRANGE, FORKS, SKEW, LIMITED, SOCKETS),
 )
+
+STATE: Sequence[Family] = (HEAD, HORIZON, LAG)
+"""What is not counted but looked up, in the order of `Totals`."""
 
 
 class Histogram:
@@ -118,16 +130,19 @@ class Metrics:
     def socket_closed(self) -> None:
         self._count(SOCKETS, -1)
 
-    def text(self) -> str:
-        return "\n".join(line for family in FAMILIES for line in self._lines(family)) + "\n"
+    def text(self, totals: Totals | None) -> str:
+        """Return all numbers, without those of the database if it did not tell any."""
+        lines = [line for family in FAMILIES for line in self._lines(family)]
+        for family, number in zip(STATE, totals or (), strict=False):
+            lines += [*head_of(family), f"{name_of(family)} {number}"]
+        return "\n".join(lines) + "\n"
 
     def _count(self, family: Family, count: int = 1, label: str = "") -> None:
         self._counts[family.name, label] += count
 
     def _lines(self, family: Family) -> Iterator[str]:
-        name = f"sharedlog_{family.name}"
-        yield f"# HELP {name} {family.help}"
-        yield f"# TYPE {name} {family.kind}"
+        name = name_of(family)
+        yield from head_of(family)
         if family.kind == "histogram":
             yield from self._histograms[family.name].lines(name)
         elif family.label is None:
@@ -136,3 +151,12 @@ class Metrics:
             for (counted, label), count in sorted(self._counts.items()):
                 if counted == family.name:
                     yield f'{name}{{{family.label}="{label}"}} {count}'
+
+
+def name_of(family: Family) -> str:
+    return f"sharedlog_{family.name}"
+
+
+def head_of(family: Family) -> Sequence[str]:
+    name = name_of(family)
+    return f"# HELP {name} {family.help}", f"# TYPE {name} {family.kind}"

@@ -33,6 +33,7 @@ from sharedlog_service.engines.database import open_notices
 from sharedlog_service.errors import Code, ConfigurationError, Refused
 from sharedlog_service.grants import Grant, Scope
 from sharedlog_service.settings import Issuer, Settings, is_loopback
+from sharedlog_service.store.accounts import Totals
 from sharedlog_service.store.pokes import Pokes
 from sharedlog_service.store.store import Store
 from sharedlog_service.store.upkeep import Upkeep
@@ -195,7 +196,15 @@ class Service:
         except Refused as refused:
             request.scope[RECORD_KEY].failed(refused.code.name)
             return refusal(refused)
-        return Response(self.metrics.text(), media_type=MEDIA_TYPE)
+        return Response(self.metrics.text(await self._totals()), media_type=MEDIA_TYPE)
+
+    async def _totals(self) -> Totals | None:
+        """Return the database's numbers, None if it does not answer: the others are there then."""
+        try:
+            return await asyncio.wait_for(self.workers.read(Store.totals), READY_WAIT_S)
+        except Exception as error:
+            log_fault(error, self.settings.new_id())
+            return None
 
     async def ready(self, request: Request) -> Response:
         """Answer 200 while requests are to be sent here: not when the database does not answer in
