@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from base64 import urlsafe_b64decode
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +74,15 @@ def read_all(store: Store, user: str, device: str, **bounds: Any) -> list[Page]:
 
 def flat(pages: Sequence[Page]) -> list[str]:
     return [text for page in pages for text in texts(page)]
+
+
+def forms_of(token: str) -> Iterator[bytes]:
+    """A token as it is sent, and what is secret of it in other forms."""
+    yield token.encode()
+    secret = token.removeprefix("slog_").rpartition(".")[2]
+    if len(secret) > 20:
+        raw = urlsafe_b64decode(secret + "=" * (-len(secret) % 4))
+        yield from (secret.encode(), raw, raw.hex().encode(), raw.hex().upper().encode())
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -29,6 +28,7 @@ from sharedlog_service.access.auth import (
 )
 from sharedlog_service.grants import EVERYTHING, USUAL, Scope
 from sharedlog_service.store.store import Store
+from tests.service.support import forms_of
 from tests.service.test_auth import ALL, GUARDED
 from tests.service.test_grants import ACTING, NEEDED
 from tests.system.service_process import ServiceProcess
@@ -178,7 +178,7 @@ def test_no_socket_opens_without_one(world: World) -> None:
 def test_no_token_is_left_in_the_database_or_in_the_log(world: World, tmp_path: Path) -> None:
     """After all of the above."""
     tokens = [world.good, world.jwt, *(bad.token for bad in world.bad.values() if bad.token)]
-    secrets = [secret for token in tokens for secret in bytes_of(token)]
+    secrets = [secret for token in tokens for secret in forms_of(token)]
     assert len(secrets) > 2 * 15
     service = world.service
     files = sorted(service.db.parent.glob("service.db*"))
@@ -197,12 +197,3 @@ def test_no_token_is_left_in_the_database_or_in_the_log(world: World, tmp_path: 
     assert service.token is not None
     assert b"slog_" not in logged.replace(service.token.encode(), b"")
     assert b"slog_" not in held + dump
-
-
-def bytes_of(token: str) -> Iterator[bytes]:
-    """A token as it is sent, and what is secret of it in other forms."""
-    yield token.encode()
-    secret = token.removeprefix("slog_").rpartition(".")[2]
-    if len(secret) > 20:
-        raw = urlsafe_b64decode(secret + "=" * (-len(secret) % 4))
-        yield from (secret.encode(), raw, raw.hex().encode(), raw.hex().upper().encode())
