@@ -10,7 +10,12 @@ from pathlib import Path
 import apsw
 import pytest
 
-from sharedlog_service.access.auth import issue_token, token_digest
+from sharedlog_service.access.auth import (
+    TOKEN_ID_CHARS,
+    issue_token,
+    revoke_token,
+    token_digest,
+)
 from sharedlog_service.engines.database import is_server
 from sharedlog_service.entries import EntryFilter
 from sharedlog_service.errors import ConfigurationError
@@ -110,6 +115,26 @@ def test_a_backup_is_one_file_and_left_as_it_is(backup: Path, tmp_path: Path) ->
     assert stat.S_IMODE((tmp_path / "new.db").stat().st_mode) == 0o600
     assert backup.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.db", "monday.db", "new.db"]
+
+
+def test_no_token_of_before_works_if_that_is_asked_for(engine: Engine, tmp_path: Path) -> None:
+    """Whatever has become of it since: the backup cannot know."""
+    source, file = tmp_path / "source.db", tmp_path / "monday.db"
+    with closing(Store.open(source)) as store:
+        tokens = [issue_token(store, user, "laptop") for user in ("ada", "bob")]
+        revoke_token(store, token_digest(tokens[1])[:TOKEN_ID_CHARS])
+        [earlier] = [token.revoked_at for token in store.tokens() if token.revoked_at]
+    back_up(source, file)
+    restore(file, engine.place, revoke_tokens=True)
+    with closing(Store.open(engine.place)) as store:
+        assert [store.grant(token_digest(token)) for token in tokens] == [None, None]
+        assert earlier in [token.revoked_at for token in store.tokens()]
+        anew = issue_token(store, "ada", "laptop")
+        assert store.grant(token_digest(anew)) is not None
+    restore(file, tmp_path / "other.db")
+    with closing(Store.open(tmp_path / "other.db")) as store:
+        found = [store.grant(token_digest(token)) is not None for token in tokens]
+    assert found == [True, False]
 
 
 def test_nothing_is_written_over(backup: Path, tmp_path: Path, postgres: Postgres) -> None:

@@ -120,7 +120,14 @@ def test_a_backup_is_made_and_put_back(run: Run, tmp_path: Path) -> None:
         0,
         f"{tmp_path / 'new.db'} is ready. Logs, each of a new epoch: 1, entries: 0.",
     )
-    assert "ada" in run("token", "list", "--db", "new.db")[1]
+    assert "Tokens" in printed.splitlines()[1]
+    assert "valid" in run("token", "list", "--db", "new.db")[1]
+    code, printed, _ = run("restore", "monday.db", "--db", "other.db", "--revoke-tokens")
+    assert (code, "All tokens are revoked" in printed) == (0, True)
+    [line] = [
+        text for text in run("token", "list", "--db", "other.db")[1].splitlines() if "ada" in text
+    ]
+    assert "revoked" in line
 
 
 UNREADABLE = "/proc/sys/vm/drop_caches"

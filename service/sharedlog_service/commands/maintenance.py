@@ -65,6 +65,7 @@ RESTORE_TEXT = """\
 examples:
   sharedlog restore monday.db
   sharedlog restore monday.db --database postgresql://sharedlog@db.example/sharedlog
+  sharedlog restore monday.db --revoke-tokens       then: sharedlog token create --user NAME
 
 Checks a backup and puts it into a new SQLite file, or into an empty PostgreSQL database;
 nothing is written over. Then start the service.
@@ -126,6 +127,11 @@ def _add_backup(parser: argparse.ArgumentParser) -> None:
 def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="what `sharedlog backup` wrote")
     add_database(parser)
+    parser.add_argument(
+        "--revoke-tokens",
+        action="store_true",
+        help="let no token work that is in the backup: it knows of none that was revoked since",
+    )
     parser.set_defaults(handler=handler(_restore))
 
 
@@ -184,12 +190,16 @@ def _restore(args: argparse.Namespace) -> int:
     from sharedlog_service.engines.database import shown
     from sharedlog_service.store.backup import restore
 
-    saved = restore(args.file, args.db, show_progress)
+    saved = restore(args.file, args.db, show_progress, revoke_tokens=args.revoke_tokens)
     show_progress("")
+    if args.revoke_tokens:
+        left = "All tokens are revoked: sharedlog token create --user NAME makes new ones. Devices"
+    else:
+        left = "Tokens and devices"
     print(
         f"{shown(args.db)} is ready. Logs, each of a new epoch: {saved.logs:,}, entries: "
         f"{saved.entries:,}.\n"
-        "Tokens and devices that were revoked since the backup are to be revoked again."
+        f"{left} that were revoked since the backup are to be revoked again."
     )
     return 0
 

@@ -73,18 +73,26 @@ def back_up(place: Path | str, file: Path, tell: Tell = lambda text: None) -> Sa
         return check_whole(part, named=file)
 
 
-def restore(file: Path, place: Path | str, tell: Tell = lambda text: None) -> Saved:
+def restore(
+    file: Path,
+    place: Path | str,
+    tell: Tell = lambda text: None,
+    *,
+    revoke_tokens: bool = False,
+) -> Saved:
     """Put a backup into a new file, or into an empty database of a server, and begin a new epoch
-    of each log. What is there already is not touched; nor is the backup."""
+    of each log. What is there already is not touched; nor is the backup.
+
+    With `revoke_tokens` none of the tokens in it works: some may have been revoked since."""
     if not file.is_file():
         raise ConfigurationError(f"There is no backup {file}.")
     if not is_server(place):
         check_free(Path(place))
         with _making(Path(place)) as part:
-            return _prepare(file, part, tell)
+            return _prepare(file, part, tell, revoke_tokens)
     with TemporaryDirectory(prefix="sharedlog-") as folder:
         part = Path(folder, "part")
-        saved = _prepare(file, part, tell)
+        saved = _prepare(file, part, tell, revoke_tokens)
         with (
             closing(open_database(part)) as source,
             closing(open_database(place)) as target,
@@ -93,13 +101,15 @@ def restore(file: Path, place: Path | str, tell: Tell = lambda text: None) -> Sa
         return saved
 
 
-def _prepare(file: Path, part: Path, tell: Tell) -> Saved:
+def _prepare(file: Path, part: Path, tell: Tell, revoke_tokens: bool) -> Saved:
     """Make a copy of a backup that is of this version, sound, and of a new life."""
     copy_file(file, part, tell)
     tell("checking")
     check_sound(part, named=file)
     with closing(Store.open(part)) as store:
         store.renew_epochs()
+        if revoke_tokens:
+            store.revoke_tokens("")
     return check_whole(part, named=file)
 
 
