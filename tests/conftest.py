@@ -20,6 +20,7 @@ LONG = (
     "test_capture_sequences",
     "test_backup",
     "test_packaging",
+    "test_fuzz",
 )
 """Files of tests that take long: first, so that no process is left alone with one at the end."""
 
