@@ -45,7 +45,7 @@ CLIENT_LAYERS = (
     ),
     *within(
         "tables",
-        {"checks", "folding", "statements", "stored"},
+        {"checks", "folding", "numbers", "statements", "stored"},
         {"inserts", "rows"},
         {"versions"},
         {"digest", "reattribution", "ruled"},
