@@ -51,6 +51,7 @@ class Carryover:
             "tables": {tracked.collection: sorted(tracked.names) for tracked in self._registry},
             "formerly": {"tables": self._names.tables, "fields": self._names.fields},
         }
+        self._versions.forget_numbers()  # another attempt may have failed
         before, now = self._journal.state("program"), dumps(program)
         if before != now:
             if before is not None:
