@@ -46,7 +46,7 @@ CLIENT_LAYERS = (
     *within(
         "tables",
         {"checks", "folding", "numbers", "statements", "stored"},
-        {"inserts", "rows"},
+        {"inserts", "rows", "uniques"},
         {"versions"},
         {"digest", "reattribution", "ruled"},
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 import peewee
 
-from .base import Dialect, IndexPart, quote
+from .base import Dialect, UniqueIndex, quote
 
 
 class SQLite(Dialect):
@@ -28,7 +28,7 @@ class SQLite(Dialect):
 
     def __init__(self) -> None:
         super().__init__()
-        self._unique: dict[tuple[str, str | None], tuple[int, list[Sequence[IndexPart]]]] = {}
+        self._unique: dict[tuple[str, str | None], tuple[int, list[UniqueIndex]]] = {}
 
     def run(self, database: peewee.Database, sql: str, parameters: Sequence[Any] = ()) -> Any:
         return database.execute_sql(sql, parameters)
@@ -42,28 +42,30 @@ class SQLite(Dialect):
     def differs(self, column: str) -> str:
         return f"{column} IS NOT ?"
 
-    def unique_indexes(
+    def committed_unique_indexes(
         self, database: peewee.Database, table: str, schema: str | None
-    ) -> list[Sequence[IndexPart]]:
+    ) -> list[UniqueIndex]:
         prefix = f"{quote(schema)}." if schema else ""
         # The number of changes of the schema, and one pragma in place of many.
         changes = database.execute_sql(f"PRAGMA {prefix}schema_version").fetchone()[0]
         known = self._unique.get((table, schema))
         if known is None or known[0] != changes:
-            found = self._read_unique(database, table, prefix)
+            found = self.unique_indexes(database, table, schema)
             known = self._unique[table, schema] = changes, found
         return known[1]
 
-    def _read_unique(
-        self, database: peewee.Database, table: str, prefix: str
-    ) -> list[Sequence[IndexPart]]:
+    def unique_indexes(
+        self, database: peewee.Database, table: str, schema: str | None
+    ) -> list[UniqueIndex]:
+        prefix = f"{quote(schema)}." if schema else ""
         run: Any = database.execute_sql
         listed = run(f"PRAGMA {prefix}index_list({quote(table)})").fetchall()
-        found: list[Sequence[IndexPart]] = []
+        found = []
         for _, index, is_unique, _, partial in listed:
-            if is_unique and not partial:
+            if is_unique:
                 rows = run(f"PRAGMA {prefix}index_xinfo({quote(index)})").fetchall()
-                found.append([(row[2], row[4]) for row in rows if row[5]])
+                parts = [(row[2], row[4].upper()) for row in rows if row[5]]
+                found.append(UniqueIndex(parts, bool(partial)))
         return found
 
     def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
