@@ -167,53 +167,23 @@ class Versions:
 
     def load(self, collection: str, pks: Sequence[str]) -> dict[str, RowState]:
         """The states of these rows, as far as there are any. One query a chunk."""
-        found: list[tuple[Any, ...]] = []
-        for chunk in chunks(pks):
-            marks = ",".join("?" * len(chunk))
-            found += self._run(
-                f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND pk IN ({marks})",
-                (collection, *chunk),
-            ).fetchall()
-        return self._read(collection, found)
-
-    def parked(self, collection: str) -> dict[str, RowState]:
-        """The alive rows of a collection that are not in its table."""
-        cursor = self._run(
-            f"SELECT {_COLUMNS} FROM sharedlog_row "
-            "WHERE collection = ? AND parked IS NOT NULL ORDER BY pk",
-            (collection,),
-        )
-        return self._read(collection, cursor.fetchall())
-
-    def holding(self, collection: str) -> dict[str, RowState]:
-        """The rows of a table that hold values the table has no column for."""
-        cursor = self._run(
-            f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND born IS NOT NULL "
-            "AND held IS NOT NULL AND parked IS NULL ORDER BY pk",
-            (collection,),
-        )
-        return self._read(collection, cursor.fetchall())
-
-    def apart(self, collection: str) -> dict[str, RowState]:
-        """The rows in a table that are kept, and those with references that were cleared."""
-        cursor = self._run(
-            f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? "
-            "AND (kept IS NOT NULL OR cleared IS NOT NULL) AND parked IS NULL ORDER BY pk",
-            (collection,),
-        )
-        return self._read(collection, cursor.fetchall())
+        return self._of_these(collection, pks)
 
     def dead(self, collection: str, pks: Sequence[str]) -> dict[str, RowState]:
         """Of these rows the deleted ones."""
-        found: list[tuple[Any, ...]] = []
-        for chunk in chunks(pks):
-            marks = ",".join("?" * len(chunk))
-            found += self._run(
-                f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND pk IN ({marks}) "
-                "AND died IS NOT NULL AND born IS NULL",
-                (collection, *chunk),
-            ).fetchall()
-        return self._read(collection, found)
+        return self._of_these(collection, pks, "AND died IS NOT NULL AND born IS NULL")
+
+    def parked(self, collection: str) -> dict[str, RowState]:
+        """The alive rows of a collection that are not in its table."""
+        return self._all(collection, "parked IS NOT NULL")
+
+    def holding(self, collection: str) -> dict[str, RowState]:
+        """The rows of a table that hold values the table has no column for."""
+        return self._all(collection, "born IS NOT NULL AND held IS NOT NULL AND parked IS NULL")
+
+    def apart(self, collection: str) -> dict[str, RowState]:
+        """The rows in a table that are kept, and those with references that were cleared."""
+        return self._all(collection, "(kept IS NOT NULL OR cleared IS NOT NULL) AND parked IS NULL")
 
     def waiting_collections(self) -> set[str]:
         """The collections with rows that may change with any page: parked, kept or cleared."""
@@ -223,6 +193,27 @@ class Versions:
             "WHERE kept IS NOT NULL OR cleared IS NOT NULL"
         )
         return {row[0] for row in cursor.fetchall() if not row[0].startswith(ASIDE)}
+
+    def _of_these(
+        self, collection: str, pks: Sequence[str], condition: str = ""
+    ) -> dict[str, RowState]:
+        found: list[tuple[Any, ...]] = []
+        for chunk in chunks(pks):
+            marks = ",".join("?" * len(chunk))
+            found += self._rows(collection, f"pk IN ({marks}) {condition}", chunk)
+        return self._read(collection, found)
+
+    def _all(self, collection: str, condition: str) -> dict[str, RowState]:
+        return self._read(collection, self._rows(collection, f"{condition} ORDER BY pk"))
+
+    def _rows(
+        self, collection: str, condition: str, parameters: Sequence[str] = ()
+    ) -> list[tuple[Any, ...]]:
+        cursor = self._run(
+            f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND {condition}",
+            (collection, *parameters),
+        )
+        return list(cursor.fetchall())
 
     def _read(self, collection: str, found: list[tuple[Any, ...]]) -> dict[str, RowState]:
         if not found:
