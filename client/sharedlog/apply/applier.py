@@ -22,7 +22,7 @@ from ..merge.reconcile import RowState, merge
 from ..merge.rules import Rules, misfit, stands_alone
 from ..models.registry import Registry
 from ..models.tracked import Tracked
-from ..tables.rows import KEPT, UNFIT, Work, read_rows
+from ..tables.rows import KEPT, Work, standing_rows
 from ..tables.versions import Versions
 from .arrivals import Arrivals, Changes
 from .conflicts import Conflict, Conflicts
@@ -232,9 +232,10 @@ class Applier:
             for pk, changes in rows.items()
             if pk not in states and any(change.operation != CREATE for _, change in changes)
         ]
-        for pk in self._read(tracked, unknown):
+        for pk in standing_rows(self._database, tracked, unknown):
             states[pk] = RowState(BEFORE_TRACKING)
-        tables = self._read(
+        tables = standing_rows(
+            self._database,
             tracked,
             [
                 pk
@@ -271,16 +272,6 @@ class Applier:
         if shape == tracked.names:
             return Work(tracked, pk, change.pk, state, values, False, values)
         return _to_insert(Work(tracked, pk, change.pk, state, values, False))
-
-    def _read(self, tracked: Tracked, pks: Sequence[str]) -> dict[str, dict[str, Wire]]:
-        """The values in the table, by row, of those rows that are there."""
-        keys = []
-        for pk in pks:
-            try:
-                keys.append(tracked.checked_key(loads(pk)))
-            except UNFIT:
-                continue  # not a key of this table: the row cannot be in it
-        return read_rows(self._database, tracked, keys)
 
 
 def _tell(work: Work, applied: Applied) -> None:
