@@ -142,20 +142,16 @@ class Versions:
                 return version
             return Version(renamed.get(version.ticks, version.ticks), me)
 
-        def of(listed: Listed) -> Listed:
-            rule, writes = listed
-            if rule == Counter.name:
-                writes = [(v, restamped(o, renamed) if v.device == me else o) for v, o in writes]
-            return Listed(rule, [(new(version), operand) for version, operand in writes])
+        def said(version: Version, operand: Wire) -> Wire:
+            return restamped(operand, renamed) if version.device == me else operand
 
         for collection, pks in by_collection.items():
             states = self.load(collection, list(pks))
             for state in states.values():
-                state.writes = {name: of(listed) for name, listed in state.writes.items()}
-                state.born = state.born and new(state.born)
-                state.died = state.died and new(state.died)
-                state.fields = {name: new(version) for name, version in state.fields.items()}
-                state.buried = {name: (new(v), value) for name, (v, value) in state.buried.items()}
+                for name, (rule, writes) in state.writes.items():
+                    if rule == Counter.name:
+                        state.writes[name] = Listed(rule, [(v, said(v, o)) for v, o in writes])
+                state.rename(new)
             self.store(collection, states.items())
 
     def forget_numbers(self) -> None:
