@@ -133,30 +133,21 @@ class Sync(Care):
             self.database, self.registry, self.journal, self.versions, pipeline.decode
         )
         self.identity = Identity(self.journal, self.versions, new_id)
-        self._registration = Registration(
-            self.journal,
-            self.registry,
-            self.identity,
-            self.shared_log,
-            device_name,
-            now,
-            self._writing,
-        )
         self._replica = Replica(
-            self.journal,
-            self.inbox,
-            self.versions,
-            self.identity,
-            self._applier,
-            pipeline,
-            self.shared_log,
-            self._registration,
-            batch_size,
-            byte_limit,
-            now,
-            self._writing,
-            self.emit,
+            journal=self.journal,
+            inbox=self.inbox,
+            versions=self.versions,
+            identity=self.identity,
+            applier=self._applier,
+            pipeline=pipeline,
+            shared_log=self.shared_log,
+            batch_size=batch_size,
+            byte_limit=byte_limit,
+            now=now,
+            writing=self._writing,
+            emit=self.emit,
         )
+        self._registration = Registration(self._replica, self.registry, device_name)
         self._carryover = Carryover(self._replica, self.registry)
         self._listeners: list[Listener] = []
         self._lock = threading.RLock()
@@ -302,7 +293,7 @@ class Sync(Care):
 
     def _exchange(self, result: SyncResult, *, send: bool, apply: bool | None) -> None:
         self._registration.ensure()
-        Exchange(self._replica, result, apply=apply).run(send=send)
+        Exchange(self._replica, self._registration, result, apply=apply).run(send=send)
 
     def _reconcile_received(self, result: SyncResult) -> None:
         if not self.inbox.waiting(1) and not self.versions.waiting_collections():

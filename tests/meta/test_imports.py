@@ -78,9 +78,8 @@ CLIENT_LAYERS = (
     *within(
         "exchange",
         {"identity", "pipeline", "restamping"},
-        {"registration", "relearning"},
-        {"replica"},
-        {"carryover", "lineage"},
+        {"relearning", "replica"},
+        {"carryover", "lineage", "registration"},
         {"exchange"},
     ),
     *within("care", {"described", "replay"}, {"verify"}, {"care", "inspection"}),

@@ -39,6 +39,7 @@ from ..limits import TOO_LARGE
 from ..remote.sharedlog import Outgoing, Page, Receipt, Rejection
 from ..tables.versions import FOLD_LIMIT
 from .lineage import Lineage
+from .registration import Registration
 from .relearning import forget
 from .replica import Replica
 from .restamping import restamp
@@ -59,8 +60,16 @@ class Exchange:
     """One run. `apply` says what is done with others' entries: True applies pages at once,
     False keeps them for `reconcile()`, None does not look at them."""
 
-    def __init__(self, replica: Replica, result: SyncResult, *, apply: bool | None) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        registration: Registration,
+        result: SyncResult,
+        *,
+        apply: bool | None,
+    ) -> None:
         self._replica = replica
+        self._registration = registration
         self._journal = replica.journal
         self._identity = replica.identity
         self._lineage = Lineage(replica, apply=apply)
@@ -93,7 +102,7 @@ class Exchange:
                 break
             try:
                 if not self._identity.registered:  # it is another device by now
-                    self._replica.registration.register()
+                    self._registration.register()
                 if batch:
                     more = self._push(batch, after, lineage)
                 elif self._apply is None and not behind:
@@ -164,7 +173,7 @@ class Exchange:
         except ServiceFailed as error:
             if error.service_code not in TOO_LARGE:
                 raise
-            self._replica.registration.ask_again_soon()
+            self._registration.ask_again_soon()
             if len(outgoing) > 1:  # better a group in two parts than a device that is stuck
                 half = outgoing[: len(outgoing) // 2]
                 return self._push(half, after, lineage)

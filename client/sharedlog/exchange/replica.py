@@ -15,10 +15,9 @@ from ..remote.sharedlog import SharedLog
 from ..tables.versions import Versions
 from .identity import Identity
 from .pipeline import Pipeline
-from .registration import Registration
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """`writing` opens a write transaction of the local database; `emit` tells listeners."""
 
@@ -29,7 +28,6 @@ class Replica:
     applier: Applier
     pipeline: Pipeline
     shared_log: SharedLog
-    registration: Registration
     batch_size: int
     byte_limit: int
     now: Now
