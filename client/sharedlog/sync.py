@@ -120,18 +120,13 @@ class Sync(Care):
         self.registry = Registry(self.database, models, schema_version, upgraders)
         self.shared_log = shared_log or _over_http(url, token, user)
         self._batch_size = batch_size
-        self._now = now
         self.journal = Journal(self.database, now, schema_version)
         self.inbox = Inbox(self.journal)
         self.versions = Versions(self.journal, self.registry)
-        self._recording = Recording(
-            capture, self.database, self.registry, self.journal, self.versions, now, self.emit
-        )
+        self._recording = Recording(capture, self.registry, self.journal, self.versions, self.emit)
         self._parking = Parking(self.registry, self.journal, self.versions, self.inbox)
         pipeline = Pipeline(serializer, pre_send, post_receive, self.registry.evolution)
-        self._applier = Applier(
-            self.database, self.registry, self.journal, self.versions, pipeline.decode
-        )
+        self._applier = Applier(self.registry, self.journal, self.versions, pipeline.decode)
         self.identity = Identity(self.journal, self.versions, new_id)
         self._replica = Replica(
             journal=self.journal,
@@ -143,7 +138,6 @@ class Sync(Care):
             shared_log=self.shared_log,
             batch_size=batch_size,
             byte_limit=byte_limit,
-            now=now,
             writing=self._writing,
             emit=self.emit,
         )
@@ -287,7 +281,7 @@ class Sync(Care):
             except Exception as error:
                 # Where even that cannot be written, the error itself matters more.
                 with suppress(Exception), self._writing():
-                    note_failure(self.journal, self._now(), error)
+                    note_failure(self.journal, self.journal.now(), error)
                 self.emit(Failed(error))
                 raise
 

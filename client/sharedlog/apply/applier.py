@@ -11,8 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
-import peewee
-
 from ..changes import CREATE, DELETE, Change, Entry, Wire, dumps, loads
 from ..clock import BEFORE_TRACKING, Version
 from ..errors import EntryUnreadable
@@ -61,13 +59,12 @@ class Applier:
 
     def __init__(
         self,
-        database: peewee.Database,
         registry: Registry,
         journal: Journal,
         versions: Versions,
         decode: Callable[[str], Change | None],
     ) -> None:
-        self._database = database
+        self._database = journal.database
         self._registry = registry
         self._journal = journal
         self._inbox = Inbox(journal)
@@ -138,9 +135,7 @@ class Applier:
         return works
 
     def _place(self, works: dict[str, list[Work]], applied: Applied) -> None:
-        placement = Placement(
-            self._database, self._registry, self._relations, self._journal, self._versions
-        )
+        placement = Placement(self._registry, self._relations, self._journal, self._versions)
         placement.place(works)
         for name, some in works.items():
             self._versions.store(name, ((work.pk, work.state) for work in some))

@@ -43,14 +43,13 @@ class Placement:
 
     def __init__(
         self,
-        database: peewee.Database,
         registry: Registry,
         relations: Relations,
         journal: Journal,
         versions: Versions,
     ) -> None:
         self.created = self.modified = self.deleted = 0
-        self._database = database
+        self._database = journal.database
         self._registry = registry
         self._relations = relations
         self._dialect = journal.dialect

@@ -165,7 +165,7 @@ class Exchange:
                 device,
                 outgoing,
                 after=after,
-                now_ms=self._replica.now(),
+                now_ms=self._journal.now(),
                 limit=self._replica.batch_size,
                 byte_limit=self._replica.byte_limit,
                 lineage=lineage,
@@ -222,7 +222,7 @@ class Exchange:
     def _note(self, epoch: str, server_time_ms: float) -> None:
         """Keep what the service says of itself. An answer that is not its own says nothing."""
         if epoch:
-            now = self._replica.now()
+            now = self._journal.now()
             self._journal.trust_clock(max(0, now - int(server_time_ms)))
             note_contact(self._journal, now, server_time_ms)
 
@@ -295,7 +295,7 @@ class Exchange:
     def _restamp(self, since: int, receipt: Receipt) -> None:
         """Bring entries since then back into the service's time, and later ones with them."""
         self._restamps += 1
-        lead = max(0, self._replica.now() - int(receipt.server_time_ms))
+        lead = max(0, self._journal.now() - int(receipt.server_time_ms))
         self._replica.versions.fold_local()
         rows = self._journal.unshared_rows(since)
         renamed = restamp(self._journal, since, lead)

@@ -20,7 +20,6 @@ class Registration:
         self._journal = replica.journal
         self._identity = replica.identity
         self._shared_log = replica.shared_log
-        self._now = replica.now
         self._writing = replica.writing
         self._registry = registry
         self._name = name
@@ -36,7 +35,7 @@ class Registration:
     def ensure(self) -> None:
         """Before the first exchange, and now and then: ask the log for its limits, register. Not
         as long as it asked to be left alone."""
-        now = self._now()
+        now = self._journal.now()
         check_not_held(self._journal, now)
         if self._asked_ms is None or not 0 <= now - self._asked_ms < ASK_AGAIN_MS:
             self._ask()

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ..apply.applier import Applier
-from ..clock import Now
 from ..events import Event
 from ..journal.inbox import Inbox
 from ..journal.journal import Journal
@@ -30,7 +29,6 @@ class Replica:
     shared_log: SharedLog
     batch_size: int
     byte_limit: int
-    now: Now
     writing: Callable[[], AbstractContextManager[None]]
     emit: Callable[[Event], None]
 
