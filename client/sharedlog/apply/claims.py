@@ -113,7 +113,7 @@ def _is_decidable(unique: Unique, tracked: Tracked) -> bool:
     the database can tell, so what it refuses is parked, whoever came first."""
     if unique.others or unique.partial or set(unique.columns) == set(tracked.key):
         return False
-    return all(collation in _FOLDS for collation in unique.collations)
+    return all(collation.upper() in _FOLDS for collation in unique.collations)
 
 
 def _claim(unique: Unique, work: Work, current: Mapping[str, Wire]) -> tuple[str, ...] | None:
@@ -121,7 +121,7 @@ def _claim(unique: Unique, work: Work, current: Mapping[str, Wire]) -> tuple[str
     values = [_value(work, current, column.name) for column in unique.columns]
     if None in values:
         return None
-    folds = (_FOLDS[collation] for collation in unique.collations)
+    folds = (_FOLDS[collation.upper()] for collation in unique.collations)
     return tuple(dumps(fold(value)) for fold, value in zip(folds, values, strict=True))
 
 

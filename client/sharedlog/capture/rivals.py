@@ -69,10 +69,10 @@ def rivals_of(
     if found is None or any(unique.others for unique in uniques):
         return None
     place = {column_of(tracked, field): index for index, field in enumerate(found.shape.fields)}
+    if any(column not in place for unique in uniques for column in unique.columns):
+        return None  # the database fills in what it likes
     rivals: dict[str, Values] = {}
     for unique in uniques:
-        if any(column not in place for column in unique.columns):
-            return None  # the database fills in what it likes
         places = [(column, place[column]) for column in unique.columns]
         try:
             offered = [

@@ -11,6 +11,10 @@ import peewee
 
 from .base import Dialect, UniqueIndex, quote
 
+_UNIQUE_INDEXES = """SELECT list.seq, list.partial, part.name, part.coll
+    FROM pragma_index_list(?, ?) AS list, pragma_index_xinfo(list.name, ?) AS part
+    WHERE list."unique" AND part.key ORDER BY list.seq, part.seqno"""
+
 
 class SQLite(Dialect):
     name = "sqlite"
@@ -57,16 +61,11 @@ class SQLite(Dialect):
     def unique_indexes(
         self, database: peewee.Database, table: str, schema: str | None
     ) -> list[UniqueIndex]:
-        prefix = f"{quote(schema)}." if schema else ""
-        run: Any = database.execute_sql
-        listed = run(f"PRAGMA {prefix}index_list({quote(table)})").fetchall()
-        found = []
-        for _, index, is_unique, _, partial in listed:
-            if is_unique:
-                rows = run(f"PRAGMA {prefix}index_xinfo({quote(index)})").fetchall()
-                parts = [(row[2], row[4].upper()) for row in rows if row[5]]
-                found.append(UniqueIndex(parts, bool(partial)))
-        return found
+        found: dict[tuple[int, bool], list[tuple[str | None, str]]] = {}
+        rows = database.execute_sql(_UNIQUE_INDEXES, (table, schema, schema)).fetchall()
+        for index, partial, column, collation in rows:
+            found.setdefault((index, bool(partial)), []).append((column, collation))
+        return [UniqueIndex(parts, partial) for (_, partial), parts in found.items()]
 
     def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
         cursor = database.execute_sql(

@@ -153,7 +153,7 @@ class TriggerRecorder:
 
     def _put_on(self, tracked: Tracked, there: Mapping[str, str]) -> bool:
         """Make a table's triggers what they should be; return whether they were as we left them."""
-        table = table_of(self._run, tracked.collection)
+        table = table_of(self._database, tracked.collection)
         expected = triggers_of(tracked, self._traces.shape_number(tracked), table)
         if there != expected:
             self._drop(there)
