@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 import peewee
 
 from .capture.capture import StatementRecorder
-from .clock import Now
 from .errors import ConfigurationError
 from .events import Event, Refused, Unrecorded
 from .journal.journal import Journal
@@ -30,21 +29,19 @@ class Recording:
     def __init__(
         self,
         capture: Capture,
-        database: peewee.Database,
         registry: Registry,
         journal: Journal,
         versions: Versions,
-        now: Now,
         emit: Callable[[Event], None],
     ) -> None:
         if capture not in ("signals", "triggers"):
             raise ConfigurationError(
                 f"capture is {capture!r}.", hint='Write capture="signals" or capture="triggers".'
             )
-        self._triggers = _triggers(database, registry, journal, now)
+        self._triggers = _triggers(registry, journal)
         self.recorder: Recorder
         if capture == "signals":
-            self.recorder = StatementRecorder(database, registry, journal)
+            self.recorder = StatementRecorder(registry, journal)
         elif self._triggers is not None:
             self.recorder = self._triggers
         else:
@@ -107,12 +104,10 @@ class Recording:
             self._emit(Unrecorded(unrecorded))
 
 
-def _triggers(
-    database: peewee.Database, registry: Registry, journal: Journal, now: Now
-) -> TriggerRecorder | None:
+def _triggers(registry: Registry, journal: Journal) -> TriggerRecorder | None:
     """The recorder by triggers of this database, if it can have one."""
-    if isinstance(database, peewee.MySQLDatabase):
+    if isinstance(journal.database, peewee.MySQLDatabase):
         return None
-    if isinstance(database, peewee.PostgresqlDatabase):
-        return PostgresTriggerRecorder(database, registry, journal, now)
-    return TriggerRecorder(database, registry, journal, now)
+    if isinstance(journal.database, peewee.PostgresqlDatabase):
+        return PostgresTriggerRecorder(registry, journal)
+    return TriggerRecorder(registry, journal)

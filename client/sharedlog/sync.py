@@ -120,43 +120,28 @@ class Sync(Care):
         self.registry = Registry(self.database, models, schema_version, upgraders)
         self.shared_log = shared_log or _over_http(url, token, user)
         self._batch_size = batch_size
-        self._now = now
         self.journal = Journal(self.database, now, schema_version)
         self.inbox = Inbox(self.journal)
         self.versions = Versions(self.journal, self.registry)
-        self._recording = Recording(
-            capture, self.database, self.registry, self.journal, self.versions, now, self.emit
-        )
+        self._recording = Recording(capture, self.registry, self.journal, self.versions, self.emit)
         self._parking = Parking(self.registry, self.journal, self.versions, self.inbox)
         pipeline = Pipeline(serializer, pre_send, post_receive, self.registry.evolution)
-        self._applier = Applier(
-            self.database, self.registry, self.journal, self.versions, pipeline.decode
-        )
+        self._applier = Applier(self.registry, self.journal, self.versions, pipeline.decode)
         self.identity = Identity(self.journal, self.versions, new_id)
-        self._registration = Registration(
-            self.journal,
-            self.registry,
-            self.identity,
-            self.shared_log,
-            device_name,
-            now,
-            self._writing,
-        )
         self._replica = Replica(
-            self.journal,
-            self.inbox,
-            self.versions,
-            self.identity,
-            self._applier,
-            pipeline,
-            self.shared_log,
-            self._registration,
-            batch_size,
-            byte_limit,
-            now,
-            self._writing,
-            self.emit,
+            journal=self.journal,
+            inbox=self.inbox,
+            versions=self.versions,
+            identity=self.identity,
+            applier=self._applier,
+            pipeline=pipeline,
+            shared_log=self.shared_log,
+            batch_size=batch_size,
+            byte_limit=byte_limit,
+            writing=self._writing,
+            emit=self.emit,
         )
+        self._registration = Registration(self._replica, self.registry, device_name)
         self._carryover = Carryover(self._replica, self.registry)
         self._listeners: list[Listener] = []
         self._lock = threading.RLock()
@@ -296,13 +281,13 @@ class Sync(Care):
             except Exception as error:
                 # Where even that cannot be written, the error itself matters more.
                 with suppress(Exception), self._writing():
-                    note_failure(self.journal, self._now(), error)
+                    note_failure(self.journal, self.journal.now(), error)
                 self.emit(Failed(error))
                 raise
 
     def _exchange(self, result: SyncResult, *, send: bool, apply: bool | None) -> None:
         self._registration.ensure()
-        Exchange(self._replica, result, apply=apply).run(send=send)
+        Exchange(self._replica, self._registration, result, apply=apply).run(send=send)
 
     def _reconcile_received(self, result: SyncResult) -> None:
         if not self.inbox.waiting(1) and not self.versions.waiting_collections():

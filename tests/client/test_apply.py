@@ -51,7 +51,7 @@ class Replica:
         self.journal.create_tables()
         self.journal.set_state(device="me")
         self.versions = Versions(self.journal)
-        self.applier = Applier(self.database, self.registry, self.journal, self.versions, decode)
+        self.applier = Applier(self.registry, self.journal, self.versions, decode)
 
     def apply(self, entries: Sequence[Entry]) -> Applied:
         with self.database.bind_ctx(self.models.values()), self.journal.transaction():

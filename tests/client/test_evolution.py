@@ -33,10 +33,12 @@ from tests.client.programs import (
     WANDERING,
     Clock,
     Folder,
+    Headed,
     Memo,
     Phone,
     Program,
     Tally,
+    Titled,
     TopStock,
     best_to_top,
     price_to_cents,
@@ -262,6 +264,31 @@ def test_a_device_that_is_not_upgraded_keeps_the_new_names_until_it_is(world: Wo
     assert old.notes() == new.notes()
     old.sync()
     assert old.notes() == new.notes()
+
+
+def test_an_upgrade_that_failed_is_done_anew_as_if_it_never_began(world: World) -> None:
+    """A list of names had got a number, which was remembered when it was taken back."""
+    older, other = world.phone(programs=RENAMED), world.phone(programs=RENAMED)
+    older.put("a", title="older")
+    other.put("b", title="to be merged with")
+    other.sync()
+    with world.running("upgraded", Titled) as sync:
+        Titled.create(key="a", title="newer")
+        sync.sync()
+    database = world.database("upgraded")
+    database.execute_sql("ALTER TABLE paper RENAME COLUMN title TO heading")
+    database.execute_sql(
+        "CREATE TRIGGER broken BEFORE INSERT ON sharedlog_state WHEN NEW.key = 'program' "
+        "BEGIN SELECT RAISE(ABORT, 'broken'); END"
+    )
+    upgraded = Sync(database, [Headed], shared_log=world.log, now=world.clock)
+    with pytest.raises(peewee.IntegrityError, match="broken"):
+        upgraded.setup()
+    database.execute_sql("DROP TRIGGER broken")
+    older.sync()
+    with database.bind_ctx([Headed]), upgraded:
+        upgraded.sync()
+        assert Headed.get_by_id("a").heading == "newer"
 
 
 @of_each_application

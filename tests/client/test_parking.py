@@ -145,6 +145,20 @@ def test_a_unique_value_belongs_to_the_older_row_on_every_device(
     ]
 
 
+def test_a_value_that_is_unique_to_the_collation_of_an_index_belongs_to_the_older_row(
+    fleet: Fleet,
+) -> None:
+    for device in fleet.devices:
+        device.database.execute_sql("CREATE UNIQUE INDEX n ON author (name COLLATE NOCASE)")
+    one, two = fleet.devices
+    with one:
+        Author.create(key="ann", name="Ann")
+    with two:
+        Author.create(key="bob", name="ANN")
+    fleet.sync()
+    assert fleet.keys(Author) == ["ann"]
+
+
 def _clash(fleet: Fleet) -> None:
     one, two = fleet.devices
     with one:

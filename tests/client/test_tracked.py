@@ -433,6 +433,7 @@ def test_replace_displaces_by_indexes_that_only_the_database_knows(
     statements = (
         "CREATE UNIQUE INDEX one ON thing (n) WHERE state = 'active'",
         "CREATE UNIQUE INDEX two ON thing (lower(name))",
+        "CREATE UNIQUE INDEX three ON thing (name COLLATE NOCASE)",
     )
     for statement in statements:
         device = open_device([Thing])

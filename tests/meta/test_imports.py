@@ -45,8 +45,8 @@ CLIENT_LAYERS = (
     ),
     *within(
         "tables",
-        {"checks", "folding", "statements", "stored"},
-        {"inserts", "rows"},
+        {"checks", "folding", "numbers", "statements", "stored"},
+        {"inserts", "rows", "uniques"},
         {"versions"},
         {"digest", "reattribution", "ruled"},
     ),
@@ -78,9 +78,8 @@ CLIENT_LAYERS = (
     *within(
         "exchange",
         {"identity", "pipeline", "restamping"},
-        {"registration", "relearning"},
-        {"replica"},
-        {"carryover", "lineage"},
+        {"relearning", "replica"},
+        {"carryover", "lineage", "registration"},
         {"exchange"},
     ),
     *within("care", {"described", "replay"}, {"verify"}, {"care", "inspection"}),

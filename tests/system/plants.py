@@ -296,7 +296,7 @@ def cycles_wait(patch: Patch) -> None:
 def cascade_first(patch: Patch) -> None:
     def around(original: Any, self: parents.Parents, *args: Any, **options: Any) -> Any:
         parked = original(self, *args, **options)
-        self.ahead = []
+        self.detached()
         return parked
 
     wrap(patch, parents.Parents, "left_behind", around)

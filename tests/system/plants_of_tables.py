@@ -8,7 +8,7 @@ from typing import Any
 
 from sharedlog.apply import applier, claims, fates
 from sharedlog.apply.applier import Applier
-from sharedlog.apply.claims import Claims, Unique
+from sharedlog.apply.claims import Claims
 from sharedlog.apply.fates import Fates
 from sharedlog.apply.placement import Placement
 from sharedlog.capture import capture, comparing
@@ -19,6 +19,7 @@ from sharedlog.models import registry
 from sharedlog.models.registry import CLEAR, FALL, KEEP
 from sharedlog.tables import folding, statements
 from sharedlog.tables.rows import Work
+from sharedlog.tables.uniques import Unique
 
 from .plants import Patch, plant, wrap
 
@@ -181,11 +182,11 @@ def kept_claims_first(patch: Patch) -> None:
 
 @plant("a NULL is as good as another")
 def null_is_a_value(patch: Patch) -> None:
-    def claim(self: Unique, work: Work, current: Any) -> tuple[str, ...]:
-        values = (claims._value(work, current, column.name) for column in self.columns)
+    def claim(unique: Unique, work: Work, current: Any) -> tuple[str, ...]:
+        values = (claims._value(work, current, column.name) for column in unique.columns)
         return tuple(map(dumps, values))
 
-    patch.setattr(Unique, "claim", claim)
+    patch.setattr(claims, "_claim", claim)
 
 
 @plant("unique values cannot be passed on among rows", out_of_reach=True)

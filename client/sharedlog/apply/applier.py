@@ -11,8 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
-import peewee
-
 from ..changes import CREATE, DELETE, Change, Entry, Wire, dumps, loads
 from ..clock import BEFORE_TRACKING, Version
 from ..errors import EntryUnreadable
@@ -22,7 +20,7 @@ from ..merge.reconcile import RowState, merge
 from ..merge.rules import Rules, misfit, stands_alone
 from ..models.registry import Registry
 from ..models.tracked import Tracked
-from ..tables.rows import KEPT, UNFIT, Work, read_rows
+from ..tables.rows import KEPT, Work, standing_rows
 from ..tables.versions import Versions
 from .arrivals import Arrivals, Changes
 from .conflicts import Conflict, Conflicts
@@ -61,13 +59,12 @@ class Applier:
 
     def __init__(
         self,
-        database: peewee.Database,
         registry: Registry,
         journal: Journal,
         versions: Versions,
         decode: Callable[[str], Change | None],
     ) -> None:
-        self._database = database
+        self._database = journal.database
         self._registry = registry
         self._journal = journal
         self._inbox = Inbox(journal)
@@ -138,9 +135,7 @@ class Applier:
         return works
 
     def _place(self, works: dict[str, list[Work]], applied: Applied) -> None:
-        placement = Placement(
-            self._database, self._registry, self._relations, self._journal, self._versions
-        )
+        placement = Placement(self._registry, self._relations, self._journal, self._versions)
         placement.place(works)
         for name, some in works.items():
             self._versions.store(name, ((work.pk, work.state) for work in some))
@@ -232,9 +227,10 @@ class Applier:
             for pk, changes in rows.items()
             if pk not in states and any(change.operation != CREATE for _, change in changes)
         ]
-        for pk in self._read(tracked, unknown):
+        for pk in standing_rows(self._database, tracked, unknown):
             states[pk] = RowState(BEFORE_TRACKING)
-        tables = self._read(
+        tables = standing_rows(
+            self._database,
             tracked,
             [
                 pk
@@ -271,16 +267,6 @@ class Applier:
         if shape == tracked.names:
             return Work(tracked, pk, change.pk, state, values, False, values)
         return _to_insert(Work(tracked, pk, change.pk, state, values, False))
-
-    def _read(self, tracked: Tracked, pks: Sequence[str]) -> dict[str, dict[str, Wire]]:
-        """The values in the table, by row, of those rows that are there."""
-        keys = []
-        for pk in pks:
-            try:
-                keys.append(tracked.checked_key(loads(pk)))
-            except UNFIT:
-                continue  # not a key of this table: the row cannot be in it
-        return read_rows(self._database, tracked, keys)
 
 
 def _tell(work: Work, applied: Applied) -> None:

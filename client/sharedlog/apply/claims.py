@@ -7,31 +7,19 @@ value which an older one claimed is parked, whichever of the two came first to t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import peewee
 
 from ..changes import Wire, dumps
 from ..clock import Version
+from ..dialects.base import PLAIN
 from ..journal.journal import chunks
-from ..models.tracked import Tracked, TrackedColumn
+from ..models.tracked import Tracked
 from ..tables.rows import UNFIT, Work, select_rows
+from ..tables.uniques import Unique, unique_sets
 from .atwork import AtWork
 from .parents import Park
-
-
-class Unique(NamedTuple):
-    """Columns that are unique together, each with what makes texts equal in it."""
-
-    columns: Sequence[TrackedColumn]
-    folds: Sequence[Callable[[Wire], Wire]]
-
-    def claim(self, work: Work, current: Mapping[str, Wire]) -> tuple[str, ...] | None:
-        """What a row claims; None if one of the values is NULL, which equals nothing."""
-        values = [_value(work, current, column.name) for column in self.columns]
-        if None in values:
-            return None
-        return tuple(dumps(fold(v)) for fold, v in zip(self.folds, values, strict=True))
 
 
 class Claims:
@@ -45,8 +33,11 @@ class Claims:
     def decide(self) -> None:
         """Park the rows whose unique values belong to older ones."""
         for some in list(self._at_work.works.values()):
-            if some and (uniques := unique_sets(self._database, some[0].tracked)):
-                self._decide(some[0].tracked, uniques, some)
+            if some:
+                tracked = some[0].tracked
+                found = unique_sets(self._database, tracked, committed=True)
+                if uniques := [unique for unique in found if _is_decidable(unique, tracked)]:
+                    self._decide(tracked, uniques, some)
 
     def _decide(self, tracked: Tracked, uniques: Sequence[Unique], works: Sequence[Work]) -> None:
         concerned = {column for unique in uniques for column in unique.columns}
@@ -72,7 +63,7 @@ class Claims:
             claims = [
                 (number, claim)
                 for number, unique in enumerate(uniques)
-                if (claim := unique.claim(work, values[work.pk])) is not None
+                if (claim := _claim(unique, work, values[work.pk])) is not None
             ]
             clash = next((claim for claim in claims if claim in taken), None)
             if clash is None:
@@ -99,10 +90,9 @@ class Claims:
                 continue  # it cannot stand, and nothing in the table has its value
             if None not in stored:
                 wanted[dumps(wires)] = stored
-        where = " AND ".join(f"{column.quoted} = {column.marker}" for column in unique.columns)
         found: dict[str, dict[str, Wire]] = {}
         for chunk in chunks(wanted.values(), 200):
-            condition = " OR ".join([f"({where})"] * len(chunk))
+            condition = " OR ".join([unique.condition] * len(chunk))
             parameters = [value for row in chunk for value in row]
             found |= select_rows(self._database, tracked, condition, parameters)
         return found
@@ -118,27 +108,21 @@ def _age(work: Work) -> tuple[bool, Version, str]:
     return work.state.kept, work.state.age, work.pk
 
 
-# -- what the database has ---------------------------------------------------------------
+def _is_decidable(unique: Unique, tracked: Tracked) -> bool:
+    """Whether rows can claim it here. What partial indexes and those over expressions mean, only
+    the database can tell, so what it refuses is parked, whoever came first."""
+    if unique.others or unique.partial or set(unique.columns) == set(tracked.key):
+        return False
+    return all(collation.upper() in _FOLDS for collation in unique.collations)
 
 
-def unique_sets(database: peewee.Database, tracked: Tracked) -> list[Unique]:
-    """The unique constraints of a table, beside its key, as the database has them.
-
-    Partial ones and ones over expressions are left out: only the database can tell what they
-    mean, so what it refuses is parked, whoever came first.
-    """
-    schema = tracked.model._meta.schema
-    listed = tracked.dialect.unique_indexes(database, tracked.collection, schema)
-    uniques = [unique for parts in listed if (unique := _unique(tracked, parts)) is not None]
-    return [unique for unique in uniques if set(unique.columns) != set(tracked.key)]
-
-
-def _unique(tracked: Tracked, parts: Sequence[tuple[str | None, str]]) -> Unique | None:
-    columns = [tracked.by_column.get(name) for name, _ in parts if name is not None]
-    folds = [_FOLDS.get(collation.upper()) for _, collation in parts]
-    known = [column for column in columns if column is not None]
-    folding = [fold for fold in folds if fold is not None]
-    return Unique(known, folding) if len(known) == len(folding) == len(parts) else None
+def _claim(unique: Unique, work: Work, current: Mapping[str, Wire]) -> tuple[str, ...] | None:
+    """What a row claims; None if one of the values is NULL, which equals nothing."""
+    values = [_value(work, current, column.name) for column in unique.columns]
+    if None in values:
+        return None
+    folds = (_FOLDS[collation.upper()] for collation in unique.collations)
+    return tuple(dumps(fold(value)) for fold, value in zip(folds, values, strict=True))
 
 
 def _same(value: Wire) -> Wire:
@@ -157,7 +141,7 @@ def _without_trailing_spaces(value: Wire) -> Wire:
 
 
 _FOLDS: Mapping[str, Callable[[Wire], Wire]] = {
-    "BINARY": _same,
+    PLAIN: _same,
     "NOCASE": _without_case,
     "RTRIM": _without_trailing_spaces,
 }

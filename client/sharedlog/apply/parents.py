@@ -58,23 +58,26 @@ class Parents:
         self._present: set[Reference] = set()
         self._lost: set[Reference] = set()
         self._shielded: set[tuple[str, str, str]] = set()
-        self.ahead: list[Work] = []
+        self._detached: list[Work] = []
 
-    def shield(self) -> list[Work]:
+    def detached(self) -> list[Work]:
+        """The rows that must refer to nothing until they are written, because the database would
+        act on what they refer to in the table; told once."""
+        detached, self._detached = self._detached, []
+        return [work for work in detached if work.stands]
+
+    def shield(self) -> None:
         """Let rows be written anew as they are that the database would change with their parents,
-        when these get another value, if only for a moment; return them. They must refer to
-        nothing until then.
+        when these get another value, if only for a moment.
 
         Whoever changed a parent recorded what became of its children there. What they are here
         follows from that alone: not from what the parent was in between.
         """
-        shielded: list[Work] = []
         while fresh := list(self._exposed()):
             for work, name, value in fresh:
                 work.written.setdefault(name, value)
                 self._shielded.add((work.tracked.collection, work.pk, name))
-                shielded.append(work)
-        return shielded
+                self._detached.append(work)
 
     def _exposed(self) -> Iterator[tuple[Work, str, Wire]]:
         """Rows that refer to what is about to change by a field that the database would change,
@@ -93,11 +96,9 @@ class Parents:
         """Park the rows that refer to rows that do not stand, and so on; return them.
 
         `gone` are the rows that are known not to stand. `written`: the tables may refer to
-        rows that never got into them. Afterwards `ahead` has the rows that are about to
-        refer to another parent than the one they lose: they must be written before anything
-        is deleted, because the database may act on what refers to a deleted row.
+        rows that never got into them. Rows that are about to refer to another parent than the
+        one they lose are `detached`.
         """
-        self.ahead = []
         dependants: dict[Reference, list[Work]] = defaultdict(list)
         columns: dict[Reference, TrackedColumn] = {}
         for work in self._candidates():
@@ -164,7 +165,7 @@ class Parents:
                     reference = target, dumps(value)
                     if name in work.written or self._stands(reference):
                         work.written.setdefault(name, value)
-                        self.ahead.append(work)
+                        self._detached.append(work)
                         continue
                     self._park(work, missing(column, reference), values)
                     orphans.append(work)

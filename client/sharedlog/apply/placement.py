@@ -43,14 +43,13 @@ class Placement:
 
     def __init__(
         self,
-        database: peewee.Database,
         registry: Registry,
         relations: Relations,
         journal: Journal,
         versions: Versions,
     ) -> None:
         self.created = self.modified = self.deleted = 0
-        self._database = database
+        self._database = journal.database
         self._registry = registry
         self._relations = relations
         self._dialect = journal.dialect
@@ -75,18 +74,18 @@ class Placement:
         fates = Fates(self._registry, self._versions, at_work, self._park, references=enforces)
         fates.decide()
         Claims(self._database, at_work, self._park).decide()
-        shielded = [] if parents is None else parents.shield()
+        if parents is not None:
+            parents.shield()
         self._convert(works)
         gone = [work for some in works.values() for work in some if not work.stands]
         written = False
         while True:
             if parents is not None:
                 gone += parents.left_behind(gone, written=written)
-                ahead = [work for work in (*parents.ahead, *shielded) if work.stands]
-                for work in ahead:
+                detached = parents.detached()
+                for work in detached:
                     work.parameters = _parameters(work, ())
-                self._blank(ahead, lambda work, column: column.name in work.written)
-                shielded = []
+                self._blank(detached, lambda work, column: column.name in work.written)
             self._remove(gone)
             gone, written = self._write(works), True
             if not gone:

@@ -55,14 +55,14 @@ from .rivals import offered_keys, rivals_of
 class StatementRecorder:
     """Records what is written through one database object while it is installed."""
 
-    def __init__(self, database: peewee.Database, registry: Registry, journal: Journal) -> None:
-        self._database = database
+    def __init__(self, registry: Registry, journal: Journal) -> None:
+        self._database = journal.database
         self._registry = registry
         self._journal = journal
-        self._cascades = Cascades(database, registry)
+        self._cascades = Cascades(self._database, registry)
         has_rules = any(tracked.rules for tracked in registry)
         self._ruled = RuledWrites(journal, registry) if has_rules else None
-        self._execute: Callable[..., Any] = database.execute
+        self._execute: Callable[..., Any] = self._database.execute
         self._defaults: dict[str, frozenset[str]] = {}
 
     def install(self) -> Sequence[str]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import peewee
 
 from ..changes import Wire
+from ..dialects.base import PLAIN
 from ..journal.journal import chunks
 from ..models.tracked import Tracked, TrackedColumn
 from ..raw import NotCanonical, is_escape
 from ..tables.inserts import Rows
 from ..tables.rows import select_rows
 from ..tables.statements import Values, column_of
+from ..tables.uniques import Unique, unique_sets
 
 
 def offered_keys(tracked: Tracked, query: Any, found: Rows | None) -> dict[str, Wire] | None:
@@ -63,40 +64,24 @@ def rivals_of(
 ) -> dict[str, Values] | None:
     """The rows that share the key or another unique value with a row that an insert offers;
     None if that cannot be told without looking at all of them."""
-    uniques = _unique_sets(database, tracked)
-    if found is None or uniques is None:
+    key = Unique(tracked.key, [PLAIN] * len(tracked.key))
+    uniques = [key, *unique_sets(database, tracked, committed=False)]
+    if found is None or any(unique.others for unique in uniques):
         return None
     place = {column_of(tracked, field): index for index, field in enumerate(found.shape.fields)}
+    if any(column not in place for unique in uniques for column in unique.columns):
+        return None  # the database fills in what it likes
     rivals: dict[str, Values] = {}
     for unique in uniques:
-        if any(column not in place for column in unique):
-            return None  # the database fills in what it likes
-        places = [(column, place[column]) for column in unique]
+        places = [(column, place[column]) for column in unique.columns]
         try:
             offered = [
                 [_stored(tracked, query, c, row[i]) for c, i in places] for row in found.rows
             ]
         except NotCanonical:
             return None
-        where = "({})".format(" AND ".join(f"{column.quoted} = ?" for column in unique))
         for chunk in chunks((values for values in offered if None not in values), 200):
-            condition = " OR ".join([where] * len(chunk))
+            condition = " OR ".join([unique.condition] * len(chunk))
             parameters = [value for values in chunk for value in values]
             rivals |= select_rows(database, tracked, condition, parameters)
     return rivals
-
-
-def _unique_sets(
-    database: peewee.Database, tracked: Tracked
-) -> list[Sequence[TrackedColumn]] | None:
-    """The sets of columns that are unique together, as the database has them; None if there
-    are expressions among them, or columns that are not tracked."""
-    result: list[Sequence[TrackedColumn]] = [tracked.key]
-    for index in database.get_indexes(tracked.collection, tracked.model._meta.schema):
-        if index.unique:
-            columns = [tracked.by_column.get(name) for name in index.columns]
-            known = [column for column in columns if column is not None]
-            if len(known) < len(columns):
-                return None
-            result.append(known)
-    return result

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 import peewee
 
 from ..capture.adopt import Adopted, Adoption
-from ..clock import TICKS_PER_MS, Now
+from ..clock import TICKS_PER_MS
 from ..errors import ConfigurationError, UnsentWork
 from ..exchange.identity import Identity
 from ..exchange.relearning import Clearance, is_relearning
@@ -42,7 +42,6 @@ class Care(ABC):
     versions: Versions
     identity: Identity
     _replica: Replica
-    _now: Now
 
     @abstractmethod
     def _check_ready(self) -> None: ...
@@ -171,7 +170,7 @@ class Care(ABC):
         """
         with self._exclusively("prune"), self._writing():
             self.versions.fold_local()
-            return self.journal.prune((self._now() - keep_ms) * TICKS_PER_MS)
+            return self.journal.prune((self.journal.now() - keep_ms) * TICKS_PER_MS)
 
     def reset(self, *, force: bool = False) -> None:
         """Forget the client log and begin as a new device; the application's rows stay.

@@ -24,7 +24,8 @@ from ..journal.status import Status, read_status
 from ..layout import LAYOUT
 from ..models.registry import Registry
 from ..remote.sharedlog import SharedLog
-from ..tables.digest import DIFFERS, Difference, Digest, parked_rows, standing_rows, take_digest
+from ..tables.digest import DIFFERS, Difference, Digest, parked_rows, take_digest
+from ..tables.rows import standing_rows
 from ..tables.statements import Values
 from ..tables.versions import Versions
 from .described import application, models_of, own_rules

@@ -62,7 +62,6 @@ class Replay:
         self.journal.create_tables()
         self.versions = Versions(self.journal, registry)
         self._applier = Applier(
-            self.database,
             registry,
             self.journal,
             self.versions,

@@ -22,10 +22,9 @@ from ..tables.digest import (
     kind_of,
     parked_rows,
     row_text,
-    standing_rows,
     text_of,
 )
-from ..tables.rows import as_wires, rows_after
+from ..tables.rows import as_wires, rows_after, standing_rows
 from ..tables.statements import Values
 from ..tables.versions import Versions
 from .replay import Replay

@@ -11,15 +11,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import peewee
 
 TEXTS_AND_NAMES = r"""'(?:[^']|'')*'|"(?:[^"]|"")*\""""
 """What is left as it is: a `?` within a name is no mark."""
 
-IndexPart = tuple[str | None, str]
-"""A column of an index (None for an expression), and the collation it is compared by."""
+PLAIN = "BINARY"
+"""The collation that takes no two texts for equal, or whatever one a database has for that."""
+
+
+class UniqueIndex(NamedTuple):
+    """Parts are columns (None for an expression), each with the collation it is compared by."""
+
+    parts: Sequence[tuple[str | None, str]]
+    partial: bool = False
 
 
 def quote(name: str) -> str:
@@ -114,8 +121,14 @@ class Dialect(ABC):
     @abstractmethod
     def unique_indexes(
         self, database: peewee.Database, table: str, schema: str | None
-    ) -> list[Sequence[IndexPart]]:
-        """The columns of each unique index that is neither partial nor of expressions alone."""
+    ) -> list[UniqueIndex]:
+        """All unique indexes of a table."""
+
+    def committed_unique_indexes(
+        self, database: peewee.Database, table: str, schema: str | None
+    ) -> list[UniqueIndex]:
+        """The same in a transaction that has not altered the table."""
+        return self.unique_indexes(database, table, schema)
 
     def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
         """Our triggers, as far as there can be any: name, table, what made it."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import peewee
 
-from .base import TEXTS_AND_NAMES, Dialect, IndexPart
+from .base import PLAIN, TEXTS_AND_NAMES, Dialect, UniqueIndex
 
 IN_TRANSACTION = 1
 """The flag in what the server tells of itself with each answer."""
@@ -115,12 +115,12 @@ class MySQL(Dialect):
 
     def unique_indexes(
         self, database: peewee.Database, table: str, schema: str | None
-    ) -> list[Sequence[IndexPart]]:
+    ) -> list[UniqueIndex]:
         """Texts that are the same. Which others a collation takes for equal, only it can tell."""
-        found: dict[str, list[IndexPart]] = {}
+        found: dict[str, list[tuple[str | None, str]]] = {}
         for index, column, part in self.run(database, _UNIQUE_INDEXES, (table, schema)).fetchall():
-            found.setdefault(index, []).append((None if part else column, "BINARY"))
-        return list(found.values())
+            found.setdefault(index, []).append((None if part else column, PLAIN))
+        return [UniqueIndex(parts) for parts in found.values()]
 
     def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
         """It cannot defer them. So they are off: that all parents are there is seen to before."""

@@ -11,7 +11,7 @@ import peewee
 
 from ..errors import ConfigurationError
 from ..layout import REPLACED
-from .base import Dialect, IndexPart, quote
+from .base import PLAIN, Dialect, UniqueIndex, quote
 
 IDLE, FAILED = 0, 3
 """The status of a connection without a transaction, and of one that an error spoiled, in libpq's
@@ -22,12 +22,12 @@ MAKING_TABLES = 0x5AED1060
 
 _INSERT = re.compile(r"\s*INSERT OR (IGNORE|REPLACE) INTO (\w+)")
 
-_UNIQUE_INDEXES = """SELECT index.indexrelid, attribute.attname
+_UNIQUE_INDEXES = """SELECT index.indexrelid, index.indpred IS NOT NULL, attribute.attname
     FROM pg_index AS index
     CROSS JOIN LATERAL unnest(index.indkey) WITH ORDINALITY AS part (number, place)
     LEFT JOIN pg_attribute AS attribute
         ON attribute.attrelid = index.indrelid AND attribute.attnum = part.number
-    WHERE index.indrelid = to_regclass(?) AND index.indisunique AND index.indpred IS NULL
+    WHERE index.indrelid = to_regclass(?) AND index.indisunique
         AND part.place <= index.indnkeyatts
     ORDER BY 1, part.place"""
 
@@ -86,12 +86,12 @@ class Postgres(Dialect):
 
     def unique_indexes(
         self, database: peewee.Database, table: str, schema: str | None
-    ) -> list[Sequence[IndexPart]]:
-        found: dict[int, list[IndexPart]] = {}
+    ) -> list[UniqueIndex]:
+        found: dict[tuple[int, bool], list[tuple[str | None, str]]] = {}
         rows = self.run(database, _UNIQUE_INDEXES, (_name(table, schema),)).fetchall()
-        for index, column in rows:
-            found.setdefault(index, []).append((column, "BINARY"))
-        return list(found.values())
+        for index, partial, column in rows:
+            found.setdefault((index, partial), []).append((column, PLAIN))
+        return [UniqueIndex(parts, partial) for (_, partial), parts in found.items()]
 
     def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
         """A trigger that is switched off is not as it was made."""

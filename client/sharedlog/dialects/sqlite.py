@@ -9,7 +9,11 @@ from typing import Any
 
 import peewee
 
-from .base import Dialect, IndexPart, quote
+from .base import Dialect, UniqueIndex, quote
+
+_UNIQUE_INDEXES = """SELECT list.seq, list.partial, part.name, part.coll
+    FROM pragma_index_list(?, ?) AS list, pragma_index_xinfo(list.name, ?) AS part
+    WHERE list."unique" AND part.key ORDER BY list.seq, part.seqno"""
 
 
 class SQLite(Dialect):
@@ -28,7 +32,7 @@ class SQLite(Dialect):
 
     def __init__(self) -> None:
         super().__init__()
-        self._unique: dict[tuple[str, str | None], tuple[int, list[Sequence[IndexPart]]]] = {}
+        self._unique: dict[tuple[str, str | None], tuple[int, list[UniqueIndex]]] = {}
 
     def run(self, database: peewee.Database, sql: str, parameters: Sequence[Any] = ()) -> Any:
         return database.execute_sql(sql, parameters)
@@ -42,29 +46,26 @@ class SQLite(Dialect):
     def differs(self, column: str) -> str:
         return f"{column} IS NOT ?"
 
-    def unique_indexes(
+    def committed_unique_indexes(
         self, database: peewee.Database, table: str, schema: str | None
-    ) -> list[Sequence[IndexPart]]:
+    ) -> list[UniqueIndex]:
         prefix = f"{quote(schema)}." if schema else ""
         # The number of changes of the schema, and one pragma in place of many.
         changes = database.execute_sql(f"PRAGMA {prefix}schema_version").fetchone()[0]
         known = self._unique.get((table, schema))
         if known is None or known[0] != changes:
-            found = self._read_unique(database, table, prefix)
+            found = self.unique_indexes(database, table, schema)
             known = self._unique[table, schema] = changes, found
         return known[1]
 
-    def _read_unique(
-        self, database: peewee.Database, table: str, prefix: str
-    ) -> list[Sequence[IndexPart]]:
-        run: Any = database.execute_sql
-        listed = run(f"PRAGMA {prefix}index_list({quote(table)})").fetchall()
-        found: list[Sequence[IndexPart]] = []
-        for _, index, is_unique, _, partial in listed:
-            if is_unique and not partial:
-                rows = run(f"PRAGMA {prefix}index_xinfo({quote(index)})").fetchall()
-                found.append([(row[2], row[4]) for row in rows if row[5]])
-        return found
+    def unique_indexes(
+        self, database: peewee.Database, table: str, schema: str | None
+    ) -> list[UniqueIndex]:
+        found: dict[tuple[int, bool], list[tuple[str | None, str]]] = {}
+        rows = database.execute_sql(_UNIQUE_INDEXES, (table, schema, schema)).fetchall()
+        for index, partial, column, collation in rows:
+            found.setdefault((index, bool(partial)), []).append((column, collation))
+        return [UniqueIndex(parts, partial) for (_, partial), parts in found.items()]
 
     def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
         cursor = database.execute_sql(

@@ -51,6 +51,7 @@ class Carryover:
             "tables": {tracked.collection: sorted(tracked.names) for tracked in self._registry},
             "formerly": {"tables": self._names.tables, "fields": self._names.fields},
         }
+        self._versions.forget_numbers()  # another attempt may have failed
         before, now = self._journal.state("program"), dumps(program)
         if before != now:
             if before is not None:
@@ -104,15 +105,13 @@ class Carryover:
 
     def _rename_shapes(self, collection: str, fields: Fields) -> None:
         """The same for rows of which only a creation is known: for all of them at once."""
-        shapes = self._journal.run("SELECT number, fields FROM sharedlog_shape").fetchall()
-        for number, text in shapes:
-            old = frozenset(loads(text))
+        for number, old in list(self._versions.shapes.values().items()):
             new = frozenset(name for former in old for name in fields.get(former, (former,)))
             if new != old:
                 self._journal.run(
                     "UPDATE sharedlog_row SET shape = ? WHERE collection = ? AND shape = ? "
                     f"AND NOT (fields IS NOT NULL OR {VALUES})",
-                    (self._versions.shape_number(new), collection, number),
+                    (self._versions.shapes.of(new), collection, number),
                 )
 
     def _rename_table(self, tracked: Tracked, known: Mapping[str, Any]) -> str:

@@ -39,6 +39,7 @@ from ..limits import TOO_LARGE
 from ..remote.sharedlog import Outgoing, Page, Receipt, Rejection
 from ..tables.versions import FOLD_LIMIT
 from .lineage import Lineage
+from .registration import Registration
 from .relearning import forget
 from .replica import Replica
 from .restamping import restamp
@@ -59,8 +60,16 @@ class Exchange:
     """One run. `apply` says what is done with others' entries: True applies pages at once,
     False keeps them for `reconcile()`, None does not look at them."""
 
-    def __init__(self, replica: Replica, result: SyncResult, *, apply: bool | None) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        registration: Registration,
+        result: SyncResult,
+        *,
+        apply: bool | None,
+    ) -> None:
         self._replica = replica
+        self._registration = registration
         self._journal = replica.journal
         self._identity = replica.identity
         self._lineage = Lineage(replica, apply=apply)
@@ -93,7 +102,7 @@ class Exchange:
                 break
             try:
                 if not self._identity.registered:  # it is another device by now
-                    self._replica.registration.register()
+                    self._registration.register()
                 if batch:
                     more = self._push(batch, after, lineage)
                 elif self._apply is None and not behind:
@@ -156,7 +165,7 @@ class Exchange:
                 device,
                 outgoing,
                 after=after,
-                now_ms=self._replica.now(),
+                now_ms=self._journal.now(),
                 limit=self._replica.batch_size,
                 byte_limit=self._replica.byte_limit,
                 lineage=lineage,
@@ -164,7 +173,7 @@ class Exchange:
         except ServiceFailed as error:
             if error.service_code not in TOO_LARGE:
                 raise
-            self._replica.registration.ask_again_soon()
+            self._registration.ask_again_soon()
             if len(outgoing) > 1:  # better a group in two parts than a device that is stuck
                 half = outgoing[: len(outgoing) // 2]
                 return self._push(half, after, lineage)
@@ -213,7 +222,7 @@ class Exchange:
     def _note(self, epoch: str, server_time_ms: float) -> None:
         """Keep what the service says of itself. An answer that is not its own says nothing."""
         if epoch:
-            now = self._replica.now()
+            now = self._journal.now()
             self._journal.trust_clock(max(0, now - int(server_time_ms)))
             note_contact(self._journal, now, server_time_ms)
 
@@ -286,7 +295,7 @@ class Exchange:
     def _restamp(self, since: int, receipt: Receipt) -> None:
         """Bring entries since then back into the service's time, and later ones with them."""
         self._restamps += 1
-        lead = max(0, self._replica.now() - int(receipt.server_time_ms))
+        lead = max(0, self._journal.now() - int(receipt.server_time_ms))
         self._replica.versions.fold_local()
         rows = self._journal.unshared_rows(since)
         renamed = restamp(self._journal, since, lead)

@@ -19,8 +19,9 @@ from hashlib import blake2b
 
 from ..changes import dumps, loads
 from ..journal.journal import REFUSED, SENT, UNSENT, Journal, LocalEntry
+from ..tables.numbers import ME
 from ..tables.reattribution import Reattribution
-from ..tables.versions import ME, Versions
+from ..tables.versions import Versions
 
 ID_CHARS_MAX = 200
 """What the service takes for an id."""

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-
 from ..changes import dumps, loads
-from ..clock import Now
 from ..errors import DeviceRefused
-from ..journal.journal import Journal
 from ..journal.status import check_not_held
 from ..limits import Limits
 from ..models.registry import Registry
-from ..remote.sharedlog import SharedLog
-from .identity import Identity
+from .replica import Replica
 
 ASK_AGAIN_MS = 24 * 3600 * 1000
 """How old what is known of the log may get."""
@@ -22,23 +16,13 @@ ASK_AGAIN_MS = 24 * 3600 * 1000
 class Registration:
     """Registers the device where needed; keeps what the log says of itself."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        registry: Registry,
-        identity: Identity,
-        shared_log: SharedLog,
-        name: str | None,
-        now: Now,
-        writing: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._journal = journal
+    def __init__(self, replica: Replica, registry: Registry, name: str | None) -> None:
+        self._journal = replica.journal
+        self._identity = replica.identity
+        self._shared_log = replica.shared_log
+        self._writing = replica.writing
         self._registry = registry
-        self._identity = identity
-        self._shared_log = shared_log
         self._name = name
-        self._now = now
-        self._writing = writing
         self._asked_ms: int | None = None
 
     def load_limits(self) -> None:
@@ -51,7 +35,7 @@ class Registration:
     def ensure(self) -> None:
         """Before the first exchange, and now and then: ask the log for its limits, register. Not
         as long as it asked to be left alone."""
-        now = self._now()
+        now = self._journal.now()
         check_not_held(self._journal, now)
         if self._asked_ms is None or not 0 <= now - self._asked_ms < ASK_AGAIN_MS:
             self._ask()

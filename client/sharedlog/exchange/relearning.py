@@ -24,15 +24,14 @@ FIRST = Version(1, "")
 """Later than what is from before tracking, and earlier than all that was ever recorded."""
 
 
-def forget(journal: Journal, identity: Identity) -> str:
-    """Become another device, which has read nothing, inside the open transaction; return its id."""
+def forget(journal: Journal, identity: Identity) -> None:
+    """Become another device, which has read nothing, inside the open transaction."""
     journal.raise_floor_over_sent()
     # What the log had is read from it, as far as it still is there, and is not offered again.
     journal.run(f"DELETE FROM sharedlog_entry WHERE status = {SENT}")
-    device = identity.fork()
+    identity.fork()
     journal.run("DELETE FROM sharedlog_row")
     journal.set_state(checkpoint=None, folded_until=None, seen_until=None, relearning="1")
-    return device
 
 
 def is_relearning(journal: Journal) -> bool:

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ..apply.applier import Applier
-from ..clock import Now
 from ..events import Event
 from ..journal.inbox import Inbox
 from ..journal.journal import Journal
@@ -15,10 +14,9 @@ from ..remote.sharedlog import SharedLog
 from ..tables.versions import Versions
 from .identity import Identity
 from .pipeline import Pipeline
-from .registration import Registration
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """`writing` opens a write transaction of the local database; `emit` tells listeners."""
 
@@ -29,10 +27,8 @@ class Replica:
     applier: Applier
     pipeline: Pipeline
     shared_log: SharedLog
-    registration: Registration
     batch_size: int
     byte_limit: int
-    now: Now
     writing: Callable[[], AbstractContextManager[None]]
     emit: Callable[[Event], None]
 

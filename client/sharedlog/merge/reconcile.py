@@ -15,14 +15,14 @@ associative and idempotent, and any order, duplication or batching gives the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
 from ..changes import CREATE, DELETE, Change, Wire
 from ..clock import BEFORE_TRACKING, Version
-from .rules import MergeRule, Rules, Writes, with_write
+from .rules import MergeRule, Rules, Writes, in_order, with_write
 
 NO_FIELDS: frozenset[str] = frozenset()
 
@@ -100,6 +100,16 @@ class RowState:
         """Whether anything of the row is what this write made it."""
         listed = (write for _, writes in self.writes.values() for write, _ in writes)
         return version in (self.born, self.died, *self.fields.values(), *listed)
+
+    def rename(self, new: Callable[[Version], Version]) -> None:
+        """Put other versions in the place of these, wherever they stand."""
+        self.born = self.born and new(self.born)
+        self.died = self.died and new(self.died)
+        self.fields = {name: new(version) for name, version in self.fields.items()}
+        self.buried = {name: (new(v), value) for name, (v, value) in self.buried.items()}
+        for name, (rule, writes) in self.writes.items():
+            renamed = [(new(version), operand) for version, operand in writes]
+            self.writes[name] = Listed(rule, in_order(renamed))
 
     def written_fields(self) -> list[str]:
         """Every field that has a version, in no particular order."""

@@ -87,8 +87,12 @@ def misfit(change: Change, rules: Rules) -> str | None:
 
 def with_write(writes: Writes, version: Version, operand: Wire) -> Writes:
     """The writes and this one, once, in order."""
-    others = [write for write in writes if write[0] != version]
-    return sorted([*others, (version, operand)], key=lambda write: write[0])
+    return in_order([*(write for write in writes if write[0] != version), (version, operand)])
+
+
+def in_order(writes: Writes) -> Writes:
+    """The writes as they are kept, by their versions."""
+    return sorted(writes, key=lambda write: write[0])
 
 
 def stands_alone(values: Mapping[str, Wire], rules: Rules) -> bool:

@@ -8,7 +8,7 @@ Rows that are parked stand in no table and are counted apart.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -19,7 +19,7 @@ from ..changes import Wire, canonical, dumps, loads
 from ..journal.journal import CHUNK, Journal
 from ..models.registry import Registry
 from ..models.tracked import Tracked
-from .rows import UNFIT, as_wires, read_rows, rows_after
+from .rows import as_wires, rows_after, standing_rows
 from .statements import Values
 from .versions import Versions
 
@@ -190,19 +190,6 @@ def parked_rows(
     # A row that was made anew here stands, even if its state is not up to date yet.
     standing = standing_rows(database, tracked, parked)
     return {pk: {**defaults, **held} for pk, held in parked.items() if pk not in standing}
-
-
-def standing_rows(
-    database: peewee.Database, tracked: Tracked, pks: Iterable[str]
-) -> dict[str, Values]:
-    """Those of these rows that are in the table."""
-    keys = []
-    for pk in pks:
-        try:
-            keys.append(tracked.checked_key(loads(pk)))
-        except UNFIT:
-            continue  # not a key of this table: the row cannot be in it
-    return dict(read_rows(database, tracked, keys))
 
 
 def kind_of(

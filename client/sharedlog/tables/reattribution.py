@@ -87,19 +87,13 @@ class _Row:
         return said
 
     def rewrite(self, state: RowState) -> None:
-        state.born = state.born and self._version(state.born)
-        state.died = state.died and self._version(state.died)
-        state.fields = {name: self._version(v) for name, v in state.fields.items()}
-        state.buried = {name: (self._version(v), w) for name, (v, w) in state.buried.items()}
         for name, (rule, writes) in state.writes.items():
-            moved = [
-                (self._version(version), self._operand(name, version, operand))
-                for version, operand in writes
-            ]
+            said = [(v, self._operand(name, v, operand)) for v, operand in writes]
             for field, run, operand in self._left:
                 if field == name:
-                    moved = with_write(moved, run, operand)
-            state.writes[name] = Listed(rule, sorted(moved, key=lambda write: write[0]))
+                    said = with_write(said, run, operand)
+            state.writes[name] = Listed(rule, said)
+        state.rename(self._version)
 
     def _version(self, version: Version) -> Version:
         mine = version.device == self._of and version.ticks in self.operands

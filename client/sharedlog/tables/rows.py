@@ -8,7 +8,7 @@ from typing import Any
 
 import peewee
 
-from ..changes import Wire, dumps
+from ..changes import Wire, dumps, loads
 from ..journal.journal import chunks
 from ..merge.reconcile import RowState
 from ..models.tracked import Tracked, TrackedColumn
@@ -124,6 +124,19 @@ def read_rows(
         where = " OR ".join([f"({tracked.where_key})"] * len(chunk))
         found |= select_rows(database, tracked, where, [part for key in chunk for part in key])
     return found
+
+
+def standing_rows(
+    database: peewee.Database, tracked: Tracked, pks: Iterable[str]
+) -> dict[str, dict[str, Wire]]:
+    """Those of these rows that are in the table."""
+    keys = []
+    for pk in pks:
+        try:
+            keys.append(tracked.checked_key(loads(pk)))
+        except UNFIT:
+            continue  # not a key of this table: the row cannot be in it
+    return read_rows(database, tracked, keys)
 
 
 def select_rows(

@@ -23,11 +23,8 @@ from ..merge.rules import misfit
 from ..models.registry import Registry
 from ..models.tracked import Tracked
 from .folding import Values, fold, note_due
+from .numbers import ME, Devices, Shapes
 from .rows import UNFIT
-
-ME = 0
-"""The number of this device; its id is in the journal's state once it is registered. It stays the
-number of that id when the device takes another one (see `identity`)."""
 
 FOLD_LIMIT = 5_000
 """Local entries folded at a time: bounds memory, not the transaction."""
@@ -60,8 +57,7 @@ class Versions:
         self._evolution = registry.evolution if registry else Evolution()
         self.names = self._evolution.names
         self._run = journal.run
-        self._devices: dict[str, int] = {}
-        self._shapes: dict[frozenset[str], int] = {}
+        self.devices, self.shapes = Devices(journal), Shapes(journal)
 
     def fold_local(self, known: Known | None = None) -> None:
         """Merge local entries that are not in the row states yet.
@@ -146,121 +142,44 @@ class Versions:
                 return version
             return Version(renamed.get(version.ticks, version.ticks), me)
 
-        def of(listed: Listed) -> Listed:
-            rule, writes = listed
-            if rule == Counter.name:
-                writes = [(v, restamped(o, renamed) if v.device == me else o) for v, o in writes]
-            return Listed(rule, [(new(version), operand) for version, operand in writes])
+        def said(version: Version, operand: Wire) -> Wire:
+            return restamped(operand, renamed) if version.device == me else operand
 
         for collection, pks in by_collection.items():
             states = self.load(collection, list(pks))
             for state in states.values():
-                state.writes = {name: of(listed) for name, listed in state.writes.items()}
-                state.born = state.born and new(state.born)
-                state.died = state.died and new(state.died)
-                state.fields = {name: new(version) for name, version in state.fields.items()}
-                state.buried = {name: (new(v), value) for name, (v, value) in state.buried.items()}
+                for name, (rule, writes) in state.writes.items():
+                    if rule == Counter.name:
+                        state.writes[name] = Listed(rule, [(v, said(v, o)) for v, o in writes])
+                state.rename(new)
             self.store(collection, states.items())
 
-    # -- devices and shapes --------------------------------------------------------------
-
-    def device_number(self, device: str) -> int:
-        if not self._devices:
-            self._devices[self._ids()[ME]] = ME
-        number = self._devices.get(device)
-        if number is None:
-            number = self._devices[device] = self._number("device", "id", device)
-        return number
-
-    def _ids(self) -> dict[int, str]:
-        """Device ids by number."""
-        return self._journal.kept("device", self._read_ids)
-
-    def _read_ids(self) -> dict[int, str]:
-        ids = dict(self._run("SELECT number, id FROM sharedlog_device").fetchall())
-        if ME not in ids:
-            ids[ME] = self._journal.device_id()
-        return ids
-
-    def _read_shapes(self) -> dict[int, frozenset[str]]:
-        found = self._run("SELECT number, fields FROM sharedlog_shape").fetchall()
-        return {number: frozenset(loads(text)) for number, text in found}
-
-    def shape_number(self, shape: frozenset[str]) -> int:
-        number = self._shapes.get(shape)
-        if number is None:
-            number = self._shapes[shape] = self._number("shape", "fields", dumps(sorted(shape)))
-        return number
-
-    def _number(self, table: str, column: str, value: str) -> int:
-        known = f"SELECT number FROM sharedlog_{table} WHERE {column} = ?"
-        row = self._run(known, (value,)).fetchone()
-        if row is None:
-            self._run(
-                f"INSERT INTO sharedlog_{table} (number, {column}) "
-                f"SELECT 1 + ifnull(max(number), 0), ? FROM sharedlog_{table}",
-                (value,),
-            )
-            self._journal.read_anew(table)
-            row = self._run(known, (value,)).fetchone()
-        return int(row[0])
-
     def forget_numbers(self) -> None:
-        """Drop cached numbers: after a rollback they may be wrong."""
-        self._devices.clear()
-        self._shapes.clear()
+        """After a rollback."""
+        self.devices.forget()
+        self.shapes.forget()
 
     # -- rows ----------------------------------------------------------------------------
 
     def load(self, collection: str, pks: Sequence[str]) -> dict[str, RowState]:
         """The states of these rows, as far as there are any. One query a chunk."""
-        found: list[tuple[Any, ...]] = []
-        for chunk in chunks(pks):
-            marks = ",".join("?" * len(chunk))
-            found += self._run(
-                f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND pk IN ({marks})",
-                (collection, *chunk),
-            ).fetchall()
-        return self._read(collection, found)
-
-    def parked(self, collection: str) -> dict[str, RowState]:
-        """The alive rows of a collection that are not in its table."""
-        cursor = self._run(
-            f"SELECT {_COLUMNS} FROM sharedlog_row "
-            "WHERE collection = ? AND parked IS NOT NULL ORDER BY pk",
-            (collection,),
-        )
-        return self._read(collection, cursor.fetchall())
-
-    def holding(self, collection: str) -> dict[str, RowState]:
-        """The rows of a table that hold values the table has no column for."""
-        cursor = self._run(
-            f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND born IS NOT NULL "
-            "AND held IS NOT NULL AND parked IS NULL ORDER BY pk",
-            (collection,),
-        )
-        return self._read(collection, cursor.fetchall())
-
-    def apart(self, collection: str) -> dict[str, RowState]:
-        """The rows in a table that are kept, and those with references that were cleared."""
-        cursor = self._run(
-            f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? "
-            "AND (kept IS NOT NULL OR cleared IS NOT NULL) AND parked IS NULL ORDER BY pk",
-            (collection,),
-        )
-        return self._read(collection, cursor.fetchall())
+        return self._of_these(collection, pks)
 
     def dead(self, collection: str, pks: Sequence[str]) -> dict[str, RowState]:
         """Of these rows the deleted ones."""
-        found: list[tuple[Any, ...]] = []
-        for chunk in chunks(pks):
-            marks = ",".join("?" * len(chunk))
-            found += self._run(
-                f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND pk IN ({marks}) "
-                "AND died IS NOT NULL AND born IS NULL",
-                (collection, *chunk),
-            ).fetchall()
-        return self._read(collection, found)
+        return self._of_these(collection, pks, "AND died IS NOT NULL AND born IS NULL")
+
+    def parked(self, collection: str) -> dict[str, RowState]:
+        """The alive rows of a collection that are not in its table."""
+        return self._all(collection, "parked IS NOT NULL")
+
+    def holding(self, collection: str) -> dict[str, RowState]:
+        """The rows of a table that hold values the table has no column for."""
+        return self._all(collection, "born IS NOT NULL AND held IS NOT NULL AND parked IS NULL")
+
+    def apart(self, collection: str) -> dict[str, RowState]:
+        """The rows in a table that are kept, and those with references that were cleared."""
+        return self._all(collection, "(kept IS NOT NULL OR cleared IS NOT NULL) AND parked IS NULL")
 
     def waiting_collections(self) -> set[str]:
         """The collections with rows that may change with any page: parked, kept or cleared."""
@@ -271,11 +190,31 @@ class Versions:
         )
         return {row[0] for row in cursor.fetchall() if not row[0].startswith(ASIDE)}
 
+    def _of_these(
+        self, collection: str, pks: Sequence[str], condition: str = ""
+    ) -> dict[str, RowState]:
+        found: list[tuple[Any, ...]] = []
+        for chunk in chunks(pks):
+            marks = ",".join("?" * len(chunk))
+            found += self._rows(collection, f"pk IN ({marks}) {condition}", chunk)
+        return self._read(collection, found)
+
+    def _all(self, collection: str, condition: str) -> dict[str, RowState]:
+        return self._read(collection, self._rows(collection, f"{condition} ORDER BY pk"))
+
+    def _rows(
+        self, collection: str, condition: str, parameters: Sequence[str] = ()
+    ) -> list[tuple[Any, ...]]:
+        cursor = self._run(
+            f"SELECT {_COLUMNS} FROM sharedlog_row WHERE collection = ? AND {condition}",
+            (collection, *parameters),
+        )
+        return list(cursor.fetchall())
+
     def _read(self, collection: str, found: list[tuple[Any, ...]]) -> dict[str, RowState]:
         if not found:
             return {}
-        devices = self._ids()
-        shapes = self._journal.kept("shape", self._read_shapes)
+        devices, shapes = self.devices.values(), self.shapes.values()
         states = {}
         for pk, born, born_by, shape, died, died_by, fields, held, *rest in found:
             parked, buried, kept, cleared, writes = rest
@@ -329,8 +268,8 @@ class Versions:
         self, collection: str, births: Iterable[tuple[str, Version]], shape: frozenset[str]
     ) -> None:
         """Write the states of rows of which only their creation is known."""
-        number = self.shape_number(shape) if shape else None
-        device = self.device_number
+        number = self.shapes.of(shape) if shape else None
+        device = self.devices.of
         self._journal.run_many(
             _STORE_BIRTH,
             [(collection, pk, ticks, device(by), number) for pk, (ticks, by) in births],
@@ -340,12 +279,12 @@ class Versions:
         born = state.born
         return (
             None if born is None else born.ticks,
-            None if born is None else self.device_number(born.device) if born.ticks else ME,
-            self.shape_number(state.shape) if state.shape else None,
+            None if born is None else self.devices.of(born.device) if born.ticks else ME,
+            self.shapes.of(state.shape) if state.shape else None,
         )
 
     def _record(self, state: RowState) -> tuple[Any, ...]:
-        died, number = state.died, self.device_number
+        died, number = state.died, self.devices.of
         fields = {name: [v.ticks, number(v.device)] for name, v in state.fields.items()}
         return (
             *self._birth(state),
@@ -361,14 +300,14 @@ class Versions:
         )
 
     def _writes(self, state: RowState) -> dict[str, list[Any]]:
-        number = self.device_number
+        number = self.devices.of
         return {
             name: [of, [[v.ticks, number(v.device) if v.ticks else ME, o] for v, o in writes]]
             for name, (of, writes) in state.writes.items()
         }
 
     def _buried(self, state: RowState) -> dict[str, list[Any]]:
-        number = self.device_number
+        number = self.devices.of
         return {
             name: [version.ticks, number(version.device) if version.ticks else ME, value]
             for name, (version, value) in state.buried.items()

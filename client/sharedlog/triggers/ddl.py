@@ -47,18 +47,16 @@ class Table(NamedTuple):
     uniques: Sequence[Mapping[str, str | None]]
 
 
-def table_of(run: Run, name: str) -> Table:
+def table_of(database: peewee.Database, name: str) -> Table:
     """Unique expressions are left out: a trigger cannot ask for them."""
+    run: Run = database.execute_sql
     columns = run("SELECT name, type, pk FROM pragma_table_info(?)", (name,)).fetchall()
-    uniques: dict[int, dict[str, str | None]] = {}
-    parts = run(
-        "SELECT l.seq, x.name, x.coll FROM pragma_index_list(?) AS l, pragma_index_xinfo(l.name) "
-        'AS x WHERE l."unique" AND x.key ORDER BY l.seq, x.seqno',
-        (name,),
-    ).fetchall()
-    for number, column, collation in parts:
-        uniques.setdefault(number, {})[column] = collation
-    found = [unique for unique in uniques.values() if None not in unique]
+    indexes = dialect_of(database).unique_indexes(database, name, None)
+    found: list[dict[str, str | None]] = [
+        {column: collation for column, collation in index.parts if column is not None}
+        for index in indexes
+        if all(column is not None for column, _ in index.parts)
+    ]
     key: dict[str, str | None] = {column: None for column, _, pk in columns if pk}
     if key and all(unique.keys() != key.keys() for unique in found):
         found.append(key)  # the row's number, which has no index

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..changes import CREATE, DELETE, MODIFY, Change, Wire, dumps, loads
-from ..clock import TICKS_PER_MS, Now, system_now
+from ..clock import TICKS_PER_MS, system_now
 from ..errors import ValueRefused
 from ..groups import ENVELOPE
 from ..journal.journal import (
@@ -84,10 +84,10 @@ class Entries:
     that this device gave out or saw.
     """
 
-    def __init__(self, journal: Journal, now: Now) -> None:
+    def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._latest = now()
-        self._dated = now is system_now
+        self._latest = journal.now()
+        self._dated = journal.now is system_now
         self._last, self._lead_ms = journal.run(
             f"SELECT {journal.dialect.greatest}"
             "(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)), lead_ms "
@@ -122,12 +122,12 @@ class Entries:
 class Harvest:
     """One harvest, inside the open transaction."""
 
-    def __init__(self, registry: Registry, journal: Journal, traces: Traces, now: Now) -> None:
+    def __init__(self, registry: Registry, journal: Journal, traces: Traces) -> None:
         self._journal = journal
         self._traces = traces
         self._ruled = RuledWrites(journal, registry)
         self._evolution = registry.evolution
-        self._entries = Entries(journal, now)
+        self._entries = Entries(journal)
         self._group = Group(journal.limits)
         self._displaced: dict[str, tuple[int, Trace]] = {}
 

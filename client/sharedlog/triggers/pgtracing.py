@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import peewee
 
-from ..clock import Now
 from ..dialects import quote
 from ..errors import ConfigurationError
 from ..journal.journal import Journal
@@ -24,10 +23,8 @@ from .tracing import TriggerRecorder, state_key
 class PostgresTriggerRecorder(TriggerRecorder):
     """Records by triggers on the tracked tables."""
 
-    def __init__(
-        self, database: peewee.Database, registry: Registry, journal: Journal, now: Now
-    ) -> None:
-        super().__init__(database, registry, journal, now)
+    def __init__(self, registry: Registry, journal: Journal) -> None:
+        super().__init__(registry, journal)
         self._traces = PostgresTraces(registry, journal)
         self._found: dict[str, dict[str, str]] | None = None
         """The triggers that were found to be right."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import peewee
 
-from ..clock import Now
 from ..dialects import quote
 from ..errors import ConfigurationError
 from ..journal.journal import Journal, RefusedEntry
@@ -31,17 +30,14 @@ from .traces import Traces
 class TriggerRecorder:
     """Records by triggers on the tracked tables."""
 
-    def __init__(
-        self, database: peewee.Database, registry: Registry, journal: Journal, now: Now
-    ) -> None:
-        self._database = database
+    def __init__(self, registry: Registry, journal: Journal) -> None:
+        self._database = journal.database
         self._registry = registry
         self._journal = journal
         self._run = journal.run
         self._traces: Traces = Traces(registry, journal)
-        self._now = now
-        self._marks = Marks(database)
-        self._execute: Any = database.execute
+        self._marks = Marks(self._database)
+        self._execute: Any = self._database.execute
         self._seen: int | None = None
         """The version of the schema that was found to be right."""
         self._installed = False
@@ -84,7 +80,7 @@ class TriggerRecorder:
             return []
         if any(tracked.rules for tracked in self._registry):
             limit = None  # what rules make of changes goes into the tables: nothing may be left
-        return Harvest(self._registry, self._journal, self._traces, self._now).run(limit)
+        return Harvest(self._registry, self._journal, self._traces).run(limit)
 
     @contextmanager
     def unrecorded(self) -> Iterator[None]:
@@ -157,7 +153,7 @@ class TriggerRecorder:
 
     def _put_on(self, tracked: Tracked, there: Mapping[str, str]) -> bool:
         """Make a table's triggers what they should be; return whether they were as we left them."""
-        table = table_of(self._run, tracked.collection)
+        table = table_of(self._database, tracked.collection)
         expected = triggers_of(tracked, self._traces.shape_number(tracked), table)
         if there != expected:
             self._drop(there)

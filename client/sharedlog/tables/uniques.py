@@ -1,0 +1,54 @@
+"""The values that are unique in a table, as the database has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import peewee
+
+from ..dialects.base import PLAIN, quote
+from ..models.tracked import Tracked, TrackedColumn
+
+
+class Unique(NamedTuple):
+    """What is unique together.
+
+    Attributes:
+        columns: The tracked columns of it.
+        collations: What each of them is compared by.
+        others: Whether there are expressions in it, too, or columns that are not tracked.
+        partial: Whether it is unique among some rows only.
+    """
+
+    columns: Sequence[TrackedColumn]
+    collations: Sequence[str]
+    others: bool = False
+    partial: bool = False
+
+    @property
+    def condition(self) -> str:
+        """Says, in SQL, that a row has these values."""
+        parts = zip(self.columns, self.collations, strict=True)
+        return "({})".format(" AND ".join(_equals(*part) for part in parts))
+
+
+def unique_sets(database: peewee.Database, tracked: Tracked, *, committed: bool) -> list[Unique]:
+    """All there are in a table; the key may be among them. `committed`: the open transaction has
+    not altered it, as one of the application's may have."""
+    dialect, schema = tracked.dialect, tracked.model._meta.schema
+    read = dialect.committed_unique_indexes if committed else dialect.unique_indexes
+    found = []
+    for index in read(database, tracked.collection, schema):
+        parts = [(tracked.by_column.get(name or ""), collation) for name, collation in index.parts]
+        known = [(column, collation) for column, collation in parts if column is not None]
+        columns, collations = [part[0] for part in known], [part[1] for part in known]
+        found.append(Unique(columns, collations, len(known) < len(parts), index.partial))
+    return found
+
+
+def _equals(column: TrackedColumn, collation: str) -> str:
+    """By the collation of the index; where it has the plainest one, that of the column finds as
+    much, or more."""
+    text = f"{column.quoted} = {column.marker}"
+    return text if collation == PLAIN else f"{text} COLLATE {quote(collation)}"
