@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from sharedlog.journal.journal import OPERATION_NAMES
 from sharedlog.merge.reconcile import RowState
 
+from .simulation.checks import Bad, check_once
+from .simulation.device import Committed
 from .simulation.faults import RATES
 from .simulation.fleet import run_fleet
 from .simulation.notebook import SHAPES
@@ -107,3 +110,37 @@ def test_the_oracle_knows_the_dead() -> None:
     assert not wanted.standing and not wanted.parked
     wanted = come_to((3, "delete", tag, ""), (4, "create", tag, "{}"), (2, "modify", tag, "{}"))
     assert wanted.standing == {("tag", '"red"'): {"colour": None}}
+
+
+def made(ticks: int, value: str) -> Committed:
+    return Committed(ticks, OPERATION_NAMES.index("modify"), "fox", "1", value)
+
+
+def logged(device: str, ticks: int, value: str) -> Logged:
+    data = f'{{"operation":"modify","collection":"fox","pk":1,"field":null,"value":{value}}}'
+    return Logged(1, device, ticks, 0, data)
+
+
+@pytest.mark.parametrize(
+    "again", ['{"n":{"add":2,"total":2}}', '{"n":{"add":2,"total":7,"of":"a"}}']
+)
+def test_the_oracle_sees_an_increment_twice_whatever_run_it_is_in(again: str) -> None:
+    own = [made(5, '{"n":{"add":2,"total":5,"since":3}}')]
+    log = [logged("a", 5, own[0].value or ""), logged("a.b", 5, again)]
+    check_once(own, log[:1], {})
+    with pytest.raises(Bad, match="more often than committed"):
+        check_once(own, log, {})
+    check_once([*own, made(5, again)], log, {})  # two copies did the same at one time
+
+
+def test_the_oracle_lets_count_twice_only_what_a_log_had_and_lost() -> None:
+    """See "Not guaranteed" in docs/guarantees.md."""
+    own = [made(5, '{"n":{"add":2,"total":2}}'), made(6, '{"n":1}')]
+    counted = [logged(device, 5, own[0].value or "") for device in ("a.b", "a.c", "a.d")]
+    check_once(own, counted[:2], {5: 1})
+    for log, lost in ((counted[:2], {6: 1}), (counted, {5: 1})):
+        with pytest.raises(Bad, match="more often than committed"):
+            check_once(own, log, lost)
+    plain = [logged(device, 6, own[1].value or "") for device in ("a.b", "a.c")]
+    with pytest.raises(Bad, match="more often than committed"):
+        check_once(own, plain, {6: 1})

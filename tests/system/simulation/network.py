@@ -64,6 +64,8 @@ class Network:
         self._trace = trace
         self._refused_ahead: set[Identity] = set()
         self.acknowledged: dict[Identity, str] = {}
+        self.taken: set[Identity] = set()
+        """What the log ever had, whether or not the answer arrived."""
 
     def exchange(
         self,
@@ -112,6 +114,8 @@ class Network:
             self._faults.struck("service dies at a statement")
             raise self._failed(link, what, f"service died {crash}") from None
         if isinstance(reply, Receipt):
+            rejected = {r.index for r in reply.rejected}
+            self.taken.update(i for index, i in enumerate(carried) if index not in rejected)
             ahead = [r.index for r in reply.rejected if r.code == "CLOCK_AHEAD"]
             self._refused_ahead.update(carried[index] for index in ahead)
         self._trace.add(self._world.now, link.name, what, _said(reply))

@@ -344,7 +344,7 @@ class World:
         log = self.service.entries()
         check_log(log)
         check_acknowledged(log, self.network.acknowledged)
-        check_ledgers(self.devices, log)
+        check_ledgers(self.devices, log, self.network.taken)
         for device in self.devices:
             wanted = self._oracle.expected(device.application.tables, log)
             check_tables(device, wanted)
