@@ -232,8 +232,8 @@ def check_agreement(device: Device, log: Sequence[Logged], oracle: Oracle) -> No
     """In the middle of everything: a device that has just synced is what its entries come to:
     the log up to its checkpoint, and what it wrote itself and has not sent yet."""
     check_whole_groups(device, log)
-    me = device.id
-    known = [entry for entry in log if entry.seq <= device.checkpoint or entry.device == me]
+    me, checkpoint = device.id, device.checkpoint
+    known = [entry for entry in log if entry.seq <= checkpoint or entry.device == me]
     sent = {entry.ticks for entry in known if entry.device == me}
     unsent = device.run(
         "SELECT ticks, operation, collection, pk, value, rules FROM sharedlog_entry "

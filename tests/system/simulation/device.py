@@ -206,8 +206,10 @@ class Device:
         return self._worked(self._user.at_noon(self._models))
 
     def _worked(self, said: str) -> str:
-        newest, entries = self.run("SELECT max(ticks), count(*) FROM sharedlog_entry")[0]
-        return f"{said} {newest} {entries}"
+        newest, changes = self.run(
+            "SELECT (SELECT max(ticks) FROM sharedlog_entry), (SELECT max(number) FROM ledger)"
+        )[0]
+        return f"{said} {newest} {changes}"
 
     def exchange(self) -> str:
         """One of the ways to sync. Says how it ended."""

@@ -279,4 +279,8 @@ def _said(reply: object) -> str:
     if isinstance(reply, Page):
         more = " and more" if reply.has_more else ""
         return f"{len(reply.entries)} to {reply.cursor}{more}"
+    if isinstance(reply, OwnPage):
+        ends = [reply.entries[at].ticks for at in (0, -1)] if reply.entries else []
+        more = " and more" if reply.has_more else ""
+        return f"{len(reply.entries)} {ends} of {reply.lineage}{more}"
     return str(reply)
