@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import heapq
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -365,10 +367,11 @@ class World:
 
 def run_world(seed: int, *, show: bool = False, **asked: Any) -> Report:
     """Run one world. A failure tells how it is replayed, and what happened last."""
-    trace = Trace(show=show)
+    trace, began = Trace(show=show), time.process_time()
     with folder_in_memory() as path, collected_afterwards():
         try:
-            return World(plan(seed, **asked), path, trace).run()
+            report = World(plan(seed, **asked), path, trace).run()
+            return replace(report, processor_seconds=time.process_time() - began)
         except Exception as error:
             raise Failed(_told(seed, asked, error, trace)) from error
 
