@@ -304,6 +304,11 @@ class Device:
             for pk, state in versions.load(collection, pks).items()
         }
 
+    def unreadable(self) -> list[tuple[str, int]]:
+        """The entries that it keeps until it can read them, by device and ticks."""
+        rows = self.run("SELECT device, ticks FROM sharedlog_inbox WHERE reason IS NOT NULL")
+        return [(device, ticks) for device, ticks in rows]
+
     @property
     def checkpoint(self) -> int:
         """How far it has read, as a position."""

@@ -15,7 +15,7 @@ from sharedlog.remote.sharedlog import About, Outgoing, OwnPage, Page, Receipt
 from .clocks import HOUR, MINUTE, SECOND
 from .faults import Crash, Faults
 from .memory_service import MemoryService
-from .service import Service
+from .service import Logged, Service
 from .trace import Trace
 
 T = TypeVar("T")
@@ -66,6 +66,10 @@ class Network:
         self.acknowledged: dict[Identity, str] = {}
         self.taken: set[Identity] = set()
         """What the log ever had, whether or not the answer arrived."""
+
+    def gone(self, log: Sequence[Logged]) -> set[Identity]:
+        """What the log had, and has no more as that."""
+        return self.taken - {(entry.device, entry.ticks) for entry in log}
 
     def exchange(
         self,

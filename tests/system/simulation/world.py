@@ -348,11 +348,12 @@ class World:
         log = self.service.entries()
         check_log(log)
         check_acknowledged(log, self.network.acknowledged)
-        check_ledgers(self.devices, log, self.network.taken)
+        gone = self.network.gone(log)
+        check_ledgers(self.devices, log, gone)
         for device in self.devices:
             wanted = self._oracle.expected(device.application.tables, log)
             check_tables(device, wanted)
-            check_quiet(device, wanted)
+            check_quiet(device, wanted, gone)
         for key in sorted(wanted.standing):
             self.trace.add(self.now, "finally", key, wanted.standing[key])
         return log
