@@ -16,7 +16,7 @@ import pytest
 from sharedlog.journal.journal import OPERATION_NAMES
 from sharedlog.merge.reconcile import RowState
 
-from .simulation.checks import Bad, check_once
+from .simulation.checks import Bad, check_once, is_known_as
 from .simulation.device import Committed
 from .simulation.faults import RATES
 from .simulation.fleet import run_fleet
@@ -181,3 +181,15 @@ def test_the_oracle_lets_count_twice_only_what_a_log_had_and_lost() -> None:
     plain = [logged(device, 6, own[1].value or "") for device in ("a.b", "a.c")]
     with pytest.raises(Bad, match="more often than committed"):
         check_once(own, plain, {6: 1})
+
+
+def test_the_oracle_knows_a_write_by_the_name_that_the_log_lost_it_under() -> None:
+    assert is_known_as(None, None, {("a.b", 5)})
+    assert is_known_as((5, "a.b"), (5, "a"), {("a.b", 5)})
+    for mine, gone in (
+        ((5, "a.b"), {("a.b", 6)}),
+        ((5, "b"), {("b", 5)}),
+        ((6, "a.b"), {("a.b", 6)}),
+        (None, {("a.b", 5)}),
+    ):
+        assert not is_known_as(mine, (5, "a"), gone)

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from sharedlog.journal.journal import DELETED, OPERATION_NAMES
-from tests.dictmodel import Row
+from tests.dictmodel import Row, Stamp
 from tests.tablemodel import Key
 
 from .device import Committed, Device, same
@@ -149,8 +149,9 @@ def _increments(value: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return [field for field in fields if isinstance(field, dict) and "total" in field]
 
 
-def check_tables(device: Device, wanted: Expected) -> None:
-    """The tables are what the log comes to; what cannot stand waits, with its values."""
+def check_tables(device: Device, wanted: Expected, gone: Collection[Identity] = ()) -> None:
+    """The tables are what the log comes to; what cannot stand waits, with its values. `gone` is
+    what the log had, and lost."""
     tables = device.tables()
     if not same(tables, wanted.standing):
         raise Bad(f"{device.name}: tables differ: {difference(tables, wanted.standing)}")
@@ -161,10 +162,12 @@ def check_tables(device: Device, wanted: Expected) -> None:
     if parked != set(wanted.parked):
         wrongly, missing = parked - set(wanted.parked), set(wanted.parked) - parked
         raise Bad(f"{device.name}: parked for no reason: {wrongly}; not parked: {missing}")
-    check_states(device, states, wanted)
+    check_states(device, states, wanted, gone)
 
 
-def check_states(device: Device, states: Mapping[Key, Any], wanted: Expected) -> None:
+def check_states(
+    device: Device, states: Mapping[Key, Any], wanted: Expected, gone: Collection[Identity]
+) -> None:
     """Versions, tombstones and held values are what the log comes to."""
     for key, whole in wanted.rows.items():
         state = states.get(key)
@@ -173,11 +176,23 @@ def check_states(device: Device, states: Mapping[Key, Any], wanted: Expected) ->
         row = _without_rules(device, key, whole)
         versions = {n: v for n, v in state["versions"].items() if n not in _ruled(device, key)}
         found = (state["alive"], state["died"], versions)
-        if found != (row.alive, row.died, dict(row.versions)):
+        known = state["alive"] == row.alive and versions.keys() == row.versions.keys()
+        pairs = [(state["died"], row.died), *((v, row.versions[n]) for n, v in versions.items())]
+        if not (known and all(is_known_as(mine, its, gone) for mine, its in pairs)):
             raise Bad(f"{device.name}: {key} is {found}, should be {row}")
         check_held(device, key, state, row, wanted.standing.get(key))
     if extra := set(states) - set(wanted.rows):
         raise Bad(f"{device.name} knows rows that nobody wrote: {extra}")
+
+
+def is_known_as(mine: Stamp | None, its: Stamp | None, gone: Collection[Identity]) -> bool:
+    """Whether a device knows a write as the log has it; or as it had it, from one copy of a file,
+    before it lost that, and another copy sent it again."""
+    if mine is None or its is None or mine == its:
+        return mine == its
+    (ticks, device), (its_ticks, its_device) = mine, its
+    again = ticks == its_ticks and root_of(device) == root_of(its_device)
+    return again and (device, ticks) in gone
 
 
 def _ruled(device: Device, key: Key) -> Collection[str]:

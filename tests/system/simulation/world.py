@@ -352,7 +352,7 @@ class World:
         check_ledgers(self.devices, log, gone)
         for device in self.devices:
             wanted = self._oracle.expected(device.application.tables, log)
-            check_tables(device, wanted)
+            check_tables(device, wanted, gone)
             check_quiet(device, wanted, gone)
         for key in sorted(wanted.standing):
             self.trace.add(self.now, "finally", key, wanted.standing[key])
