@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import sqlite3
@@ -169,6 +170,7 @@ class Device:
     def put_back(self, path: str, application: Application) -> None:
         """Replace the database by a copy that was made when it ran this edition."""
         abandon(self.database)
+        gc.collect()  # a connection that a crash left behind would still hold the file
         for suffix in ("-wal", "-shm"):
             Path(self._path + suffix).unlink(missing_ok=True)
         shutil.copyfile(path, self._path)
