@@ -20,6 +20,7 @@ from sharedlog_service.api.records import RECORD_KEY, Record
 from sharedlog_service.settings import Limits
 from sharedlog_service.web.compression import PART_BYTES, Gunzip
 from sharedlog_service.web.guard import STRANGER_BYTES_MAX, Guard
+from sharedlog_service.web.request import VALUES_MAX
 from tests.service.support import CREATE_DEVICE, READ, WRITE, Asker
 
 JSON = {"content-type": "application/json"}
@@ -356,6 +357,29 @@ def test_a_push_of_the_largest_batch_fits_the_body(ada: Asker) -> None:
     packed = [[1024 + n, 0, entry] for n in range(20)]
     receipt = ada.ask(WRITE, {"user": "ada", "device": device, "packed": packed})["writeEntries"]
     assert receipt["accepted"] == 20
+
+
+def test_a_push_of_the_most_entries_has_few_enough_values(ada: Asker) -> None:
+    """What stands in texts does not count: commas do not, nor quotes that end no text."""
+    device = ada.ask(CREATE_DEVICE, {"user": "ada"})["createDeviceId"]
+    data = [",,,,,,,,,,", '",",",\\",', "\\", "\\\\", "[,]"]
+    packed = [[1024 + n, 0, data[n % len(data)]] for n in range(Limits().batch_entries)]
+    document = """mutation ($device: ID!, $packed: PackedEntries) {
+        sharedSyncLog {
+            writeEntries(userId: "ada", deviceId: $device, packed: $packed, batchSize: 1) {accepted}
+        }
+    }"""
+    receipt = ada.ask(document, {"device": device, "packed": packed})["writeEntries"]
+    assert receipt["accepted"] == len(packed)
+
+
+@pytest.mark.parametrize("value", ["0", "[]", "{}", '""', '{"":0}', '"\\\\"', '"\\""'])
+def test_a_body_of_many_small_values_is_refused(ada: Asker, value: str) -> None:
+    """Each costs up to 70 bytes, so that a body within the limit would take half a gigabyte."""
+    many = ",".join([value] * (VALUES_MAX + 2))
+    body = json.dumps({"query": QUERY, "variables": {"x": 0}}).replace("0", f"[{many}]")
+    response = send(ada, body.encode())
+    assert (response.status_code, code_of(response)) == (413, "BODY_TOO_LARGE")
 
 
 VARIABLES: list[dict[str, Any]] = [

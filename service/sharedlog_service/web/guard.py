@@ -21,7 +21,12 @@ from sharedlog_service.api.records import RECORD_KEY, Record
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import is_loopback
 from sharedlog_service.web.compression import FoldedAnswer, takes_gzip, unfolding_of
-from sharedlog_service.web.request import GraphQLRequest, parse_json, parse_request
+from sharedlog_service.web.request import (
+    GraphQLRequest,
+    check_values,
+    parse_json,
+    parse_request,
+)
 
 STRANGER_BYTES_MAX = 64 * 1024
 """Enough to ask for the schema; who shows no valid token is not listened to for longer."""
@@ -96,6 +101,7 @@ class Guard:
             raise Refused(Code.METHOD_NOT_ALLOWED)
         check_media_type(headers)
         body = await self._body(scope, headers, receive)
+        check_values(body)
         return parse_request(parse_json(body), request_id, self._documents)
 
     async def _body(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
