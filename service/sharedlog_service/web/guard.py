@@ -51,7 +51,10 @@ STATUS: Mapping[Code, int] = {
 }
 
 
-Admit = Callable[[Scope], Awaitable[None]]
+Count = Callable[[int], None]
+"""Told how long a body was that is not short."""
+
+Admit = Callable[[Scope], Awaitable[Count]]
 """Asked with the scope of a request; refuses who has no valid token."""
 
 
@@ -110,23 +113,29 @@ class Guard:
         unfolding = unfolding_of(headers)
         declared = _declared(headers)
         size_max = min(STRANGER_BYTES_MAX, self._body_bytes_max)
-        if declared > size_max:
-            size_max = await self._more(declared, scope)
+        count: Count | None = None
         parts: list[bytes] = []
         taken = size = 0
-        async for chunk in _chunks(receive):
-            taken += len(chunk)
-            for part in unfolding.parts(chunk):
-                parts.append(part)
-                size += len(part)
-                if max(taken, size) > size_max:
-                    size_max = await self._more(max(taken, size), scope)
-        unfolding.finish()
+        try:
+            if declared > size_max:
+                count = await self._admit(scope)
+                size_max = self._longest(declared)
+            async for chunk in _chunks(receive):
+                taken += len(chunk)
+                for part in unfolding.parts(chunk):
+                    parts.append(part)
+                    size += len(part)
+                    if max(taken, size) > size_max:
+                        count = count or await self._admit(scope)
+                        size_max = self._longest(max(taken, size))
+            unfolding.finish()
+        finally:
+            if count is not None:
+                count(max(taken, size))
         return b"".join(parts)
 
-    async def _more(self, size: int, scope: Scope) -> int:
+    def _longest(self, size: int) -> int:
         """Return how long a body of at least this size may become; refuse it if that is less."""
-        await self._admit(scope)
         if size > self._body_bytes_max:
             raise Refused(Code.BODY_TOO_LARGE, requestBytes=self._body_bytes_max)
         return self._body_bytes_max
