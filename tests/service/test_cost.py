@@ -49,12 +49,18 @@ def listed(length: int, fields: int = 1) -> int:
             {},
             22 + listed(20),
         ),
+        (
+            f"getUnsyncedEntries({ASKED}, batchSize: 1, collections: $c) {{ packed }}",
+            {"c": ["x"] * 5000},
+            5003,
+        ),
     ],
 )
 def test_queries(
     contract: GraphQLSchema, calls: str, variables: dict[str, Any], expected: float
 ) -> None:
-    text = f"""query($u: ID!, $d: ID!, $n: Int = 5) {{ sharedSyncLog {{ {calls} }} }}
+    text = f"""query($u: ID!, $d: ID!, $n: Int = 5, $c: [String!]) {{
+        sharedSyncLog {{ {calls} }} }}
         fragment f on EntryConnection {{ nodes {{ data }} }}"""
     assert estimate(contract, text, **variables) == 1 + expected
 
