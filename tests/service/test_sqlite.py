@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import apsw
@@ -186,6 +187,17 @@ def test_a_part_that_could_not_be_undone_takes_the_whole_with_it(tmp_path: Path)
     assert caught.value.code is Code.UNAVAILABLE
     assert users(database) == []
     database.close()
+
+
+def test_a_new_file_is_for_its_owner_only_and_an_old_one_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    with closing(Store.open(path)) as store:
+        store.create_user("ada")
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("log.db", "log.db-wal", "log.db-shm"), 0o600)
+    path.chmod(0o660)
+    Store.open(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
 
 
 def test_opening_again_changes_nothing(tmp_path: Path) -> None:

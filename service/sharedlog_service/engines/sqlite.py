@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apsw
@@ -77,6 +77,7 @@ class SqliteFile:
     def __init__(self, path: Path | str) -> None:
         check_sqlite(apsw.sqlitelibversion())
         check_folder(Path(path))
+        is_new = not Path(path).exists()
         self._path = str(path)
         self._idle: deque[SqliteSession] = deque()
         self._closed = False
@@ -91,6 +92,8 @@ class SqliteFile:
             ("journal_size_limit", 64 * 1024 * 1024),
         )
         try:
+            if is_new:
+                make_private(self._path)
             self._check_durability()
             with self.transaction() as db:
                 tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
@@ -207,6 +210,14 @@ def check_folder(path: Path) -> None:
         raise ConfigurationError(f"The folder of {path} does not exist.")
     if path.is_dir():
         raise ConfigurationError(f"{path} is a folder; a database file is needed.")
+
+
+def make_private(path: str) -> None:
+    """Leave a file to its owner only, as long as there is nothing in it: it gets everybody's data.
+    SQLite gives those that it makes beside it later the same rights."""
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        with suppress(OSError):  # a file system may know no rights
+            Path(name).chmod(0o600)
 
 
 def check_writable(path: Path) -> None:
