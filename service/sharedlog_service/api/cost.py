@@ -45,7 +45,7 @@ SENT_COST = 6
 """What an entry that is sent as an object costs: its members are converted each."""
 
 LENGTH = 100
-"""How long a list is of which nothing is said, such as the devices of a user."""
+"""How long a list is of which nothing is said."""
 
 LENGTHS = ("first", "last", "batchSize")
 """Arguments that say how long."""
