@@ -152,14 +152,17 @@ def test_the_refusal_tells_the_limit(small: Asker) -> None:
     assert extensions == {"code": "BODY_TOO_LARGE", "requestBytes": STRANGER_BYTES_MAX * 2}
 
 
-def guarded(chunks: Iterator[bytes], *headers: tuple[bytes, bytes]) -> tuple[int, int]:
-    """Send chunks to a guard with a limit of 64 KiB; return its status and how many it took."""
+def guarded(
+    chunks: Iterator[bytes], *headers: tuple[bytes, bytes], body_bytes_max: int = 64 * 1024
+) -> tuple[int, int]:
+    """Send chunks to a guard with this limit; return its status and how many it took."""
     taken = 0
 
     async def receive() -> Message:
         nonlocal taken
         taken += 1
-        return {"type": "http.request", "body": next(chunks), "more_body": True}
+        chunk = next(chunks, None)
+        return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
 
     sent: list[Message] = []
 
@@ -176,7 +179,7 @@ def guarded(chunks: Iterator[bytes], *headers: tuple[bytes, bytes]) -> tuple[int
         never,
         page=never,
         documents=KnownDocuments([]),
-        body_bytes_max=64 * 1024,
+        body_bytes_max=body_bytes_max,
         admit=admit,
     )
     all_headers = [(b"content-type", b"application/json"), *headers]
@@ -209,6 +212,22 @@ def test_a_compressed_body_is_not_unfolded_beyond_the_limit() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2**20
+
+
+def test_a_body_is_not_unfolded_before_all_of_it_is_there() -> None:
+    """Else whoever keeps back the last byte keeps a thousand times what he sent."""
+    folded = gzip.compress(b" " * 15 * 2**20)
+    held: list[int] = []
+
+    def chunks() -> Iterator[bytes]:
+        yield folded[:-1]
+        held.append(tracemalloc.get_traced_memory()[0])
+        yield folded[-1:]
+
+    tracemalloc.start()
+    status, _ = guarded(chunks(), (b"content-encoding", b"gzip"), body_bytes_max=16 * 2**20)
+    tracemalloc.stop()
+    assert (status, held[0] < 2**20) == (400, True)  # all of it are spaces
 
 
 @pytest.mark.parametrize("size", range(3 * PART_BYTES - 300, 3 * PART_BYTES + 600, 10))

@@ -114,6 +114,7 @@ class Guard:
         declared = _declared(headers)
         size_max = min(STRANGER_BYTES_MAX, self._body_bytes_max)
         count: Count | None = None
+        chunks: list[bytes] = []
         parts: list[bytes] = []
         taken = size = 0
         try:
@@ -122,12 +123,17 @@ class Guard:
                 size_max = self._longest(declared)
             async for chunk in _chunks(receive):
                 taken += len(chunk)
-                for part in unfolding.parts(chunk):
-                    parts.append(part)
-                    size += len(part)
-                    if max(taken, size) > size_max:
-                        count = count or await self._admit(scope)
-                        size_max = self._longest(max(taken, size))
+                chunks.append(chunk)
+                if taken > size_max:
+                    count = count or await self._admit(scope)
+                    size_max = self._longest(taken)
+            # Not while it comes: who keeps the end back would keep a thousand times what he sent.
+            for part in (part for chunk in chunks for part in unfolding.parts(chunk)):
+                parts.append(part)
+                size += len(part)
+                if size > size_max:
+                    count = count or await self._admit(scope)
+                    size_max = self._longest(size)
             unfolding.finish()
         finally:
             if count is not None:
