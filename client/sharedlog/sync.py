@@ -49,6 +49,7 @@ from .recording import Recording
 from .remote.sharedlog import GraphQLSharedLog, SharedLog
 from .remote.transports import HttpTransport, Token
 from .tables.checks import (
+    check_bound,
     check_bounds,
     check_keys,
     check_outside_transaction,
@@ -173,6 +174,7 @@ class Sync(Care):
         """
         if not self._ready:
             check_outside_transaction(self.journal, "setup")
+            check_bound(self.database, self.registry, self._recording.capture)
             check_keys(self.database, self.registry)
             prepare_foreign_keys(self.database, self.registry)
             self.journal.create_tables()

@@ -59,6 +59,49 @@ def test_databases_that_cannot_be_synced_are_refused(database: Any) -> None:
         new_sync(database, [Note])
 
 
+def test_models_that_write_elsewhere_are_refused(database: peewee.SqliteDatabase) -> None:
+    """Everything would be written, and nothing recorded."""
+    proxy = peewee.DatabaseProxy()
+    proxy.initialize(database)
+    for capture in ("signals", "triggers"):
+        for given in (":memory:", database.database + "2"):
+            other = peewee.SqliteDatabase(given)
+            with pytest.raises(ConfigurationError, match=r"database\.bind\(\[Note, …\]\)"):
+                new_sync(other, [Note], capture=capture).setup()
+            with Note.bind_ctx(proxy), pytest.raises(ConfigurationError, match="another database"):
+                new_sync(other, [Note], capture=capture).setup()
+            assert other.get_tables() == []
+            other.close()
+
+
+def test_models_may_be_bound_later_or_by_a_proxy(database: peewee.SqliteDatabase) -> None:
+    database.create_tables([Note])
+    proxy = peewee.DatabaseProxy()
+    other = peewee.SqliteDatabase(":memory:")
+    for before in (None, proxy):
+        with Note.bind_ctx(before):
+            new_sync(database, [Note]).setup().close()
+    with Note.bind_ctx(other):
+        sync = new_sync(database, [Note])
+    proxy.initialize(database)
+    with Note.bind_ctx(proxy), sync:
+        Note.create(title="a")
+        assert sync.sync().sent == 1
+
+
+def test_triggers_record_what_another_connection_to_the_file_writes(
+    database: peewee.SqliteDatabase,
+) -> None:
+    database.create_tables([Note])
+    own = peewee.SqliteDatabase(database.database)
+    with pytest.raises(ConfigurationError, match="another database"):
+        new_sync(own, [Note]).setup()
+    with new_sync(own, [Note], capture="triggers") as sync:
+        Note.create(title="a")
+        assert sync.sync().sent == 1
+    own.close()
+
+
 @pytest.mark.parametrize("bound", [0, -1, "5", 1.5, True])
 def test_bounds_are_positive(database: peewee.SqliteDatabase, bound: Any) -> None:
     with pytest.raises(ConfigurationError, match="batch_size"):

@@ -40,6 +40,27 @@ def resolved(database: Any) -> peewee.Database:
     return database
 
 
+def check_bound(database: peewee.Database, registry: Registry, capture: str) -> None:
+    """Refuse models that write elsewhere. Those that are bound to nothing yet are bound later."""
+    for tracked in registry:
+        found: Any = tracked.model._meta.database
+        while isinstance(found, peewee.Proxy):
+            found = found.obj
+        if found is None or found is database:
+            continue
+        # Triggers record what any connection to the file writes; memory is another one each time.
+        name = database.database
+        if capture == "triggers" and found.database == name and name not in (None, ":memory:"):
+            continue
+        model = tracked.model.__name__
+        raise ConfigurationError(
+            f"{model} is bound to another database than the one given to Sync: "
+            "what it writes would not be recorded.",
+            hint=f"Give that one, Sync({model}._meta.database, …), or bind the models first: "
+            f"database.bind([{model}, …]).",
+        )
+
+
 def check_driver(database: peewee.Database) -> None:
     """Refuse drivers that sharedlog was not tried with."""
     if isinstance(database, peewee.PostgresqlDatabase):
