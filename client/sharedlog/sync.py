@@ -56,6 +56,7 @@ from .tables.checks import (
     check_tables,
     prepare_foreign_keys,
     resolved,
+    warn_of_parents,
 )
 from .tables.versions import Versions
 
@@ -176,6 +177,7 @@ class Sync(Care):
             check_outside_transaction(self.journal, "setup")
             check_bound(self.database, self.registry, self._recording.capture)
             check_keys(self.database, self.registry)
+            warn_of_parents(self.registry)
             prepare_foreign_keys(self.database, self.registry)
             self.journal.create_tables()
             with self.journal.transaction():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,55 @@ def test_models_may_be_bound_later_or_by_a_proxy(database: peewee.SqliteDatabase
     with Note.bind_ctx(proxy), sync:
         Note.create(title="a")
         assert sync.sync().sent == 1
+
+
+class Country(peewee.Model):
+    """A table that the application ships."""
+
+    code = peewee.CharField(primary_key=True)
+
+
+class Coin(peewee.Model):
+    id = peewee.UUIDField(primary_key=True, default=uuid.uuid4)
+
+
+class City(SyncModel):
+    country = peewee.ForeignKeyField(Country, null=True)
+    chief = peewee.ForeignKeyField("self", null=True)
+
+
+class Shop(SyncModel):
+    city = peewee.ForeignKeyField(City, null=True)
+    coin = peewee.ForeignKeyField(Coin, null=True)
+
+
+def test_references_to_rows_that_nobody_brings_are_warned_of(
+    database: peewee.SqliteDatabase,
+) -> None:
+    with database.bind_ctx([Country, Coin, City, Shop]):
+        database.create_tables([Country, Coin, City, Shop])
+        with pytest.warns(UserWarning) as found:
+            new_sync(database, [Shop]).setup().close()
+    texts = [str(warning.message) for warning in found]
+    assert [text.split(":")[0] for text in texts] == [
+        "Shop.city refers to City, which is not given to Sync",
+        "Shop.coin refers to Coin, which is not given to Sync",
+    ]
+    assert {warning.filename for warning in found} == {__file__}
+
+
+def test_tracked_rows_may_refer_to_what_the_application_ships(tmp_path: Path) -> None:
+    log = MemorySharedLog()
+    for number in range(2):
+        device = peewee.SqliteDatabase(str(tmp_path / f"{number}.db"), pragmas={"foreign_keys": 1})
+        with device.bind_ctx([Country, City]):
+            device.create_tables([Country, City])
+            Country.insert(code="AT").execute()
+            with new_sync(device, [City], shared_log=log) as sync:  # a warning is an error here
+                City.create(country="AT")
+                sync.sync()
+                assert City.select().where(City.country == "AT").count() == number + 1
+        device.close()
 
 
 def test_triggers_record_what_another_connection_to_the_file_writes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import peewee
@@ -9,6 +10,7 @@ import peewee
 from ..errors import AutoIncrementKey, ConfigurationError
 from ..journal.journal import Journal
 from ..models.registry import Registry
+from ..models.syncmodel import SyncModel
 from ..models.tracked import Tracked
 
 UNSUPPORTED = frozenset(
@@ -59,6 +61,25 @@ def check_bound(database: peewee.Database, registry: Registry, capture: str) -> 
             hint=f"Give that one, Sync({model}._meta.database, …), or bind the models first: "
             f"database.bind([{model}, …]).",
         )
+
+
+def warn_of_parents(registry: Registry) -> None:
+    """Warn of references to rows that no other device will have: nobody brings them there. A
+    parent with a key that no device makes up may have the same rows everywhere."""
+    for tracked in registry:
+        for column in tracked.parents:
+            parent, key = column.field.rel_model, column.field.rel_field
+            if registry.table(parent) is None and (
+                issubclass(parent, SyncModel) or callable(key.default)
+            ):
+                name = parent.__name__
+                warnings.warn(
+                    f"{column} refers to {name}, which is not given to Sync: on a device without "
+                    f"that row of {name} such a row is parked. Give {name} to Sync, too; or, if "
+                    f"its rows are the same on all devices, derive it from peewee.Model and give "
+                    "it a key without a default.",
+                    stacklevel=3,
+                )
 
 
 def check_driver(database: peewee.Database) -> None:
