@@ -6,6 +6,7 @@ import json
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,21 @@ def test_after_a_restore_every_log_begins_a_new_epoch(run: Run, tmp_path: Path) 
     after = [store.stats(user).head.epoch for user in ("ada", "bob")]
     store.close()
     assert len({*before, *after}) == 4
+
+
+def test_no_new_epoch_begins_under_a_service_that_runs(run: Run, tmp_path: Path) -> None:
+    """It might have another file open than the one that was put back."""
+    file = tmp_path / "sharedlog.db"
+    with closing(Store.open(file)) as store:
+        store.create_user("ada")
+        epoch = store.stats("ada").head.epoch
+        code, _, complaint = run("restored")
+        assert (code, complaint) == (
+            1,
+            "sharedlog.db is in use: stop the service, and whatever else has it open, first.\n",
+        )
+        assert store.stats("ada").head.epoch == epoch
+    assert run("restored")[0] == 0
 
 
 def test_a_backup_is_made_and_put_back(run: Run, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import apsw
@@ -26,6 +26,8 @@ SQLITE_MIN = (3, 51, 3)
 """From 3.7.0 to 3.51.2 several connections at one WAL could corrupt it: sqlite.org/wal.html."""
 
 BUSY_TIMEOUT_S = 5
+
+READ_WRITE = apsw.SQLITE_OPEN_READWRITE
 
 # Trouble of the machine, not of the request: whole or absent, and worth another try.
 TRANSIENT = (
@@ -223,6 +225,19 @@ def check_writable(path: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise ConfigurationError(f"Cannot read and write {path}: {error.strerror}.") from error
+
+
+def check_unused(path: Path) -> None:
+    """Refuse a file that is open elsewhere: in another process, or in this one."""
+    with translated_errors(), closing(apsw.Connection(str(path), READ_WRITE)) as db:
+        db.execute("PRAGMA locking_mode = exclusive")
+        try:
+            db.execute("BEGIN EXCLUSIVE; ROLLBACK")
+        except (apsw.BusyError, apsw.LockedError) as error:
+            raise Refused(
+                Code.UNAVAILABLE,
+                f"{path} is in use: stop the service, and whatever else has it open, first.",
+            ) from error
 
 
 @contextmanager
