@@ -162,6 +162,7 @@ UNREADABLE = "/proc/sys/vm/drop_caches"
         (("stats", "--db", UNREADABLE), f"Cannot read and write {UNREADABLE}: Permission denied."),
         (("copy", "--from", UNREADABLE, "--to", "new.db"), f"Cannot read and write {UNREADABLE}: "),
         (("token", "create", "--user", ""), "user name"),
+        (("token", "create", "--user", "a\nb"), "A user name has no control characters in it."),
         (("token", "list", "--db", "."), "is a folder"),
         (("token", "list"), "There is no database sharedlog.db."),
         (("token", "revoke", "3f9ac01b22d4", "--db", "none.db"), "There is no database none.db."),
