@@ -52,6 +52,7 @@ from .tables.checks import (
     check_bound,
     check_bounds,
     check_keys,
+    check_name,
     check_outside_transaction,
     check_tables,
     prepare_foreign_keys,
@@ -82,7 +83,7 @@ class Sync(Care):
         token: This user's bearer token, or a function that is asked for it with each request.
         user: Whose log; by default whom the token belongs to.
         shared_log: Another way to reach a log, in place of `url` and `token`.
-        device_name: What people see in the list of devices.
+        device_name: What people see in the list of devices; 200 characters at most.
         capture: How local changes are noticed: "signals" records what is written through
             `database`, "triggers" whatever is written to its tables.
         batch_size, byte_limit: Bounds of one exchange, each way.
@@ -119,6 +120,7 @@ class Sync(Care):
     ) -> None:
         self.database = resolved(database)
         check_bounds(batch_size=batch_size, byte_limit=byte_limit)
+        check_name(device_name)
         self.registry = Registry(self.database, models, schema_version, upgraders)
         self.shared_log = shared_log or _over_http(url, token, user)
         self._batch_size = batch_size

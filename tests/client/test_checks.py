@@ -160,6 +160,15 @@ def test_bounds_are_positive(database: peewee.SqliteDatabase, bound: Any) -> Non
         new_sync(database, [Note], byte_limit=bound)
 
 
+@pytest.mark.parametrize("name", ["x" * 201, "a\0", 7, b"desk"])
+def test_a_name_that_no_service_takes_is_refused(
+    database: peewee.SqliteDatabase, name: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match="200 characters at most"):
+        new_sync(database, [Note], device_name=name)
+    new_sync(database, [Note], device_name="x" * 200)
+
+
 def test_a_table_that_numbers_its_rows_is_refused(database: peewee.SqliteDatabase) -> None:
     """Only the base class was changed; the table is as it was."""
     database.execute_sql("CREATE TABLE note (id INTEGER NOT NULL PRIMARY KEY, title TEXT)")

@@ -9,6 +9,7 @@ import peewee
 
 from ..errors import AutoIncrementKey, ConfigurationError
 from ..journal.journal import Journal
+from ..limits import DEVICE_NAME_CHARS
 from ..models.registry import Registry
 from ..models.syncmodel import SyncModel
 from ..models.tracked import Tracked
@@ -104,6 +105,18 @@ def check_bounds(**bounds: Any) -> None:
     for name, value in bounds.items():
         if type(value) is not int or value < 1:
             raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 1.")
+
+
+def check_name(name: Any) -> None:
+    """Refuse a name for the device that no service takes."""
+    if name is None or (
+        isinstance(name, str) and len(name) <= DEVICE_NAME_CHARS and "\0" not in name
+    ):
+        return
+    raise ConfigurationError(
+        f"device_name is {name!r:.100}; it must be a text.",
+        hint=f"Give {DEVICE_NAME_CHARS} characters at most, or none.",
+    )
 
 
 def check_keys(database: peewee.Database, registry: Registry) -> None:
