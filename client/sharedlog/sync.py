@@ -49,15 +49,12 @@ from .recording import Recording
 from .remote.sharedlog import GraphQLSharedLog, SharedLog
 from .remote.transports import HttpTransport, Token
 from .tables.checks import (
-    check_bound,
-    check_bounds,
-    check_keys,
-    check_name,
+    check_models,
+    check_options,
     check_outside_transaction,
     check_tables,
     prepare_foreign_keys,
     resolved,
-    warn_of_parents,
 )
 from .tables.versions import Versions
 
@@ -119,8 +116,7 @@ class Sync(Care):
         new_id: Callable[[], str] = random_id,
     ) -> None:
         self.database = resolved(database)
-        check_bounds(batch_size=batch_size, byte_limit=byte_limit)
-        check_name(device_name)
+        check_options(device_name, batch_size=batch_size, byte_limit=byte_limit)
         self.registry = Registry(self.database, models, schema_version, upgraders)
         self.shared_log = shared_log or _over_http(url, token, user)
         self._batch_size = batch_size
@@ -177,9 +173,7 @@ class Sync(Care):
         """
         if not self._ready:
             check_outside_transaction(self.journal, "setup")
-            check_bound(self.database, self.registry, self._recording.capture)
-            check_keys(self.database, self.registry)
-            warn_of_parents(self.registry)
+            check_models(self.database, self.registry, self._recording.capture)
             prepare_foreign_keys(self.database, self.registry)
             self.journal.create_tables()
             with self.journal.transaction():

@@ -9,6 +9,7 @@ import peewee
 
 from ..errors import AutoIncrementKey, ConfigurationError
 from ..journal.journal import Journal
+from ..journal.recorder import Capture
 from ..limits import DEVICE_NAME_CHARS
 from ..models.registry import Registry
 from ..models.syncmodel import SyncModel
@@ -43,7 +44,7 @@ def resolved(database: Any) -> peewee.Database:
     return database
 
 
-def check_bound(database: peewee.Database, registry: Registry, capture: str) -> None:
+def check_bound(database: peewee.Database, registry: Registry, capture: Capture) -> None:
     """Refuse models that write elsewhere. Those that are bound to nothing yet are bound later."""
     for tracked in registry:
         found: Any = tracked.model._meta.database
@@ -79,7 +80,7 @@ def warn_of_parents(registry: Registry) -> None:
                     f"that row of {name} such a row is parked. Give {name} to Sync, too; or, if "
                     f"its rows are the same on all devices, derive it from peewee.Model and give "
                     "it a key without a default.",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
 
 
@@ -101,22 +102,28 @@ def check_driver(database: peewee.Database) -> None:
             )
 
 
-def check_bounds(**bounds: Any) -> None:
+def check_options(device_name: Any, **bounds: Any) -> None:
+    """Refuse bounds that are none, and a name for the device that no service takes."""
     for name, value in bounds.items():
         if type(value) is not int or value < 1:
             raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 1.")
-
-
-def check_name(name: Any) -> None:
-    """Refuse a name for the device that no service takes."""
-    if name is None or (
-        isinstance(name, str) and len(name) <= DEVICE_NAME_CHARS and "\0" not in name
+    if device_name is not None and not (
+        isinstance(device_name, str)
+        and len(device_name) <= DEVICE_NAME_CHARS
+        and "\0" not in device_name
     ):
-        return
-    raise ConfigurationError(
-        f"device_name is {name!r:.100}; it must be a text.",
-        hint=f"Give {DEVICE_NAME_CHARS} characters at most, or none.",
-    )
+        raise ConfigurationError(
+            f"device_name is {device_name!r:.100}; it must be a text.",
+            hint=f"Give {DEVICE_NAME_CHARS} characters at most, or none.",
+        )
+
+
+def check_models(database: peewee.Database, registry: Registry, capture: Capture) -> None:
+    """Refuse models that write elsewhere, or whose tables number their rows; warn of rows that
+    will be missing elsewhere. For the caller of our caller: the warning is said to be its."""
+    check_bound(database, registry, capture)
+    check_keys(database, registry)
+    warn_of_parents(registry)
 
 
 def check_keys(database: peewee.Database, registry: Registry) -> None:
