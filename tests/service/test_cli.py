@@ -93,9 +93,10 @@ def test_the_schema_is_printed_written_and_checked(run: Run, tmp_path: Path) -> 
     assert run("schema", "--output", str(file)) == (0, "", "")
     assert file.read_text() == printed
     assert run("schema", "--check", str(file)) == (0, "", "")
-    file.write_text(printed + "#")
-    code, _, complaint = run("schema", "--check", str(file))
-    assert (code, "--output" in complaint) == (1, True)
+    for other in (printed.encode() + b"#", b"\xff\0\xfe"):
+        file.write_bytes(other)
+        code, _, complaint = run("schema", "--check", str(file))
+        assert (code, "--output" in complaint) == (1, True)
 
 
 def test_after_a_restore_every_log_begins_a_new_epoch(run: Run, tmp_path: Path) -> None:
