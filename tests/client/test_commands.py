@@ -196,20 +196,23 @@ def locked(open_device: OpenDevice) -> Iterator[Path]:
         copy(f"{file}-wal", folder / "work.db-wal")
         device.close()
         copy(file, folder / "desk.db")
+        copy(file, folder / "torn.db")
+        (folder / "torn.db-journal").write_bytes(b"what a commit that did not end would undo")
         folder.chmod(0o555)
         yield folder
         folder.chmod(0o755)
 
 
 def test_a_folder_that_cannot_be_written_is_read(locked: Path, run: Run, nobody: None) -> None:
-    desk, work = locked / "desk.db", locked / "work.db"
+    desk = locked / "desk.db"
     for command in ("status", "parked", "verify"):
         assert run(command, str(desk))[0] == 0
-        code, text = run(command, str(work))
-        assert (code, "newest changes are in work.db-wal" in text) == (1, True)
+    for name, beside in (("work.db", "work.db-wal"), ("torn.db", "torn.db-journal")):
+        code, text = run("status", str(locked / name))
+        assert (code, f"a part of it is in {beside}" in text) == (1, True)
     assert "1 entry" in run("status", str(desk))[1]
     assert run("prune", str(desk))[0] == 1
-    assert len(list(locked.iterdir())) == 3
+    assert len(list(locked.iterdir())) == 5
 
 
 def test_what_is_written_meanwhile_is_not_told(locked: Path, nobody: None) -> None:

@@ -34,8 +34,9 @@ from .verify import Verification, Verified, only_differing
 SQLITE = b"SQLite format 3\0"
 """How a database file begins."""
 
-UNABLE = ("SQLITE_CANTOPEN", "SQLITE_READONLY_DIRECTORY")
-"""What SQLite says where it cannot make a file beside the database's."""
+UNABLE = ("SQLITE_CANTOPEN", "SQLITE_READONLY")
+"""How the names of errors begin where SQLite cannot make a file beside the database's, or not use
+one that is there."""
 
 BATCH_SIZE, BYTE_LIMIT = 1_000, 1_000_000
 BUSY_S = 5
@@ -177,13 +178,13 @@ def _database(path: Path, mode: str) -> peewee.SqliteDatabase:
 
 
 def _opens(database: peewee.SqliteDatabase) -> bool:
-    """Whether SQLite can make the files that it needs beside one with a write-ahead log."""
+    """Whether SQLite can do beside the file what it needs to for reading."""
     try:
         database.execute_sql("SELECT 1 FROM sqlite_master")
     except peewee.OperationalError as error:
         database.close()
         driver: Any = getattr(error, "orig", None)
-        return getattr(driver, "sqlite_errorname", "") not in UNABLE
+        return not getattr(driver, "sqlite_errorname", "").startswith(UNABLE)
     except peewee.DatabaseError:
         return True  # of other trouble is told where it is read
     return True
@@ -192,13 +193,13 @@ def _opens(database: peewee.SqliteDatabase) -> bool:
 @contextmanager
 def _as_it_stands(path: Path) -> Iterator[peewee.SqliteDatabase]:
     """Read a file without anything beside it: nobody can be told that it is being read."""
-    beside = path.with_name(path.name + "-wal")
-    if beside.exists() and beside.stat().st_size:
-        raise ConfigurationError(
-            f"{path} cannot be read: its newest changes are in {beside.name}, and SQLite has to "
-            "make another file beside that.",
-            hint="Do it as a user who may write to the folder, or copy both files elsewhere.",
-        )
+    for beside in (path.with_name(path.name + suffix) for suffix in ("-wal", "-journal")):
+        if beside.exists() and beside.stat().st_size:
+            raise ConfigurationError(
+                f"{path} cannot be read here: a part of it is in {beside.name}, and SQLite has to "
+                "write to bring them together.",
+                hint="Do it as a user who may write to the folder, or copy both files elsewhere.",
+            )
     before = path.stat()
     yield _database(path, "ro&immutable=1")
     after = path.stat()

@@ -52,9 +52,7 @@ def check_bound(database: peewee.Database, registry: Registry, capture: Capture)
             found = found.obj
         if found is None or found is database:
             continue
-        # Triggers record what any connection to the file writes; memory is another one each time.
-        name = database.database
-        if capture == "triggers" and found.database == name and name not in (None, ":memory:"):
+        if capture == "triggers" and _in_one_file(found, database):
             continue
         model = tracked.model.__name__
         raise ConfigurationError(
@@ -63,6 +61,12 @@ def check_bound(database: peewee.Database, registry: Registry, capture: Capture)
             hint=f"Give that one, Sync({model}._meta.database, …), or bind the models first: "
             f"database.bind([{model}, …]).",
         )
+
+
+def _in_one_file(one: peewee.Database, other: peewee.Database) -> bool:
+    """Whether triggers see what is written by either. Memory is another one each time."""
+    names = {str(database.database) for database in (one, other)}
+    return len(names) == 1 and not names & {"None", ":memory:"}
 
 
 def warn_of_parents(registry: Registry) -> None:

@@ -27,8 +27,6 @@ SQLITE_MIN = (3, 51, 3)
 
 BUSY_TIMEOUT_S = 5
 
-READ_WRITE = apsw.SQLITE_OPEN_READWRITE
-
 # Trouble of the machine, not of the request: whole or absent, and worth another try.
 TRANSIENT = (
     apsw.BusyError,
@@ -230,7 +228,8 @@ def check_writable(path: Path) -> None:
 
 def check_unused(path: Path) -> None:
     """Refuse a file that is open elsewhere: in another process, or in this one."""
-    with translated_errors(path), closing(apsw.Connection(str(path), READ_WRITE)) as db:
+    flags = apsw.SQLITE_OPEN_READWRITE
+    with translated_errors(path), closing(apsw.Connection(str(path), flags)) as db:
         db.execute("PRAGMA locking_mode = exclusive")
         try:
             db.execute("BEGIN EXCLUSIVE; ROLLBACK")
