@@ -257,14 +257,14 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     other.execute("CREATE TABLE precious (id INTEGER)")
     other.commit()
     other.close()
-    with pytest.raises(ConfigurationError, match="another program"):
+    with pytest.raises(ConfigurationError, match=r"other\.db belongs to another program"):
         SqliteFile(tmp_path / "other.db")
     assert len(schema_of(tmp_path / "other.db")) == 1
 
 
 def test_what_cannot_be_a_database_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("no database at all " * 100)
-    with pytest.raises(ConfigurationError, match="not an SQLite database"):
+    with pytest.raises(ConfigurationError, match=r"text\.db is not an SQLite database"):
         SqliteFile(tmp_path / "text.db")
     with pytest.raises(ConfigurationError, match="does not exist"):
         SqliteFile(tmp_path / "nowhere" / "log.db")

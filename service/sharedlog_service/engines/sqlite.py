@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import apsw
@@ -97,7 +97,8 @@ class SqliteFile:
             self._check_durability()
             with self.transaction() as db:
                 tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
-                migrate(db, STEPS, [name for (name,) in db.rows(tables)])
+                found = [name for (name,) in db.rows(tables)]
+                migrate(db, STEPS, found, named=self._path)
         except BaseException:
             self.close()
             raise
@@ -107,7 +108,7 @@ class SqliteFile:
         """Write: all or nothing, durable on return. Inside another one, a savepoint of it."""
         db = self._writer
         scope = self._savepoint if db.in_transaction() else self._whole
-        with translated_errors(), scope(db):
+        with translated_errors(self._path), scope(db):
             yield db
             self._check_alive()
 
@@ -119,7 +120,7 @@ class SqliteFile:
         except IndexError:
             db = self._reader()
         try:
-            with translated_errors(), unused(db).atomic():
+            with translated_errors(self._path), unused(db).atomic():
                 yield db
         finally:
             if self._closed:
@@ -168,7 +169,7 @@ class SqliteFile:
         return self._connect(("query_only", 1), ("cache_size", -8 * 1024))
 
     def _connect(self, *pragmas: tuple[str, str | int]) -> SqliteSession:
-        with translated_errors():
+        with translated_errors(self._path):
             db: SqliteSession = SqliteSession(
                 self._path, pragmas=pragmas, timeout=BUSY_TIMEOUT_S, thread_safe=False
             )
@@ -236,8 +237,22 @@ def check_writable(path: Path) -> None:
         raise ConfigurationError(f"Cannot read and write {path}: {error.strerror}.") from error
 
 
+def check_unused(path: Path) -> None:
+    """Refuse a file that is open elsewhere: in another process, or in this one."""
+    flags = apsw.SQLITE_OPEN_READWRITE
+    with translated_errors(path), closing(apsw.Connection(str(path), flags)) as db:
+        db.execute("PRAGMA locking_mode = exclusive")
+        try:
+            db.execute("BEGIN EXCLUSIVE; ROLLBACK")
+        except (apsw.BusyError, apsw.LockedError) as error:
+            raise Refused(
+                Code.UNAVAILABLE,
+                f"{path} is in use: stop the service, and whatever else has it open, first.",
+            ) from error
+
+
 @contextmanager
-def translated_errors() -> Iterator[None]:
+def translated_errors(path: Path | str) -> Iterator[None]:
     """Turn the driver's words for "not now" into ours, in one place."""
     try:
         yield
@@ -245,7 +260,7 @@ def translated_errors() -> Iterator[None]:
         # Peewee wraps what it runs itself and keeps the driver's own error as `orig`.
         driver = getattr(error, "orig", error)
         if isinstance(driver, apsw.NotADBError):
-            raise ConfigurationError("This file is not an SQLite database.") from error
+            raise ConfigurationError(f"{path} is not an SQLite database.") from error
         if isinstance(driver, TRANSIENT):
             raise Refused(Code.UNAVAILABLE) from error
         raise
