@@ -18,6 +18,7 @@ import peewee
 
 from .apply.applier import Applier
 from .apply.parking import Parked, Parking
+from .capture.foreignkeys import check_foreign_keys
 from .care.care import Care
 from .care.described import describe
 from .changes import FIRST_SCHEMA
@@ -159,7 +160,7 @@ class Sync(Care):
         if not self._ready:
             check_outside_transaction(self.journal, "setup")
             check_models(self.database, self.registry, self._recording.capture)
-            prepare_foreign_keys(self.database, self.registry)
+            self._check_foreign_keys()
             self.journal.create_tables()
             with self.journal.transaction():
                 self.identity.prepare()
@@ -354,10 +355,15 @@ class Sync(Care):
         self._recording.catch_up()
         if not self._tables_checked:
             check_tables(self.database, self.registry)
-            prepare_foreign_keys(self.database, self.registry)
+            self._check_foreign_keys()
             with self._writing():
                 self._carryover.finish()
             self._tables_checked = True
+
+    def _check_foreign_keys(self) -> None:
+        by_triggers = self._recording.by_triggers
+        check_foreign_keys(self.database, self.registry, by_triggers=by_triggers)
+        prepare_foreign_keys(self.database, self.registry)
 
     def _writing(self) -> AbstractContextManager[None]:
         return self._recording.writing()

@@ -253,6 +253,14 @@ def test_sqlite_may_not_number_rows(open_device: OpenDevice, write: Callable[[],
         assert [entry.pk for entry in device.log()] == [0, -5]
 
 
+def test_an_insert_of_no_rows_numbers_none(open_device: OpenDevice, recorder: str) -> None:
+    device = open_device([Counted], recorder=recorder)
+    with device:
+        assert Counted.insert_many([]).execute() is None
+        Counted.bulk_create([])
+        assert device.log() == []
+
+
 def test_a_key_that_the_database_makes_by_chance_is_fine(open_device: OpenDevice) -> None:
     class Thing(SyncModel):
         code = peewee.CharField(

@@ -58,7 +58,7 @@ CLIENT_LAYERS = (
         {"tracing"},
         {"pgtracing"},
     ),
-    *within("capture", {"adopt", "comparing", "rivals"}, {"concerned"}, {"capture"}),
+    *within("capture", {"adopt", "comparing", "rivals"}, {"concerned", "foreignkeys"}, {"capture"}),
     *within(
         "remote",
         {"documents", "history", "transports"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
@@ -27,6 +27,16 @@ class UniqueIndex(NamedTuple):
 
     parts: Sequence[tuple[str | None, str]]
     partial: bool = False
+
+
+class ForeignKey(NamedTuple):
+    """A foreign key as the database has it. `acts` is what it does to children, in capitals, on
+    deletions and on updates."""
+
+    table: str
+    columns: Sequence[str]
+    parent: str
+    acts: tuple[str, str]
 
 
 def quote(name: str) -> str:
@@ -130,6 +140,10 @@ class Dialect(ABC):
         """The same in a transaction that has not altered the table."""
         return self.unique_indexes(database, table, schema)
 
+    @abstractmethod
+    def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
+        """The foreign keys of all tables of a schema."""
+
     def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
         """Our triggers, as far as there can be any: name, table, what made it."""
         return []
@@ -148,3 +162,14 @@ class Dialect(ABC):
     def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
         """In the open transaction, rows may be written before those that they refer to."""
         return nullcontext()
+
+
+def as_foreign_keys(rows: Iterable[Sequence[Any]]) -> list[ForeignKey]:
+    """Foreign keys of which each row tells a column: table, constraint, column, parent, what is
+    done on deletions and on updates."""
+    found: dict[tuple[str, Any], ForeignKey] = {}
+    for table, constraint, column, parent, on_delete, on_update in rows:
+        key = ForeignKey(table, (), parent, (on_delete, on_update))
+        known = found.setdefault((table, constraint), key)
+        found[table, constraint] = known._replace(columns=(*known.columns, column))
+    return list(found.values())

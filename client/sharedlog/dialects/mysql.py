@@ -14,7 +14,14 @@ from typing import Any
 
 import peewee
 
-from .base import PLAIN, TEXTS_AND_NAMES, Dialect, UniqueIndex
+from .base import (
+    PLAIN,
+    TEXTS_AND_NAMES,
+    Dialect,
+    ForeignKey,
+    UniqueIndex,
+    as_foreign_keys,
+)
 
 IN_TRANSACTION = 1
 """The flag in what the server tells of itself with each answer."""
@@ -48,6 +55,15 @@ REFUSED = frozenset((1644, 3819, 4025))
 _UNIQUE_INDEXES = """SELECT index_name, column_name, sub_part FROM information_schema.statistics
     WHERE table_name = ? AND table_schema = coalesce(?, database()) AND non_unique = 0
     ORDER BY index_name, seq_in_index"""
+
+_FOREIGN_KEYS = """SELECT part.table_name, part.constraint_name, part.column_name,
+        part.referenced_table_name, made.delete_rule, made.update_rule
+    FROM information_schema.key_column_usage AS part
+    JOIN information_schema.referential_constraints AS made
+        ON made.constraint_schema = part.constraint_schema
+        AND made.constraint_name = part.constraint_name AND made.table_name = part.table_name
+    WHERE part.table_schema = coalesce(?, database())
+    ORDER BY part.table_name, part.constraint_name, part.ordinal_position"""
 
 
 class MySQL(Dialect):
@@ -121,6 +137,9 @@ class MySQL(Dialect):
         for index, column, part in self.run(database, _UNIQUE_INDEXES, (table, schema)).fetchall():
             found.setdefault(index, []).append((None if part else column, PLAIN))
         return [UniqueIndex(parts) for parts in found.values()]
+
+    def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
+        return as_foreign_keys(self.run(database, _FOREIGN_KEYS, (schema,)).fetchall())
 
     def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
         """It cannot defer them. So they are off: that all parents are there is seen to before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -11,7 +11,7 @@ import peewee
 
 from ..errors import ConfigurationError
 from ..layout import REPLACED
-from .base import PLAIN, Dialect, UniqueIndex, quote
+from .base import PLAIN, Dialect, ForeignKey, UniqueIndex, as_foreign_keys, quote
 
 IDLE, FAILED = 0, 3
 """The status of a connection without a transaction, and of one that an error spoiled, in libpq's
@@ -42,6 +42,26 @@ _TRIGGERS = r"""SELECT tgname, relname,
 
 _FIXED_FOREIGN_KEYS = """SELECT conname FROM pg_constraint
     WHERE conrelid = to_regclass(?) AND contype = 'f' AND NOT condeferrable ORDER BY 1"""
+
+_FOREIGN_KEYS = """SELECT child.relname, made.oid, part.attname, parent.relname,
+        made.confdeltype, made.confupdtype
+    FROM pg_constraint AS made
+    JOIN pg_class AS child ON child.oid = made.conrelid
+    JOIN pg_namespace AS space ON space.oid = child.relnamespace
+    JOIN pg_class AS parent ON parent.oid = made.confrelid
+    CROSS JOIN LATERAL unnest(made.conkey) WITH ORDINALITY AS member (number, place)
+    JOIN pg_attribute AS part ON part.attrelid = made.conrelid AND part.attnum = member.number
+    WHERE made.contype = 'f' AND made.conparentid = 0
+        AND space.nspname = coalesce(CAST(? AS text), current_schema())
+    ORDER BY child.relname, made.oid, member.place"""
+
+_ACTS: Mapping[str, str] = {
+    "a": "NO ACTION",
+    "r": "RESTRICT",
+    "c": "CASCADE",
+    "n": "SET NULL",
+    "d": "SET DEFAULT",
+}
 
 
 class Postgres(Dialect):
@@ -92,6 +112,10 @@ class Postgres(Dialect):
         for index, partial, column in rows:
             found.setdefault((index, partial), []).append((column, PLAIN))
         return [UniqueIndex(parts, partial) for (_, partial), parts in found.items()]
+
+    def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
+        rows = self.run(database, _FOREIGN_KEYS, (schema,)).fetchall()
+        return as_foreign_keys((*said, _ACTS[d], _ACTS[u]) for *said, d, u in rows)
 
     def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
         """A trigger that is switched off is not as it was made."""

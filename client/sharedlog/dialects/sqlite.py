@@ -9,11 +9,16 @@ from typing import Any
 
 import peewee
 
-from .base import Dialect, UniqueIndex, quote
+from .base import Dialect, ForeignKey, UniqueIndex, as_foreign_keys, quote
 
 _UNIQUE_INDEXES = """SELECT list.seq, list.partial, part.name, part.coll
     FROM pragma_index_list(?, ?) AS list, pragma_index_xinfo(list.name, ?) AS part
     WHERE list."unique" AND part.key ORDER BY list.seq, part.seqno"""
+
+_FOREIGN_KEYS = """SELECT made.name, part.id, part."from", part."table", part.on_delete,
+        part.on_update
+    FROM {}sqlite_master AS made, pragma_foreign_key_list(made.name, ?) AS part
+    WHERE made.type = 'table' ORDER BY made.name, part.id, part.seq"""
 
 
 class SQLite(Dialect):
@@ -66,6 +71,14 @@ class SQLite(Dialect):
         for index, partial, column, collation in rows:
             found.setdefault((index, bool(partial)), []).append((column, collation))
         return [UniqueIndex(parts, partial) for (_, partial), parts in found.items()]
+
+    def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
+        sql = _FOREIGN_KEYS.format(f"{quote(schema)}." if schema else "")
+        try:
+            rows = database.execute_sql(sql, (schema or "main",)).fetchall()
+        except peewee.OperationalError:  # the schema's database is yet to be attached
+            return []
+        return as_foreign_keys(rows)
 
     def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
         cursor = database.execute_sql(

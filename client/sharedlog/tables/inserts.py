@@ -162,7 +162,7 @@ def _row_of(lookups: Sequence[tuple[Any, Callable[[], Any]]], row: Any) -> list[
 def check_key(tracked: Tracked, found: Rows | None) -> None:
     """Refuse to let SQLite number the rows of an integer key that the application left out."""
     column = tracked.numbered
-    if column is None or found is None:
+    if column is None or found is None or not found.rows:
         return
     index = found.shape.place.get(column.field)
     if index is None or any(row[index] is None for row in found.rows):

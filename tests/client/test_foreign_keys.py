@@ -1,0 +1,119 @@
+"""Foreign keys of the database that the models do not tell of, or tell otherwise: refused at once,
+for such a device would diverge, or be stuck with its first deletion from elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import peewee
+import pytest
+
+from sharedlog import ConfigurationError, MemorySharedLog, Sync, SyncModel
+
+from .conftest import OpenDevice
+
+
+class Town(SyncModel):
+    name = peewee.CharField(primary_key=True)
+
+
+class Street(SyncModel):
+    name = peewee.CharField(primary_key=True)
+    town = peewee.ForeignKeyField(Town, null=True)
+
+
+class House(SyncModel):
+    """A reference that the model does not call one."""
+
+    name = peewee.CharField(primary_key=True)
+    town_id = peewee.CharField(null=True)
+
+
+class Region(peewee.Model):
+    name = peewee.CharField(primary_key=True)
+
+
+class Village(SyncModel):
+    name = peewee.CharField(primary_key=True)
+    region = peewee.ForeignKeyField(Region, on_delete="CASCADE", null=True)
+
+
+WHERE = ("sqlite", "postgres", "mysql")
+NAME = "name VARCHAR(255) NOT NULL PRIMARY KEY"
+
+
+def table(name: str, parent: str, acts: str = "") -> str:
+    return (
+        f"CREATE TABLE {name} ({NAME}, {parent}_id VARCHAR(255), "
+        f"FOREIGN KEY ({parent}_id) REFERENCES {parent} (name) {acts})"
+    )
+
+
+def setup(open_device: OpenDevice, models: Any, where: str, *tables: str, **options: Any) -> None:
+    """Set up a device with these tables beside the one of Town."""
+    recorder = options.pop("recorder", "signals")
+    device = open_device([Town], where=where, tracked=False, **options)
+    for sql in tables:
+        device.database.execute_sql(sql)
+    sync = Sync(device.database, models, shared_log=MemorySharedLog(), capture=recorder)
+    with device.database.bind_ctx(models, bind_refs=False, bind_backrefs=False), sync:
+        pass
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize(
+    ("models", "tables", "told"),
+    [
+        pytest.param(
+            [Town, Street],
+            [table("street", "town", "ON DELETE CASCADE")],
+            r"Street\.town.*ON DELETE CASCADE(.|\n)*on_delete=\"CASCADE\"",
+            id="acts otherwise",
+        ),
+        pytest.param(
+            [Town, House], [table("house", "town")], r"House.*town_id.*'town'", id="not declared"
+        ),
+        pytest.param(
+            [Town], [table("mark", "town")], r"'mark'.*'town'(.|\n)*not tracked", id="not tracked"
+        ),
+    ],
+)
+def test_what_the_models_do_not_tell_is_refused(
+    where: str, models: Any, tables: list[str], told: str, open_device: OpenDevice
+) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        setup(open_device, models, where, *tables)
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_what_harms_nothing_is_not_refused(where: str, open_device: OpenDevice) -> None:
+    street = table("street", "town", "ON DELETE RESTRICT")
+    mark = table("mark", "town", "ON DELETE SET NULL")
+    setup(open_device, [Town, Street], where, street, mark)
+
+
+def test_a_reference_of_several_columns_is_refused(open_device: OpenDevice) -> None:
+    house = f"CREATE TABLE house ({NAME}, town_id TEXT, FOREIGN KEY (name, town_id) REFERENCES x)"
+    with pytest.raises(ConfigurationError, match=r"\(name, town_id\)"):
+        setup(open_device, [Town, House], "sqlite", house)
+
+
+def test_nobody_asks_where_nobody_enforces(open_device: OpenDevice) -> None:
+    mark = table("mark", "town")
+    setup(open_device, [Town], "sqlite", mark, pragmas={"foreign_keys": 0})
+
+
+def test_cascades_from_tables_that_are_not_tracked_need_triggers(open_device: OpenDevice) -> None:
+    tables = f"CREATE TABLE region ({NAME})", table("village", "region", "ON DELETE CASCADE")
+    with pytest.raises(ConfigurationError, match="triggers"):
+        setup(open_device, [Town, Village], "sqlite", *tables)
+    setup(open_device, [Town, Village], "sqlite", *tables, recorder="triggers")
+
+
+def test_a_table_that_is_made_later_is_looked_at_before_the_first_exchange(
+    open_device: OpenDevice,
+) -> None:
+    device = open_device([Town])
+    device.database.execute_sql(table("mark", "town"))
+    with device, pytest.raises(ConfigurationError, match="'mark'"):
+        device.sync.sync()
