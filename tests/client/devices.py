@@ -43,13 +43,17 @@ class Logged(NamedTuple):
 
 
 class Device:
-    """A database file with an application's tables; use the models inside `with device:`."""
+    """A database file with an application's tables; use the models inside `with device:`.
+
+    `outside` are models that are not given to Sync.
+    """
 
     def __init__(
         self,
         path: Path,
         models: Models,
         *,
+        outside: Models = (),
         tracked: bool = True,
         recorder: Any = "signals",
         shared_log: Any = None,
@@ -61,6 +65,7 @@ class Device:
         **options: Any,
     ) -> None:
         assert recorder in RECORDERS
+        given, models = models, (*models, *outside)
         self.models = models
         self.recorder = recorder
         plain = database is None and not options and not path.exists()
@@ -80,7 +85,7 @@ class Device:
                     self.database.create_tables(with_through_models(models))
             self.sync = Sync(
                 self.bound,
-                models,
+                given,
                 shared_log=shared_log or MemorySharedLog(),
                 capture=recorder,
                 now=now,

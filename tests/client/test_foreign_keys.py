@@ -49,6 +49,9 @@ def table(name: str, parent: str, acts: str = "") -> str:
     )
 
 
+VILLAGE = table("village", "region", "ON DELETE CASCADE")
+
+
 def setup(open_device: OpenDevice, models: Any, where: str, *tables: str, **options: Any) -> None:
     """Set up a device with these tables beside the one of Town."""
     recorder = options.pop("recorder", "signals")
@@ -103,9 +106,28 @@ def test_nobody_asks_where_nobody_enforces(open_device: OpenDevice) -> None:
     setup(open_device, [Town], "sqlite", mark, pragmas={"foreign_keys": 0})
 
 
-def test_cascades_from_tables_that_are_not_tracked_need_triggers(open_device: OpenDevice) -> None:
-    tables = f"CREATE TABLE region ({NAME})", table("village", "region", "ON DELETE CASCADE")
-    with pytest.raises(ConfigurationError, match="triggers"):
+@pytest.mark.parametrize("where", WHERE)
+def test_a_table_between_tracked_ones_is_refused(where: str, open_device: OpenDevice) -> None:
+    """What is deleted in the one elsewhere would be deleted in the other here."""
+    tables = [table("region", "town", "ON DELETE CASCADE"), VILLAGE]
+    with pytest.raises(ConfigurationError, match=r"'region', which is not tracked(.|\n)*'town'"):
+        setup(open_device, [Town, Village], where, *tables)
+
+
+@pytest.mark.parametrize("acts", ["", "ON DELETE SET NULL", "ON UPDATE CASCADE"])
+def test_one_that_takes_no_tracked_row_along_is_not(acts: str, open_device: OpenDevice) -> None:
+    country = f"CREATE TABLE country ({NAME})"
+    setup(
+        open_device, [Town, Village], "sqlite", country, table("region", "country", acts), VILLAGE
+    )
+
+
+def test_what_models_outside_do_not_tell_is_refused_unless_triggers_record(
+    open_device: OpenDevice,
+) -> None:
+    country = f"CREATE TABLE country ({NAME})"
+    tables = [country, table("region", "country", "ON DELETE CASCADE"), VILLAGE]
+    with pytest.raises(ConfigurationError, match=r"Region does not tell.*country_id.*'country'"):
         setup(open_device, [Town, Village], "sqlite", *tables)
     setup(open_device, [Town, Village], "sqlite", *tables, recorder="triggers")
 

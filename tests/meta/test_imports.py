@@ -58,7 +58,12 @@ CLIENT_LAYERS = (
         {"tracing"},
         {"pgtracing"},
     ),
-    *within("capture", {"adopt", "comparing", "rivals"}, {"concerned", "foreignkeys"}, {"capture"}),
+    *within(
+        "capture",
+        {"adopt", "answer", "comparing", "rivals"},
+        {"concerned", "foreignkeys"},
+        {"capture"},
+    ),
     *within(
         "remote",
         {"documents", "history", "transports"},

@@ -14,6 +14,9 @@ Three ways, and the first two are only faster forms of the third:
   recorded: expressions, upserts, conditions, database defaults, converted values.
 - *by comparing*: rows are read before and after: cascades, displaced rows, changed keys,
   fields with a merge rule.
+
+A write to a table that is not tracked is recorded, by comparing, for what the database makes of
+it in tracked ones; of the table itself nothing is.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ from ..tables.statements import (
 )
 from ..tables.versions import Known
 from ..triggers.ddl import present
+from .answer import Answer
 from .comparing import Cascades, Comparison, Found
 from .concerned import concerned_by
 from .rivals import offered_keys, rivals_of
@@ -103,13 +107,15 @@ class StatementRecorder:
         """What `Database.execute` does, and the entries for it."""
         if not isinstance(query, peewee._WriteQuery):
             return self._execute(query, **options)
-        tracked = self._registry.table(query.table)
+        tracked, recorded = self._registry.table(query.table), self._recorded
         if tracked is None:
-            return self._execute(query, **options)
+            tracked, recorded = self._registry.outside(query.table), self._recorded_outside
+            if tracked is None or not self._cascades.begun_by(tracked, query):
+                return self._execute(query, **options)
         if self._journal.in_transaction():
-            return self._recorded(tracked, query, options)
+            return recorded(tracked, query, options)
         with self._journal.transaction():
-            return self._recorded(tracked, query, options)
+            return recorded(tracked, query, options)
 
     def _recorded(self, tracked: Tracked, query: Any, options: dict[str, Any]) -> Any:
         found: Rows | None = None
@@ -134,6 +140,15 @@ class StatementRecorder:
             if isinstance(query, peewee.Update):
                 return self._update(tracked, query, options)
             return self._delete(tracked, query, options)
+
+    def _recorded_outside(self, tracked: Tracked, query: Any, options: dict[str, Any]) -> Any:
+        """Of a table outside (`Registry.outside`): what the database does to tracked rows."""
+        found: Rows | None = None
+        if isinstance(query, peewee.Insert):
+            query, found = in_hand(tracked, query)
+        with self._journal.savepoint():
+            self._journal.take_write_lock()
+            return self._untold(tracked, query, found, options)
 
     # -- by value ------------------------------------------------------------------------
 
@@ -324,14 +339,14 @@ class StatementRecorder:
         cursor, stored = self._run(tracked, query, options, tracked.key)
         pks = [tracked.pk_json(tracked.pk_of_stored(row)) for row in stored]
         self._append(comparison.records(pks, names))
-        self._settle(comparison.before)
+        self._settle(comparison.known())
         return cursor
 
     def _untold(
         self, tracked: Tracked, query: Any, found: Rows | None, options: dict[str, Any]
     ) -> Any:
-        """Where the database cannot say which rows a statement wrote, those that it may have
-        written are read before and after it."""
+        """Where the database cannot say which rows a statement wrote, or nobody asks because they
+        are not tracked, those that it may have written are read before and after it."""
         concerned = concerned_by(self._database, tracked, query, found)
         comparison = self._comparison(tracked, concerned.rows)
         if concerned.deletes and self._cascades.on_delete(tracked):
@@ -340,11 +355,13 @@ class StatementRecorder:
         if concerned.moves and self._cascades.on_update(tracked, [*concerned.names, *keys]):
             comparison.follow_update([*concerned.names, *keys])
         cursor = self._execute(query, **options)
+        if query._returning:
+            cursor = Answer(cursor, cursor.fetchall())
         if concerned.written is None:
             self._append(comparison.records(self._all_rows(tracked), ()))
         else:
             self._append(comparison.records(concerned.written, concerned.names))
-        self._settle(comparison.before)
+        self._settle(comparison.known())
         return cursor
 
     def _settle(self, known: Known | None = None) -> None:
@@ -365,29 +382,3 @@ class StatementRecorder:
 def _modified(tracked: Tracked, pk: str, values: Values, names: Sequence[str]) -> list[Record]:
     written = {name: values[name] for name in names}
     return [record(tracked, MODIFY, pk, written)] if written else []
-
-
-class Answer:
-    """A cursor for the caller: its own columns of what RETURNING answered, and the counts."""
-
-    def __init__(self, cursor: Any, rows: list[Any], hidden: int = 0) -> None:
-        self._cursor = cursor
-        self._rows = iter(rows)
-        self.rowcount = cursor.rowcount  # -1 for WITH, as without us
-        description = tuple(cursor.description or ())
-        self.description = description[: len(description) - hidden]
-
-    def fetchone(self) -> Any:
-        return next(self._rows, None)
-
-    def fetchall(self) -> list[Any]:
-        return list(self._rows)
-
-    def __iter__(self) -> Any:
-        return self._rows
-
-    def close(self) -> None:
-        self._cursor.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor, name)

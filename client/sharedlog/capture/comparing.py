@@ -8,6 +8,7 @@ of the rows that may be concerned, in whatever order: the difference is what is 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import peewee
 
@@ -18,7 +19,8 @@ from ..models.registry import ACTING, Registry, Rule
 from ..models.tracked import Tracked
 from ..tables.rows import read_rows, select_rows
 from ..tables.ruled import RuledWrites
-from ..tables.statements import Values, record
+from ..tables.statements import Values, record, sets_of
+from ..tables.versions import Known
 
 Found = dict[str, Values]
 """Rows of one table: pk as JSON text -> values by name."""
@@ -33,19 +35,33 @@ def enforces_foreign_keys(database: peewee.Database) -> bool:
 
 
 class Cascades:
-    """Which statements make the database change other rows than those they speak of."""
+    """Which statements make the database change other rows than those they speak of: tracked ones,
+    whether the statement's own table is tracked or outside (`Registry.outside`)."""
 
     def __init__(self, database: peewee.Database, registry: Registry) -> None:
         self._database = database
         self._rules = registry.rules
 
     def on_delete(self, tracked: Tracked) -> bool:
-        rules = self._rules.get(tracked.collection, ())
+        rules = self._rules.get(tracked, ())
         acts = any(rule.on_delete in ACTING for rule in rules)
         return acts and enforces_foreign_keys(self._database)
 
+    def begun_by(self, outside: Tracked, query: Any) -> bool:
+        """Whether a write to a table outside may make the database change tracked rows."""
+        conflict = getattr(query, "_on_conflict", None)
+        replaces = conflict is not None and (conflict._action or "").lower() == "replace"
+        if replaces or isinstance(query, peewee.Delete):
+            return self.on_delete(outside)
+        sets = list(getattr(query, "_update", None) or ())
+        if conflict is not None:
+            sets = [*(conflict._preserve or ()), *(conflict._update or ())]
+        names, moves = sets_of(outside, sets)
+        keys = [column.name for column in outside.key] if moves else ()
+        return self.on_update(outside, [*names, *keys])
+
     def on_update(self, tracked: Tracked, names: Collection[str]) -> bool:
-        rules = self._rules.get(tracked.collection, ())
+        rules = self._rules.get(tracked, ())
         acts = any(r.on_update in ACTING and r.referred.name in names for r in rules)
         return acts and enforces_foreign_keys(self._database)
 
@@ -71,33 +87,32 @@ class Comparison:
         self._registry = registry
         self._tracked = tracked
         self._ruled = ruled
-        self.before: dict[str, Found] = {tracked.collection: rows}
-        self._seen: set[tuple[str, str, str | None]] = set()
+        self._before: dict[Tracked, Found] = {tracked: rows}
+        self._seen: set[tuple[Tracked, str, str | None]] = set()
         self._renames = False
 
     def follow_deletion(self) -> None:
         """Look at the children, too, of rows that are about to be deleted."""
-        self._follow(self._tracked, dict(self.before[self._tracked.collection]), None)
+        self._follow(self._tracked, dict(self._before[self._tracked]), None)
 
     def follow_update(self, names: Collection[str]) -> None:
         """Look at the children, too, of rows that are about to get new values."""
         self._renames = True
-        self._follow(self._tracked, dict(self.before[self._tracked.collection]), names)
+        self._follow(self._tracked, dict(self._before[self._tracked]), names)
 
     def _follow(self, parent: Tracked, rows: Found, updated: Collection[str] | None) -> None:
-        for rule in self._registry.rules.get(parent.collection, ()):
+        for rule in self._registry.rules.get(parent, ()):
             acts = rule.on_delete if updated is None else rule.on_update
             if acts not in ACTING or (updated is not None and rule.referred.name not in updated):
                 continue
             changed = None if updated is None and acts == "CASCADE" else rule.column.name
-            collection = rule.child.collection
             fresh = {}
             for pk, values in self._referring(parent, rows, rule).items():
-                if (collection, pk, changed) not in self._seen:
-                    self._seen.add((collection, pk, changed))
+                if (rule.child, pk, changed) not in self._seen:
+                    self._seen.add((rule.child, pk, changed))
                     fresh[pk] = values
             if fresh:
-                self.before.setdefault(collection, {}).update(fresh)
+                self._before.setdefault(rule.child, {}).update(fresh)
                 self._follow(rule.child, fresh, changed and (changed,))
 
     def _referring(self, parent: Tracked, rows: Found, rule: Rule) -> Found:
@@ -111,50 +126,57 @@ class Comparison:
             found |= select_rows(self._database, rule.child, where, chunk)
         return found
 
+    def known(self) -> Known:
+        """The tracked ones of the rows, as they were."""
+        tables = self._in_order(self._before)
+        return {table.collection: self._before[table] for table in tables}
+
     def records(self, written: Iterable[str], names: Collection[str]) -> list[Record]:
         """What happened, after the statement: `written` are the pks that it answered, `names`
         the fields that it set in those that stood already."""
-        mine = self._tracked.collection
+        mine = self._tracked
         after = {
-            name: self._read(name, [*before, *(written if name == mine else ())])
-            for name, before in self.before.items()
+            table: self._read(table, [*before, *(written if table is mine else ())])
+            for table, before in self._before.items()
         }
         if self._renames:
-            self._add_renamed(self._tracked, after[mine], after)
+            self._add_renamed(mine, after[mine], after)
         written = set(written)
-        order = [table for table in self._registry.in_order if table.collection in after]
+        order = self._in_order(after)
         records = []
         for table in reversed(order):
-            before, now = self.before.get(table.collection, {}), after[table.collection]
+            before, now = self._before.get(table, {}), after[table]
             records += [
                 record(table, DELETE, pk, was) for pk, was in before.items() if pk not in now
             ]
         for table in order:
-            before, now = self.before.get(table.collection, {}), after[table.collection]
+            before, now = self._before.get(table, {}), after[table]
             operands = self._ruled.operands(table, before, now) if self._ruled else {}
             for pk, values in now.items():
-                sets = names if table is self._tracked and pk in written else ()
+                sets = names if table is mine and pk in written else ()
                 found = operands.get(pk, {})
                 records += _difference(table, pk, before.get(pk), values, sets, found)
         return records
 
-    def _read(self, collection: str, pks: Iterable[str]) -> Found:
-        tracked = self._registry.collection(collection)
-        assert tracked is not None
-        keys = [tracked.key_parameters(loads(pk)) for pk in dict.fromkeys(pks)]
-        return read_rows(self._database, tracked, keys)
+    def _in_order(self, tables: Collection[Tracked]) -> list[Tracked]:
+        """Without those that are not tracked: what becomes of their rows is not recorded."""
+        return [table for table in self._registry.in_order if table in tables]
 
-    def _add_renamed(self, parent: Tracked, rows: Found, after: dict[str, Found]) -> None:
+    def _read(self, table: Tracked, pks: Iterable[str]) -> Found:
+        keys = [table.key_parameters(loads(pk)) for pk in dict.fromkeys(pks)]
+        return read_rows(self._database, table, keys)
+
+    def _add_renamed(self, parent: Tracked, rows: Found, after: dict[Tracked, Found]) -> None:
         """Add children with a new key, because it holds a reference that the database changed."""
-        for rule in self._registry.rules.get(parent.collection, ()):
-            name = rule.child.collection
-            if rule.on_update in ACTING and rule.column.name not in rule.child.by_name:
-                before, now = self.before.get(name, {}), after.setdefault(name, {})
+        for rule in self._registry.rules.get(parent, ()):
+            child = rule.child
+            if rule.on_update in ACTING and rule.column.name not in child.by_name:
+                before, now = self._before.get(child, {}), after.setdefault(child, {})
                 found = self._referring(parent, rows, rule)
                 fresh = {pk: v for pk, v in found.items() if pk not in before and pk not in now}
                 if fresh:
                     now.update(fresh)
-                    self._add_renamed(rule.child, fresh, after)
+                    self._add_renamed(child, fresh, after)
 
 
 def value_of(tracked: Tracked, pk: str, values: Values, name: str) -> Wire:

@@ -7,31 +7,31 @@ of others that can never be committed).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import peewee
 
 from ..dialects.base import ForeignKey
 from ..errors import ConfigurationError
-from ..models.registry import ACTING, RESTRICTING, Registry, on_delete, on_update
+from ..models.registry import ACTING, RESTRICTING, Registry, Rule, on_delete, on_update
 from ..models.tracked import Tracked, TrackedColumn
 from .comparing import enforces_foreign_keys
 
 
 def check_foreign_keys(database: peewee.Database, registry: Registry, *, by_triggers: bool) -> None:
     """Refuse what the models do not tell of, as far as there are tables yet; `by_triggers` is
-    whether cascades are recorded wherever they begin."""
+    whether the database records what it does, whether models tell of it or not."""
     if not enforces_foreign_keys(database):
         return
-    schemas: dict[str | None, dict[str, Tracked]] = {}
-    for tracked in registry:
-        tables = schemas.setdefault(tracked.model._meta.schema, {})
-        tables[_folded(tracked, tracked.collection)] = tracked
+    schemas, outside = _by_schema(registry), _by_schema(registry.all_outside)
     for schema, tables in schemas.items():
         some = next(iter(tables.values()))
         for found in some.dialect.foreign_keys(database, schema):
             child = tables.get(_folded(some, found.table))
             parent = tables.get(_folded(some, found.parent))
+            between = outside.get(schema, {}).get(_folded(some, found.table))
             if child is not None:
-                _check_child(child, parent, found, by_triggers)
+                _check_child(child, found)
             elif parent is not None and found.acts[0] in RESTRICTING:
                 raise ConfigurationError(
                     f"The table {found.table!r} refers to {found.parent!r} and is not tracked: "
@@ -39,6 +39,24 @@ def check_foreign_keys(database: peewee.Database, registry: Registry, *, by_trig
                     hint=f"Give the model of {found.table!r} to Sync, too, or let its foreign key "
                     "say ON DELETE CASCADE or SET NULL.",
                 )
+            elif between is not None and _goes_on(registry.rules.get(between, ()), found):
+                if parent is not None:
+                    raise ConfigurationError(
+                        f"Tracked rows refer to {found.table!r}, which is not tracked and goes by "
+                        f"{found.parent!r}, which is: what others do there would take rows along "
+                        "that nobody deleted.",
+                        hint=f"Give the model of {found.table!r} to Sync, too.",
+                    )
+                if not by_triggers:
+                    _check_outside(between, found)
+
+
+def _by_schema(tables: Iterable[Tracked]) -> dict[str | None, dict[str, Tracked]]:
+    found: dict[str | None, dict[str, Tracked]] = {}
+    for table in tables:
+        some = found.setdefault(table.model._meta.schema, {})
+        some[_folded(table, table.collection)] = table
+    return found
 
 
 def _folded(tracked: Tracked, table: str) -> str:
@@ -46,35 +64,56 @@ def _folded(tracked: Tracked, table: str) -> str:
     return table if tracked.dialect.typed else table.lower()
 
 
-def _check_child(
-    child: Tracked, parent: Tracked | None, found: ForeignKey, by_triggers: bool
-) -> None:
+def _check_child(child: Tracked, found: ForeignKey) -> None:
     column = _declared(child, found)
-    names = ", ".join(found.columns)
     if column is None:
+        names = ", ".join(found.columns)
         write = f"Write {names} = ForeignKeyField(…) in {child.model.__name__}, or take it"
         raise ConfigurationError(
             f"{child.model.__name__} does not tell that ({names}) of its table refers to "
             f"{found.parent!r}: what others write could be refused here for ever.",
             hint=("Take it" if len(found.columns) > 1 else write) + " out of the table.",
         )
+    _check_acts(column, found)
+
+
+def _check_acts(column: TrackedColumn, found: ForeignKey) -> None:
     told = on_delete(column), on_update(column)
     for word, does, says in zip(("delete", "update"), found.acts, told, strict=True):
-        if does not in ACTING:
-            continue
-        if does != says:
+        if does in ACTING and does != says:
             raise ConfigurationError(
                 f"{column} says {says or 'nothing'} where its table does: "
                 f"ON {word.upper()} {does}.",
                 hint=f'Write on_{word}="{does}" in its ForeignKeyField.',
             )
-        if parent is None and not by_triggers:
-            raise ConfigurationError(
-                f"What ON {word.upper()} {does} does to {child.model.__name__} would not be "
-                f"recorded: {found.parent!r} is not tracked.",
-                hint=f"Give the model of {found.parent!r} to Sync, too, or let triggers record: "
-                'capture="triggers".',
-            )
+
+
+def _goes_on(rules: Iterable[Rule], found: ForeignKey) -> bool:
+    """Whether what a foreign key does to a row makes others act (`rules`) that refer to it."""
+    deletes, *changes = found.acts
+    if deletes != "CASCADE":
+        changes.append(deletes)
+    return any(
+        (deletes == "CASCADE" and rule.on_delete in ACTING)
+        or (
+            not ACTING.isdisjoint(changes)
+            and rule.on_update in ACTING
+            and rule.referred.field.column_name in found.columns
+        )
+        for rule in rules
+    )
+
+
+def _check_outside(table: Tracked, found: ForeignKey) -> None:
+    column = _declared(table, found)
+    if column is None:
+        names, model = ", ".join(found.columns), table.model.__name__
+        raise ConfigurationError(
+            f"{model} does not tell that ({names}) of its table refers to {found.parent!r}: what "
+            "that does to tracked rows would not be recorded.",
+            hint=f"Write {names} = ForeignKeyField(…) in {model}, or give {model} to Sync, too.",
+        )
+    _check_acts(column, found)
 
 
 def _declared(child: Tracked, found: ForeignKey) -> TrackedColumn | None:

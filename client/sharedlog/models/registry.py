@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import peewee
@@ -37,6 +38,10 @@ class Rule(NamedTuple):
     on_update: str
 
 
+Place = tuple[str | None, str]
+"""Where rows are: schema and table."""
+
+
 class Registry:
     """All tracked models of one `Sync`, by model, by table, by collection."""
 
@@ -58,9 +63,7 @@ class Registry:
                     f"{tracked.collection!r}; a collection is one table."
                 )
         self._by_model: dict[Any, Tracked] = {tracked.model: tracked for tracked in self}
-        self._by_table = {
-            (tracked.model._meta.schema, tracked.collection): tracked for tracked in self
-        }
+        self._by_table = {_place(tracked.model): tracked for tracked in self}
         self._check_numbers()
         models = [tracked.model for tracked in self]
         order = peewee.sort_models(models)  # type: ignore[attr-defined]
@@ -68,8 +71,9 @@ class Registry:
         self.names = former_names(self._by_model)
         """What older programs call the tables and their fields."""
         self.evolution = Evolution(self.names, schema_version, upgraders or {})
+        self._outside = self._find_outside(database)
         self.rules = self._find_rules()
-        """By collection of the parent: what the database does to children on its own."""
+        """By parent: what the database does to children on its own."""
         self._find_buried()
 
     def __iter__(self) -> Iterator[Tracked]:
@@ -87,13 +91,16 @@ class Registry:
     def table(self, table: Any) -> Tracked | None:
         """The tracked model of a write query's target: the model itself, its plain `Table`,
         or another model of the same table."""
-        tracked = self._by_model.get(table)
-        if tracked is None and isinstance(table, peewee.Table):
-            tracked = self._by_table.get((table._schema, table.__name__))  # type: ignore[attr-defined]
-        elif tracked is None:
-            meta = table._meta
-            tracked = self._by_table.get((meta.schema, meta.table_name))
-        return tracked
+        return self._by_model.get(table) or self._by_table.get(_place(table))
+
+    def outside(self, table: Any) -> Tracked | None:
+        """The same for a table that is not tracked, if what is done to its rows makes the
+        database change tracked ones; with no more columns than it takes to tell which."""
+        return self._outside.get(_place(table)) if self._outside else None
+
+    @property
+    def all_outside(self) -> Collection[Tracked]:
+        return self._outside.values()
 
     def keep_within(self, limits: Limits) -> None:
         """Refuse changes that the service would not take."""
@@ -149,8 +156,29 @@ class Registry:
             for parent in fresh:
                 parent.buries = True
 
-    def _find_rules(self) -> dict[str, list[Rule]]:
-        rules: dict[str, list[Rule]] = {}
+    def _find_outside(self, database: peewee.Database) -> dict[Place, Tracked]:
+        """Up from the tracked tables, by the foreign keys that let the database act."""
+        models = [tracked.model for tracked in self]
+        referred: dict[Place, dict[str, peewee.Field]] = {}
+        for model in models:  # which grows
+            for field in model._meta.refs:
+                place = _place(field.rel_model)
+                if place in self._by_table or not _acts(field):
+                    continue
+                if place not in referred:
+                    referred[place] = {}
+                    models.append(field.rel_model)
+                referred[place][field.rel_field.column_name] = field.rel_field
+        outside = {}
+        for model in models[len(self) :]:
+            meta, fields = model._meta, referred[_place(model)]
+            key = meta.get_primary_keys() or [*fields.values()]
+            fields |= {field.column_name: field for field in meta.refs}
+            outside[_place(model)] = Tracked(database, model, key, fields.values())
+        return outside
+
+    def _find_rules(self) -> dict[Tracked, list[Rule]]:
+        rules: dict[Tracked, list[Rule]] = defaultdict(list)
         for parent in self:
             for child, column in self.children(parent):
                 field = column.field
@@ -160,16 +188,31 @@ class Registry:
                         "which the database numbers: it is another number on each device.",
                         hint=f"Refer to what identifies a row of {parent.model.__name__}.",
                     )
-                rule = Rule(
-                    child,
-                    column,
-                    parent.by_field[field.rel_field],
-                    on_delete(column),
-                    on_update(column),
-                )
-                if ACTING & {rule.on_delete, rule.on_update}:
-                    rules.setdefault(parent.collection, []).append(rule)
-        return rules
+                if _acts(field):
+                    rules[parent].append(_rule(child, column, parent))
+        for child in (*self, *self.all_outside):
+            for column in child.parents:
+                above = self.outside(column.field.rel_model)
+                if above is not None and _acts(column.field):
+                    rules[above].append(_rule(child, column, above))
+        return dict(rules)
+
+
+def _place(table: Any) -> Place:
+    """Of a model, or of its plain `Table`."""
+    if isinstance(table, peewee.Table):
+        return table._schema, table.__name__  # type: ignore[attr-defined]
+    return table._meta.schema, table._meta.table_name
+
+
+def _acts(field: Any) -> bool:
+    """Whether a foreign key tells the database to do anything to the row that has it."""
+    return not ACTING.isdisjoint(((field.on_delete or "").upper(), (field.on_update or "").upper()))
+
+
+def _rule(child: Tracked, column: TrackedColumn, parent: Tracked) -> Rule:
+    referred = parent.by_column[column.field.rel_field.column_name]
+    return Rule(child, column, referred, on_delete(column), on_update(column))
 
 
 def on_delete(column: TrackedColumn) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -217,10 +217,15 @@ class TypedColumn(TrackedColumn):
 
 
 class Tracked:
-    """A tracked model. `key` identifies a row in the log; `columns` are the other fields."""
+    """A tracked model. `key` identifies a row in the log; `columns` are the other fields, or those
+    of them that `fields` has."""
 
     def __init__(
-        self, database: peewee.Database, model: type[peewee.Model], key: Sequence[peewee.Field]
+        self,
+        database: peewee.Database,
+        model: type[peewee.Model],
+        key: Sequence[peewee.Field],
+        fields: Iterable[peewee.Field] | None = None,
     ) -> None:
         meta = model._meta
         self.model = model
@@ -233,7 +238,7 @@ class Tracked:
         names = {column.name for column in self.key}
         self.columns = [
             self._column(field)
-            for field in meta.sorted_fields
+            for field in (meta.sorted_fields if fields is None else fields)
             if field.name not in names and not isinstance(field, peewee.AutoField)
         ]
         self.every = (*self.key, *self.columns)
