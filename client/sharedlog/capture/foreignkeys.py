@@ -42,9 +42,9 @@ def check_foreign_keys(database: peewee.Database, registry: Registry, *, by_trig
             elif between is not None and _goes_on(registry.rules.get(between, ()), found):
                 if parent is not None:
                     raise ConfigurationError(
-                        f"Tracked rows refer to {found.table!r}, which is not tracked and goes by "
-                        f"{found.parent!r}, which is: what others do there would take rows along "
-                        "that nobody deleted.",
+                        f"Tracked rows refer to {found.table!r}, which is not tracked and changes "
+                        f"with {found.parent!r}, which is: what another device does there would "
+                        "change rows here that nobody changed.",
                         hint=f"Give the model of {found.table!r} to Sync, too.",
                     )
                 if not by_triggers:

@@ -174,6 +174,8 @@ class Registry:
             meta, fields = model._meta, referred[_place(model)]
             key = meta.get_primary_keys() or [*fields.values()]
             fields |= {field.column_name: field for field in meta.refs}
+            for field in key:  # of which another model of the same table may have its own
+                fields.pop(field.column_name, None)
             outside[_place(model)] = Tracked(database, model, key, fields.values())
         return outside
 
