@@ -263,5 +263,6 @@ def _created(tracked: Tracked, shape: Shape, row: Sequence[Any]) -> Record:
         if value is not None:
             values[name] = value if type(value) is plain else exact_wire(value)
     key = tracked.pk_json(pk[0] if len(pk) == 1 else pk)
+    tracked.check_length(key)
     rules = tracked.rules_json(values, created=True) if tracked.rules else None
     return Record(tracked.collection, key, _CREATE, tracked.value_json(values), rules)
