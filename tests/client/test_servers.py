@@ -26,7 +26,7 @@ from sharedlog import (
     migrate_keys,
 )
 from sharedlog.changes import Entry
-from sharedlog.events import Refused
+from sharedlog.events import Refused, RowKept
 from tests.engines import SERVER
 
 from .conftest import OpenDevice
@@ -261,6 +261,39 @@ def test_a_row_that_a_trigger_of_the_application_refuses_is_parked(
         (parked,) = device.sync.parked()
         assert (parked.pk, parked.code) == ("no", "CONSTRAINT")
         assert "not that one" in parked.reason
+
+
+@pytest.mark.parametrize("where", REFUSING)
+def test_a_row_that_a_trigger_of_the_application_does_not_let_go_is_kept(
+    where: str, log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    device = open_device(MODELS, where=where, shared_log=log)
+    refusing = REFUSING[where].replace("BEFORE INSERT", "BEFORE DELETE").replace("NEW", "OLD")
+    device.database.connection().cursor().execute(refusing)
+    other = open_device(MODELS, shared_log=log)
+    with other:
+        Folder.insert_many([{"key": name, "name": name} for name in ("a", "no", "z")]).execute()
+        sync(other, device)
+        Folder.delete().where(Folder.key << ["a", "no"]).execute()
+        Folder.create(key="new", name="new")
+        other.sync.sync()
+    kept: list[Any] = []
+
+    @device.sync.on_event
+    def note(event: Any) -> None:
+        kept.extend([event.pk] if isinstance(event, RowKept) else ())
+
+    assert device.sync.sync().deleted == 1
+    with device:
+        assert sorted(folder.key for folder in Folder.select()) == ["new", "no", "z"]
+        assert kept == ["no"]
+        drop = "DROP TRIGGER strict" + (" ON folder" if where == "postgres" else "")
+        device.database.execute_sql(drop)
+    with other:
+        Folder.create(key="last", name="last")
+    sync(other, device)
+    with device:
+        assert sorted(folder.key for folder in Folder.select()) == ["last", "new", "z"]
 
 
 @pytest.mark.parametrize("where", REFUSING)
