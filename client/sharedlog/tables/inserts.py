@@ -16,6 +16,9 @@ from .statements import Said, Values, field_of
 
 _CREATE = OPERATION_CODES[CREATE]
 
+SHORT_KEY = 64
+"""Characters of a key, as JSON, that fit anywhere: most are not worth a closer look."""
+
 
 class Shape:
     """The fields of rows, in order, and where the columns of a table find their values."""
@@ -263,6 +266,7 @@ def _created(tracked: Tracked, shape: Shape, row: Sequence[Any]) -> Record:
         if value is not None:
             values[name] = value if type(value) is plain else exact_wire(value)
     key = tracked.pk_json(pk[0] if len(pk) == 1 else pk)
-    tracked.check_length(key)
+    if len(key) > SHORT_KEY:
+        tracked.check_length(key)
     rules = tracked.rules_json(values, created=True) if tracked.rules else None
     return Record(tracked.collection, key, _CREATE, tracked.value_json(values), rules)
