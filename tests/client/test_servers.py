@@ -97,6 +97,25 @@ def test_fields_with_a_rule_add_up(
 
 
 @on_each
+def test_rows_with_such_fields_are_created_and_get_other_keys(
+    where: str, recorder: str, log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    device = open_device(MODELS, where=where, recorder=recorder, shared_log=log)
+    other = open_device(MODELS, shared_log=log)
+    with device:
+        Folder.create(key="f", name="f")
+        Paper.create(key="a", folder="f", copies=1, best=1, words=["x"])
+        device.sync.sync()
+        Paper.update(copies=Paper.copies + 1).execute()
+        Paper.update(key="b", copies=Paper.copies + 1).execute()
+    sync(device, other)
+    for each in (device, other):
+        with each:
+            paper = Paper.get()
+            assert (paper.key, paper.copies, paper.best, paper.words) == ("b", 3, 1, ["x"])
+
+
+@on_each
 def test_a_device_is_looked_after(
     where: str, recorder: str, log: MemorySharedLog, open_device: OpenDevice
 ) -> None:
