@@ -12,6 +12,7 @@ import peewee
 import psycopg
 import pytest
 from playhouse.pool import PooledMySQLDatabase, PooledPostgresqlDatabase
+from playhouse.postgres_ext import ArrayField
 
 from sharedlog import (
     ConfigurationError,
@@ -235,6 +236,20 @@ def test_keys_that_are_too_long_are_refused_and_set_aside(
         assert {"a", "b"} <= {row.key for row in Long.select()}
         assert [row.code for row in device.sync.parked()] == ["UNREADABLE"]
     assert len(refused) == (recorder == "triggers")
+
+
+def test_what_no_other_database_has_is_refused_by_name(open_device: OpenDevice) -> None:
+    class Row(SyncModel):
+        key = peewee.CharField(primary_key=True)
+        numbers = ArrayField(peewee.IntegerField, null=True)
+
+    device = open_device([Row], where="postgres")
+    with device:
+        Row.create(key="a")
+        for write in (Row.insert(key="b", numbers=[1]), Row.update(numbers=[1])):
+            with pytest.raises(ValueRefused, match=r"Row\.numbers"):
+                write.execute()
+        assert len(device.log()) == Row.select().count() == 1
 
 
 def test_what_postgres_cannot_keep_as_text_stops_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import peewee
@@ -77,7 +78,8 @@ def in_hand(tracked: Tracked, query: Any) -> tuple[Any, Rows | None]:
     if query.table is tracked.model and rows:
         for convert, index in shape.own:
             for row in rows:
-                row[index] = convert(row[index])
+                with suppress(NotCanonical):  # what the driver makes of it, the table tells
+                    row[index] = convert(row[index])
         if shape.own or kind != peewee.Insert.SIMPLE or len(shape.fields) != len(query._insert):
             query = query.clone()
             query._columns, query._insert = shape.fields, rows
