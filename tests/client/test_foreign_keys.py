@@ -108,6 +108,9 @@ def test_cascades_from_tables_that_are_not_tracked_need_triggers(open_device: Op
     with pytest.raises(ConfigurationError, match="triggers"):
         setup(open_device, [Town, Village], "sqlite", *tables)
     setup(open_device, [Town, Village], "sqlite", *tables, recorder="triggers")
+    between = table("region", "town", "ON DELETE CASCADE"), tables[1]
+    with pytest.raises(ConfigurationError, match="nothing that is tracked"):
+        setup(open_device, [Town, Village], "sqlite", *between, recorder="triggers")
 
 
 def test_a_table_that_is_made_later_is_looked_at_before_the_first_exchange(
@@ -117,3 +120,27 @@ def test_a_table_that_is_made_later_is_looked_at_before_the_first_exchange(
     device.database.execute_sql(table("mark", "town"))
     with device, pytest.raises(ConfigurationError, match="'mark'"):
         device.sync.sync()
+
+
+def test_a_parent_may_be_of_another_schema(open_device: OpenDevice) -> None:
+    device = open_device([Town], where="postgres", tracked=False)
+    schema = f"{device.database.execute_sql('SELECT current_schema()').fetchone()[0]}_2"
+
+    class Far(SyncModel):
+        name = peewee.CharField(primary_key=True)
+
+    Far._meta.schema = schema
+
+    class Near(SyncModel):
+        name = peewee.CharField(primary_key=True)
+        far = peewee.ForeignKeyField(Far, on_delete="CASCADE")
+
+    models = [Far, Near]
+    try:
+        with device.database.bind_ctx(models):
+            device.database.execute_sql(f"CREATE SCHEMA {schema}")
+            device.database.create_tables(models)
+            with Sync(device.database, models, shared_log=MemorySharedLog()):
+                pass
+    finally:
+        device.database.execute_sql(f"DROP SCHEMA {schema} CASCADE")

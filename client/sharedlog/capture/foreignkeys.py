@@ -7,6 +7,8 @@ of others that can never be committed).
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
+
 import peewee
 
 from ..dialects.base import ForeignKey
@@ -21,17 +23,20 @@ def check_foreign_keys(database: peewee.Database, registry: Registry, *, by_trig
     whether cascades are recorded wherever they begin."""
     if not enforces_foreign_keys(database):
         return
-    schemas: dict[str | None, dict[str, Tracked]] = {}
-    for tracked in registry:
-        tables = schemas.setdefault(tracked.model._meta.schema, {})
-        tables[_folded(tracked, tracked.collection)] = tracked
-    for schema, tables in schemas.items():
-        some = next(iter(tables.values()))
-        for found in some.dialect.foreign_keys(database, schema):
+    tables = {_folded(tracked, tracked.collection): tracked for tracked in registry}
+    some = next(iter(registry))
+    for schema in {tracked.model._meta.schema for tracked in registry}:
+        keys = some.dialect.foreign_keys(database, schema)
+        for found in keys:
             child = tables.get(_folded(some, found.table))
-            parent = tables.get(_folded(some, found.parent))
+            if child is not None and child.model._meta.schema != schema:
+                child = None  # another table of that name
+            parent = tables.get(_folded(some, found.parent))  # which may be of another schema
             if child is not None:
-                _check_child(child, parent, found, by_triggers)
+                recorded = parent is not None or (
+                    by_triggers and not _falls(some, found.parent, keys, tables)
+                )
+                _check_child(child, found, recorded=recorded)
             elif parent is not None and found.acts[0] in RESTRICTING:
                 raise ConfigurationError(
                     f"The table {found.table!r} refers to {found.parent!r} and is not tracked: "
@@ -41,14 +46,23 @@ def check_foreign_keys(database: peewee.Database, registry: Registry, *, by_trig
                 )
 
 
+def _falls(some: Tracked, table: str, keys: Iterable[ForeignKey], tables: Container[str]) -> bool:
+    """Whether rows of a table that is not tracked may go with tracked ones: then they go, too,
+    while others' deletions are applied, which nobody records."""
+    return any(
+        _folded(some, key.table) == _folded(some, table)
+        and _folded(some, key.parent) in tables
+        and ACTING.intersection(key.acts)
+        for key in keys
+    )
+
+
 def _folded(tracked: Tracked, table: str) -> str:
     """A table's name as it is compared: SQLite knows no capitals."""
     return table if tracked.dialect.typed else table.lower()
 
 
-def _check_child(
-    child: Tracked, parent: Tracked | None, found: ForeignKey, by_triggers: bool
-) -> None:
+def _check_child(child: Tracked, found: ForeignKey, *, recorded: bool) -> None:
     column = _declared(child, found)
     names = ", ".join(found.columns)
     if column is None:
@@ -68,12 +82,12 @@ def _check_child(
                 f"ON {word.upper()} {does}.",
                 hint=f'Write on_{word}="{does}" in its ForeignKeyField.',
             )
-        if parent is None and not by_triggers:
+        if not recorded:
             raise ConfigurationError(
                 f"What ON {word.upper()} {does} does to {child.model.__name__} would not be "
                 f"recorded: {found.parent!r} is not tracked.",
-                hint=f"Give the model of {found.parent!r} to Sync, too, or let triggers record: "
-                'capture="triggers".',
+                hint=f"Give the model of {found.parent!r} to Sync, too, or, where it refers to "
+                'nothing that is tracked, let triggers record: capture="triggers".',
             )
 
 
