@@ -1,4 +1,4 @@
-"""What all tests share: PostgreSQL, where there is one."""
+"""What all tests share: PostgreSQL, where there is one, their order, and their figures."""
 
 from __future__ import annotations
 
@@ -38,6 +38,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return len(LONG) + ("system" not in item.path.parts)
 
     items.sort(key=place)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests counted (`record_property`), each and together."""
+    figures: dict[str, list[float]] = {}
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        for name, value in report.user_properties:
+            figures.setdefault(name, []).append(float(str(value)))
+    if figures:
+        terminalreporter.section("figures")
+    for name, values in figures.items():
+        parts = " + ".join(f"{value:,.0f}" for value in values)
+        terminalreporter.write_line(f"{name}: {sum(values):,.0f} = {parts}")
 
 
 @pytest.fixture(scope="session")

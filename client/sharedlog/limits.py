@@ -11,6 +11,9 @@ GROUP_ENTRIES = 5_000
 GROUP_BYTES = 4_000_000
 """Bounds of a group, however much the service takes: it is sent and applied as a whole."""
 
+DEVICE_NAME_CHARS = 200
+"""The most that a service takes as the name of a device."""
+
 
 class Limits(NamedTuple):
     """Bounds of one request, as the service publishes them. The defaults are the usual ones, for

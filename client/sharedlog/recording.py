@@ -38,6 +38,7 @@ class Recording:
             raise ConfigurationError(
                 f"capture is {capture!r}.", hint='Write capture="signals" or capture="triggers".'
             )
+        self.capture = capture
         self._triggers = _triggers(registry, journal)
         self.recorder: Recorder
         if capture == "signals":

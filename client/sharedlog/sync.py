@@ -50,8 +50,8 @@ from .recording import Recording
 from .remote.sharedlog import GraphQLSharedLog, SharedLog
 from .remote.transports import HttpTransport, Token
 from .tables.checks import (
-    check_bounds,
-    check_keys,
+    check_models,
+    check_options,
     check_outside_transaction,
     check_tables,
     prepare_foreign_keys,
@@ -81,7 +81,7 @@ class Sync(Care):
         token: This user's bearer token, or a function that is asked for it with each request.
         user: Whose log; by default whom the token belongs to.
         shared_log: Another way to reach a log, in place of `url` and `token`.
-        device_name: What people see in the list of devices.
+        device_name: What people see in the list of devices; 200 characters at most.
         capture: How local changes are noticed: "signals" records what is written through
             `database`, "triggers" whatever is written to its tables.
         batch_size, byte_limit: Bounds of one exchange, each way.
@@ -117,7 +117,7 @@ class Sync(Care):
         new_id: Callable[[], str] = random_id,
     ) -> None:
         self.database = resolved(database)
-        check_bounds(batch_size=batch_size, byte_limit=byte_limit)
+        check_options(device_name, batch_size=batch_size, byte_limit=byte_limit)
         self.registry = Registry(self.database, models, schema_version, upgraders)
         self.shared_log = shared_log or _over_http(url, token, user)
         self._batch_size = batch_size
@@ -159,7 +159,7 @@ class Sync(Care):
         """
         if not self._ready:
             check_outside_transaction(self.journal, "setup")
-            check_keys(self.database, self.registry)
+            check_models(self.database, self.registry, self._recording.capture)
             self._check_foreign_keys()
             self.journal.create_tables()
             with self.journal.transaction():

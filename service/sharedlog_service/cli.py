@@ -318,7 +318,8 @@ def _schema(args: argparse.Namespace) -> int:
     if args.output:
         args.output.write_text(text, encoding="utf-8")
     elif args.check:
-        if not args.check.exists() or args.check.read_text(encoding="utf-8") != text:
+        # With errors replaced: what is no text is no schema, either.
+        if not args.check.exists() or args.check.read_text("utf-8", errors="replace") != text:
             print(
                 f"{args.check} is out of date. Run: sharedlog schema --output {args.check}",
                 file=sys.stderr,

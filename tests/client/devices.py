@@ -87,8 +87,8 @@ class Device:
                 # So that it is known whose changes win where two are made at one time.
                 new_id=lambda: f"device-{path.stem}-{random_id()}",
             )
-        if tracked:
-            self.sync.setup()
+            if tracked:
+                self.sync.setup()
 
     def __enter__(self) -> Device:
         binding = self.bound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,113 @@ def test_a_driver_that_converts_what_it_reads_is_refused() -> None:
         new_sync(database, [Note])
 
 
+def test_models_that_write_elsewhere_are_refused(database: peewee.SqliteDatabase) -> None:
+    """Everything would be written, and nothing recorded."""
+    proxy = peewee.DatabaseProxy()
+    proxy.initialize(database)
+    for capture in ("signals", "triggers"):
+        for given in (":memory:", database.database + "2"):
+            other = peewee.SqliteDatabase(given)
+            with pytest.raises(ConfigurationError, match=r"database\.bind\(\[Note, …\]\)"):
+                new_sync(other, [Note], capture=capture).setup()
+            with Note.bind_ctx(proxy), pytest.raises(ConfigurationError, match="another database"):
+                new_sync(other, [Note], capture=capture).setup()
+            assert other.get_tables() == []
+            other.close()
+
+
+def test_models_may_be_bound_later_or_by_a_proxy(database: peewee.SqliteDatabase) -> None:
+    database.create_tables([Note])
+    proxy = peewee.DatabaseProxy()
+    other = peewee.SqliteDatabase(":memory:")
+    for before in (None, proxy):
+        with Note.bind_ctx(before):
+            new_sync(database, [Note]).setup().close()
+    with Note.bind_ctx(other):
+        sync = new_sync(database, [Note])
+    proxy.initialize(database)
+    with Note.bind_ctx(proxy), sync:
+        Note.create(title="a")
+        assert sync.sync().sent == 1
+
+
+class Country(peewee.Model):
+    """A table that the application ships."""
+
+    code = peewee.CharField(primary_key=True)
+
+
+class Coin(peewee.Model):
+    id = peewee.UUIDField(primary_key=True, default=uuid.uuid4)
+
+
+class City(SyncModel):
+    country = peewee.ForeignKeyField(Country, null=True)
+    chief = peewee.ForeignKeyField("self", null=True)
+
+
+class Shop(SyncModel):
+    city = peewee.ForeignKeyField(City, null=True)
+    coin = peewee.ForeignKeyField(Coin, null=True)
+
+
+def test_references_to_rows_that_nobody_brings_are_warned_of(
+    database: peewee.SqliteDatabase,
+) -> None:
+    with database.bind_ctx([Country, Coin, City, Shop]):
+        database.create_tables([Country, Coin, City, Shop])
+        with pytest.warns(UserWarning) as found:
+            new_sync(database, [Shop]).setup().close()
+    texts = [str(warning.message) for warning in found]
+    assert [text.split(":")[0] for text in texts] == [
+        "Shop.city refers to City, which is not given to Sync",
+        "Shop.coin refers to Coin, which is not given to Sync",
+    ]
+    assert {warning.filename for warning in found} == {__file__}
+
+
+def test_tracked_rows_may_refer_to_what_the_application_ships(tmp_path: Path) -> None:
+    log = MemorySharedLog()
+    for number in range(2):
+        device = peewee.SqliteDatabase(str(tmp_path / f"{number}.db"), pragmas={"foreign_keys": 1})
+        with device.bind_ctx([Country, City]):
+            device.create_tables([Country, City])
+            Country.insert(code="AT").execute()
+            with new_sync(device, [City], shared_log=log) as sync:  # a warning is an error here
+                City.create(country="AT")
+                sync.sync()
+                assert City.select().where(City.country == "AT").count() == number + 1
+        device.close()
+
+
+def test_triggers_record_what_another_connection_to_the_file_writes(
+    database: peewee.SqliteDatabase,
+) -> None:
+    database.create_tables([Note])
+    own = peewee.SqliteDatabase(database.database)
+    with pytest.raises(ConfigurationError, match="another database"):
+        new_sync(own, [Note]).setup()
+    with new_sync(own, [Note], capture="triggers") as sync:
+        Note.create(title="a")
+        assert sync.sync().sent == 1
+    own.close()
+
+
 @pytest.mark.parametrize("bound", [0, -1, "5", 1.5, True])
 def test_bounds_are_positive(database: peewee.SqliteDatabase, bound: Any) -> None:
     with pytest.raises(ConfigurationError, match="batch_size"):
         new_sync(database, [Note], batch_size=bound)
     with pytest.raises(ConfigurationError, match="byte_limit"):
         new_sync(database, [Note], byte_limit=bound)
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "a\0", 7, b"desk"])
+def test_a_name_that_no_service_takes_is_refused(
+    database: peewee.SqliteDatabase, name: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match="200 characters at most"):
+        new_sync(database, [Note], device_name=name)
+    new_sync(database, [Note], device_name="x" * 200)
 
 
 def test_a_table_that_numbers_its_rows_is_refused(database: peewee.SqliteDatabase) -> None:

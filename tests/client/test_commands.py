@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from shutil import copy
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import peewee
 import pytest
 
-from sharedlog import ConnectionFailed, MemorySharedLog, SyncModel
+from sharedlog import ConfigurationError, ConnectionFailed, MemorySharedLog, SyncModel
 from sharedlog.care.inspection import opened
 from sharedlog.cli import main
 from sharedlog.remote.sharedlog import Outgoing, Page, Receipt, Rejection
 
 from . import shop
 from .conftest import OpenDevice
-from .devices import Device
+from .devices import SHARED, Device
 
 
 class Supplier(SyncModel):
@@ -114,6 +117,7 @@ def test_status_tells_what_the_application_would(files: Any, run: Run, log: Line
     ("name", "content", "message"),
     [
         ("none.db", None, "There is no file none.db."),
+        (".", None, ". is a folder; the file of a device is needed."),
         ("text.db", b"hello", "text.db is not an SQLite database."),
         ("torn.db", b"SQLite format 3\0" + b"x" * 500, "torn.db: "),
     ],
@@ -128,7 +132,7 @@ def test_what_is_no_file_of_a_device(
         assert code == 1
         assert message in text
         assert "Traceback" not in text
-    assert (tmp_path / name).exists() == (content is not None)
+    assert (tmp_path / name).is_file() == (content is not None)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +167,60 @@ def test_a_file_of_another_version(files: Any, run: Run) -> None:
 def test_a_file_whose_name_is_no_address(open_device: OpenDevice, run: Run) -> None:
     open_device(MODELS, name="a b#c?d%20é")
     assert run("status", "a b#c?d%20é.db")[0] == 0
+
+
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """Somebody who may not write where they may only read: root may."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def locked(open_device: OpenDevice) -> Iterator[Path]:
+    """A folder that nobody may write to, with the file of a device, and that file and its
+    write-ahead log as they were at work."""
+    device = open_device(MODELS, name="at work", pragmas=SHARED)
+    with device:
+        Supplier.create(code="acme")
+    with TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        file = device.database.database
+        copy(file, folder / "work.db")
+        copy(f"{file}-wal", folder / "work.db-wal")
+        device.close()
+        copy(file, folder / "desk.db")
+        copy(file, folder / "torn.db")
+        (folder / "torn.db-journal").write_bytes(b"what a commit that did not end would undo")
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
+
+
+def test_a_folder_that_cannot_be_written_is_read(locked: Path, run: Run, nobody: None) -> None:
+    desk = locked / "desk.db"
+    for command in ("status", "parked", "verify"):
+        assert run(command, str(desk))[0] == 0
+    for name, beside in (("work.db", "work.db-wal"), ("torn.db", "torn.db-journal")):
+        code, text = run("status", str(locked / name))
+        assert (code, f"a part of it is in {beside}" in text) == (1, True)
+    assert "1 entry" in run("status", str(desk))[1]
+    assert run("prune", str(desk))[0] == 1
+    assert len(list(locked.iterdir())) == 5
+
+
+def test_what_is_written_meanwhile_is_not_told(locked: Path, nobody: None) -> None:
+    desk = locked / "desk.db"
+    with pytest.raises(ConfigurationError, match="Try again"), opened(desk) as file:
+        assert file.status().pending == 1
+        os.seteuid(os.getuid())
+        os.utime(desk, (1, 1))
 
 
 # -- verify ------------------------------------------------------------------------------

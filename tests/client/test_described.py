@@ -80,6 +80,7 @@ def notes(device: Device) -> dict[str, Any]:
     [shop.MODELS, (Odd,), (Head, Body, Tail), (Tail, Body, Head), (Left, Right), (Body, Tail)],
     ids=lambda models: models[0].__name__,
 )
+@pytest.mark.filterwarnings("ignore:Body.head refers to Head, which is not given")
 def test_models_made_from_a_file_are_described_the_same(
     open_device: OpenDevice, models: Any
 ) -> None:

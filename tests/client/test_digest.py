@@ -142,6 +142,7 @@ def test_a_parked_row_is_told_from_one_that_stands(pair: tuple[Device, Device]) 
     assert ("product", "new", "parked here") in differences(two, one)
 
 
+@pytest.mark.filterwarnings("ignore:Product.supplier refers to Supplier, which is not given")
 def test_rows_of_a_table_that_one_side_does_not_know(open_device: OpenDevice) -> None:
     log = MemorySharedLog()
     one, two = open_device(MODELS, shared_log=log), open_device(MODELS[1:], shared_log=log)

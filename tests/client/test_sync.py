@@ -183,6 +183,80 @@ def test_processors_change_and_drop(new_device: NewDevice) -> None:
     assert reader.rows() == [("A", 1), ("C", 3)]
 
 
+class Mistaken:
+    """A processor whose answer is none, until it is mended."""
+
+    mended = False
+
+    def __call__(self, change: Change) -> Any:
+        return change if self.mended else change.value
+
+
+def test_an_answer_that_is_no_change_is_refused_and_loses_nothing(new_device: NewDevice) -> None:
+    log = MemorySharedLog()
+    send, receive = Mistaken(), Mistaken()
+    writer, reader = new_device(log, pre_send=send), new_device(log, post_receive=receive)
+    with writer as sync:
+        Note.create(title="a")
+        with pytest.raises(ConfigurationError, match=r"pre_send returned \{.*neither"):
+            sync.sync()
+        send.mended = True
+        assert sync.sync().sent == 1
+    with reader as sync:
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match=r"post_receive returned \{.*neither"):
+                sync.sync()
+        receive.mended = True
+        assert sync.sync().created == 1
+
+
+def test_a_serializer_that_makes_no_text_is_told(new_device: NewDevice) -> None:
+    class Bytes(Sealed):
+        def encode(self, change: Change) -> Any:
+            return super().encode(change).encode()
+
+    class Dict(Sealed):
+        def decode(self, data: str) -> Any:
+            return super().decode(data)._asdict()
+
+    log = MemorySharedLog()
+    writer, reader = new_device(log, serializer=Bytes()), new_device(log, serializer=Dict())
+    with writer as sync:
+        Note.create(title="a")
+        with pytest.raises(ConfigurationError, match="is no text"):
+            sync.sync()
+        assert sync.status().pending == 1
+    good = new_device(log, serializer=Sealed())
+    with good as sync:
+        Note.create(title="b")
+        sync.sync()
+    with reader as sync:
+        assert sync.sync().unreadable == 1
+        assert r"decode() returned" in sync.inbox.unreadable()[0][1]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"serializer": object()}, "has no method encode"),
+        ({"pre_send": "x"}, "pre_send is 'x'"),
+        ({"post_receive": 1}, "post_receive is 1"),
+    ],
+)
+def test_what_cannot_be_called_is_refused_at_once(option: dict[str, Any], said: str) -> None:
+    database = peewee.SqliteDatabase(":memory:")
+    with database.bind_ctx([Note]), pytest.raises(ConfigurationError, match=said):
+        Sync(database, [Note], shared_log=MemorySharedLog(), **option)
+
+
+@pytest.mark.parametrize("given", [None, "note", 7])
+def test_what_is_not_parked_cannot_be_resolved(new_device: NewDevice, given: Any) -> None:
+    with new_device(MemorySharedLog()) as sync:
+        for decide in (sync.resolve, sync.discard):
+            with pytest.raises(ConfigurationError, match="is not what parked"):
+                decide(given)
+
+
 class Sealed:
     """Stands for encryption: nothing of the change is readable in the log."""
 

@@ -321,10 +321,10 @@ def test_what_cannot_be_is_said_at_once(device: Device, tmp_path: Path) -> None:
         Sync(device.database, MODELS, shared_log=log, capture="triggers").setup()
     empty = peewee.SqliteDatabase(str(tmp_path / "empty.db"))
     sync = Sync(empty, MODELS, shared_log=log, capture="triggers")
-    for _ in range(2):
-        with pytest.raises(ConfigurationError, match="create_tables"):
-            sync.setup()
     with empty.bind_ctx(MODELS):
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="create_tables"):
+                sync.setup()
         empty.create_tables(MODELS)
         sync.setup()
         sync.close()

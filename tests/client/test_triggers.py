@@ -240,6 +240,32 @@ def test_what_another_program_wrote_goes_with_the_next_sync(
         assert Tag.get().count == 6
 
 
+class Person(SyncModel):
+    name = peewee.CharField(primary_key=True)
+    mentor = peewee.ForeignKeyField("self", on_update="CASCADE")
+
+
+@pytest.mark.parametrize("where", ["sqlite", "postgres"])
+@pytest.mark.parametrize("recorder", ["signals", "triggers"])
+def test_a_key_changes_that_its_own_row_refers_to(
+    open_device: OpenDevice, recorder: str, where: str
+) -> None:
+    """SQLite lets the reference follow before it calls the triggers of the row."""
+    log = MemorySharedLog()
+    one = open_device([Person], recorder=recorder, where=where, shared_log=log)
+    other = open_device([Person], recorder=recorder, shared_log=log)
+    with one:
+        Person.create(name="a", mentor="a")
+        Person.create(name="b", mentor="a")
+        Person.update(name="z").where(Person.name == "a").execute()
+        one.sync.sync()
+    with other:
+        other.sync.sync()
+    for device in (one, other):
+        with device:
+            assert sorted(Person.select().tuples()) == [("b", "z"), ("z", "z")]
+
+
 def test_a_key_that_the_application_left_out_is_refused(device: Device) -> None:
     plain: Any = Shelf._meta.table
     ways: tuple[Callable[[], object], ...] = (

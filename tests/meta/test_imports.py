@@ -68,7 +68,7 @@ CLIENT_LAYERS = (
     ),
     *within(
         "apply",
-        {"arrivals", "atwork", "conflicts", "garbage", "parking"},
+        {"arrivals", "atwork", "collector", "conflicts", "parking"},
         {"parents"},
         {"claims", "fates"},
         {"placement"},

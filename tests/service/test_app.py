@@ -372,3 +372,11 @@ def test_in_process_leaves_the_calling_thread_alone(store: Store) -> None:
     assert answer["data"]["sharedSyncLog"]["writeEntries"]["serverTime"] == NOON_MS
     assert threading.active_count() == before
     assert Inline(store).read(lambda store: store.stats("ada").head.seq) == 1
+
+
+@pytest.mark.parametrize("path", ["/graphql/", "/healthz/", "/metrics/"])
+def test_no_path_is_sent_elsewhere(ada: Asker, path: str) -> None:
+    """A redirection would name whatever Host said, by http: a token could go there."""
+    response = ada.client.post(path, headers={"host": "elsewhere.example"}, follow_redirects=False)
+    assert response.status_code == 404
+    assert "location" not in response.headers

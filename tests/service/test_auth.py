@@ -21,6 +21,7 @@ from graphql import (
 from sharedlog_service.access.auth import (
     TOKEN_PREFIX,
     bearer_digest,
+    check_user_name,
     issue_token,
     new_token,
     revoke_token,
@@ -248,13 +249,27 @@ def test_without_tokens_any_other_host_is_refused(host: str) -> None:
     assert Settings(host=host).host == host
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\0", "\x1b[2J", "\x7f", "\x85", "a\u2028b", "\udcff"])
+def test_no_name_has_control_characters(name: str) -> None:
+    with pytest.raises(Refused, match="control characters"):
+        check_user_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["ada", "Ada Lovelace", "ada@example.org", "Ådä", "愛", "👩\u200d💻"]
+)
+def test_other_names_are_taken(name: str) -> None:
+    check_user_name(name)
+
+
 def test_without_tokens_the_user_is_whom_the_argument_names(serve: Callable[..., Asker]) -> None:
     asker = serve(no_auth=True)
     stats = "query($u: ID!) {sharedSyncLog {stats(userId: $u) {devices}}}"
     assert asker.code(stats, {"u": "eve"}) == "USER_UNKNOWN"
     asker.ask(CREATE_DEVICE, {"user": "eve"})
     assert asker.ask(stats, {"u": "eve"}) == {"stats": {"devices": 1}}
-    assert asker.code(CREATE_DEVICE, {"user": ""}) == "INVALID_ARGUMENT"
+    for no_name in ("", "a\nb", "a" * 201):
+        assert asker.code(CREATE_DEVICE, {"user": no_name}) == "INVALID_ARGUMENT"
 
 
 @pytest.mark.parametrize(

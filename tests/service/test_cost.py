@@ -9,8 +9,10 @@ from graphql import GraphQLSchema, get_introspection_query, parse
 
 from sharedlog_service.api.cost import COST_MAX, ITEM_COST, LENGTH, SENT_COST, cost
 from sharedlog_service.api.schema import build_schema
+from sharedlog_service.entries import NewEntry
 from sharedlog_service.store.store import Store
 from sharedlog_service.web.app import InProcess
+from tests.service.support import NOON, change
 
 ASKED = "userId: $u, deviceId: $d"
 
@@ -33,7 +35,10 @@ def listed(length: int, fields: int = 1) -> int:
     [
         ("viewer", {}, 1),
         ("limits { entryBytes batchBytes }", {}, 3),
-        ("devices(userId: $u) { id name }", {}, 1 + listed(LENGTH, 2)),
+        ("devices(userId: $u) { id name }", {}, 1 + listed(100, 2)),
+        ("devices(userId: $u, first: 900) { id name }", {}, 1 + listed(900, 2)),
+        ("stats(userId: $u) { head collections { entries } }", {}, 3 + listed(100)),
+        ("stats(userId: $u, first: 900) { collections { entries } }", {}, 2 + listed(900)),
         ("entries(userId: $u) { nodes { data } }", {}, 2 + listed(LENGTH)),
         ("entries(userId: $u, first: 7) { nodes { data } }", {}, 2 + listed(7)),
         ("entries(userId: $u, last: $n) { nodes { data } }", {"n": 9}, 2 + listed(9)),
@@ -49,12 +54,18 @@ def listed(length: int, fields: int = 1) -> int:
             {},
             22 + listed(20),
         ),
+        (
+            f"getUnsyncedEntries({ASKED}, batchSize: 1, collections: $c) {{ packed }}",
+            {"c": ["x"] * 5000},
+            5003,
+        ),
     ],
 )
 def test_queries(
     contract: GraphQLSchema, calls: str, variables: dict[str, Any], expected: float
 ) -> None:
-    text = f"""query($u: ID!, $d: ID!, $n: Int = 5) {{ sharedSyncLog {{ {calls} }} }}
+    text = f"""query($u: ID!, $d: ID!, $n: Int = 5, $c: [String!]) {{
+        sharedSyncLog {{ {calls} }} }}
         fragment f on EntryConnection {{ nodes {{ data }} }}"""
     assert estimate(contract, text, **variables) == 1 + expected
 
@@ -98,6 +109,24 @@ def test_only_the_operation_that_is_asked_for_counts(contract: GraphQLSchema) ->
     assert cost(contract, document, "A", None) == 1
     assert cost(contract, document, "B", {}) == 2
     assert cost(contract, document, "C", {}) == 0
+
+
+def test_no_list_is_longer_than_it_is_taken_to_be(store: Store) -> None:
+    """Whoever may write makes devices and collections without end."""
+    with store.transaction():
+        *_, device = (store.create_device("ada") for _ in range(101))
+        made = [NewEntry(NOON + n, 0, change("a", collection=f"c{n}")) for n in range(101)]
+        store.write("ada", device, made)
+    text = """{ sharedSyncLog { devices(userId: "ada"FIRST) { id }
+        stats(userId: "ada"FIRST) { devices collections { collection } } } }"""
+    service = InProcess(store, "ada")
+    for first, length in (("", 100), (", first: 200", 101)):
+        answer = service.execute(text.replace("FIRST", first))
+        found = answer["data"]["sharedSyncLog"]
+        assert len(found["devices"]) == len(found["stats"]["collections"]) == length
+        assert found["stats"]["devices"] == 101
+    one = '{ sharedSyncLog { devices(userId: "ada", first: 1001) { id } } }'
+    assert service.execute(one)["errors"][0]["extensions"]["code"] == "INVALID_ARGUMENT"
 
 
 def test_what_would_cost_too_much_is_refused_by_its_variables(store: Store) -> None:

@@ -19,7 +19,8 @@ from sharedlog_service.api.known import KnownDocuments
 from sharedlog_service.api.records import RECORD_KEY, Record
 from sharedlog_service.settings import Limits
 from sharedlog_service.web.compression import PART_BYTES, Gunzip
-from sharedlog_service.web.guard import STRANGER_BYTES_MAX, Guard
+from sharedlog_service.web.guard import STRANGER_BYTES_MAX, Count, Guard
+from sharedlog_service.web.request import VALUES_MAX
 from tests.service.support import CREATE_DEVICE, READ, WRITE, Asker
 
 JSON = {"content-type": "application/json"}
@@ -151,14 +152,17 @@ def test_the_refusal_tells_the_limit(small: Asker) -> None:
     assert extensions == {"code": "BODY_TOO_LARGE", "requestBytes": STRANGER_BYTES_MAX * 2}
 
 
-def guarded(chunks: Iterator[bytes], *headers: tuple[bytes, bytes]) -> tuple[int, int]:
-    """Send chunks to a guard with a limit of 64 KiB; return its status and how many it took."""
+def guarded(
+    chunks: Iterator[bytes], *headers: tuple[bytes, bytes], body_bytes_max: int = 64 * 1024
+) -> tuple[int, int]:
+    """Send chunks to a guard with this limit; return its status and how many it took."""
     taken = 0
 
     async def receive() -> Message:
         nonlocal taken
         taken += 1
-        return {"type": "http.request", "body": next(chunks), "more_body": True}
+        chunk = next(chunks, None)
+        return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
 
     sent: list[Message] = []
 
@@ -168,14 +172,14 @@ def guarded(chunks: Iterator[bytes], *headers: tuple[bytes, bytes]) -> tuple[int
     async def never(scope: Scope, receive: Receive, send: Send) -> None:
         raise AssertionError("the guard let it through")
 
-    async def admit(scope: Scope) -> None:
-        pass
+    async def admit(scope: Scope) -> Count:
+        return lambda size: None
 
     guard = Guard(
         never,
         page=never,
         documents=KnownDocuments([]),
-        body_bytes_max=64 * 1024,
+        body_bytes_max=body_bytes_max,
         admit=admit,
     )
     all_headers = [(b"content-type", b"application/json"), *headers]
@@ -208,6 +212,22 @@ def test_a_compressed_body_is_not_unfolded_beyond_the_limit() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2**20
+
+
+def test_a_body_is_not_unfolded_before_all_of_it_is_there() -> None:
+    """Else whoever keeps back the last byte keeps a thousand times what he sent."""
+    folded = gzip.compress(b" " * 15 * 2**20)
+    held: list[int] = []
+
+    def chunks() -> Iterator[bytes]:
+        yield folded[:-1]
+        held.append(tracemalloc.get_traced_memory()[0])
+        yield folded[-1:]
+
+    tracemalloc.start()
+    status, _ = guarded(chunks(), (b"content-encoding", b"gzip"), body_bytes_max=16 * 2**20)
+    tracemalloc.stop()
+    assert (status, held[0] < 2**20) == (400, True)  # all of it are spaces
 
 
 @pytest.mark.parametrize("size", range(3 * PART_BYTES - 300, 3 * PART_BYTES + 600, 10))
@@ -356,6 +376,29 @@ def test_a_push_of_the_largest_batch_fits_the_body(ada: Asker) -> None:
     packed = [[1024 + n, 0, entry] for n in range(20)]
     receipt = ada.ask(WRITE, {"user": "ada", "device": device, "packed": packed})["writeEntries"]
     assert receipt["accepted"] == 20
+
+
+def test_a_push_of_the_most_entries_has_few_enough_values(ada: Asker) -> None:
+    """What stands in texts does not count: commas do not, nor quotes that end no text."""
+    device = ada.ask(CREATE_DEVICE, {"user": "ada"})["createDeviceId"]
+    data = [",,,,,,,,,,", '",",",\\",', "\\", "\\\\", "[,]"]
+    packed = [[1024 + n, 0, data[n % len(data)]] for n in range(Limits().batch_entries)]
+    document = """mutation ($device: ID!, $packed: PackedEntries) {
+        sharedSyncLog {
+            writeEntries(userId: "ada", deviceId: $device, packed: $packed, batchSize: 1) {accepted}
+        }
+    }"""
+    receipt = ada.ask(document, {"device": device, "packed": packed})["writeEntries"]
+    assert receipt["accepted"] == len(packed)
+
+
+@pytest.mark.parametrize("value", ["0", "[]", "{}", '""', '{"":0}', '"\\\\"', '"\\""'])
+def test_a_body_of_many_small_values_is_refused(ada: Asker, value: str) -> None:
+    """Each costs up to 70 bytes, so that a body within the limit would take half a gigabyte."""
+    many = ",".join([value] * (VALUES_MAX + 2))
+    body = json.dumps({"query": QUERY, "variables": {"x": 0}}).replace("0", f"[{many}]")
+    response = send(ada, body.encode())
+    assert (response.status_code, code_of(response)) == (413, "BODY_TOO_LARGE")
 
 
 VARIABLES: list[dict[str, Any]] = [

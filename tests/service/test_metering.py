@@ -240,6 +240,14 @@ def test_a_large_body_of_who_has_to_wait_is_not_read(ask: Ask) -> None:
     assert int(refused.headers["retry-after"]) == 60
 
 
+@pytest.mark.parametrize("document", ["{sharedSyncLog {limits {entryBytes}}}", "no document"])
+def test_a_large_body_counts_as_several_requests_whatever_it_asks(ask: Ask, document: str) -> None:
+    """Else its user could keep the service busy with what costs nothing to send in gzip."""
+    statuses = [ask("noisy", document, {"x": "x" * 16 * 1024 * 1024}).status_code for _ in range(6)]
+    assert statuses == [statuses[0]] * 4 + [429] * 2
+    assert ask("quiet", document, {"x": "x" * 100_000}).status_code == statuses[0]
+
+
 def test_nobody_uses_up_what_is_anothers(ask: Ask) -> None:
     for _ in range(100):
         assert code_of(ask("noisy", STATS, {"user": "quiet"})) == "FORBIDDEN"

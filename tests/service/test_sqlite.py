@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import apsw
@@ -188,6 +189,17 @@ def test_a_part_that_could_not_be_undone_takes_the_whole_with_it(tmp_path: Path)
     database.close()
 
 
+def test_a_new_file_is_for_its_owner_only_and_an_old_one_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    with closing(Store.open(path)) as store:
+        store.create_user("ada")
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("log.db", "log.db-wal", "log.db-shm"), 0o600)
+    path.chmod(0o660)
+    Store.open(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
 def test_opening_again_changes_nothing(tmp_path: Path) -> None:
     Store.open(tmp_path / "log.db").close()
     before = schema_of(tmp_path / "log.db")
@@ -245,14 +257,14 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     other.execute("CREATE TABLE precious (id INTEGER)")
     other.commit()
     other.close()
-    with pytest.raises(ConfigurationError, match="another program"):
+    with pytest.raises(ConfigurationError, match=r"other\.db belongs to another program"):
         SqliteFile(tmp_path / "other.db")
     assert len(schema_of(tmp_path / "other.db")) == 1
 
 
 def test_what_cannot_be_a_database_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("no database at all " * 100)
-    with pytest.raises(ConfigurationError, match="not an SQLite database"):
+    with pytest.raises(ConfigurationError, match=r"text\.db is not an SQLite database"):
         SqliteFile(tmp_path / "text.db")
     with pytest.raises(ConfigurationError, match="does not exist"):
         SqliteFile(tmp_path / "nowhere" / "log.db")

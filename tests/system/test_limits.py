@@ -16,7 +16,9 @@ import peewee
 import pytest
 
 from sharedlog import QuotaExceeded, RateLimited, Sync, SyncModel
+from sharedlog.limits import DEVICE_NAME_CHARS
 from sharedlog_service.settings import Policy
+from sharedlog_service.store.devices import LABEL_CHARS_MAX
 from sharedlog_service.store.store import Store
 from tests.service.support import NOON, WRITE, change
 from tests.system.service_process import ServiceProcess
@@ -98,6 +100,10 @@ class Asking(threading.Thread):
             if response.status == 429 and not int(response.headers["retry-after"]) > 0:
                 self.without_a_time += 1
         connection.close()
+
+
+def test_both_sides_know_how_long_a_name_may_be() -> None:
+    assert DEVICE_NAME_CHARS == LABEL_CHARS_MAX
 
 
 def test_a_noisy_user_is_told_to_wait_and_a_quiet_one_is_served(serve: Serve) -> None:

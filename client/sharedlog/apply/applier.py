@@ -23,8 +23,8 @@ from ..models.tracked import Tracked
 from ..tables.rows import KEPT, Work, standing_rows
 from ..tables.versions import Versions
 from .arrivals import Arrivals, Changes
+from .collector import collected_later
 from .conflicts import Conflict, Conflicts
-from .garbage import collected_later
 from .parents import Relations
 from .parking import Parked, parked_row
 from .placement import Placement

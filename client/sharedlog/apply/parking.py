@@ -72,6 +72,7 @@ class Parking:
 
     def change(self, parked: Parked, values: Mapping[str, Any]) -> None:
         """Give fields of a parked row new values."""
+        _check(parked)
         tracked = self._tracked(parked)
         wires = {name: self._wire(tracked, name, value) for name, value in values.items()}
         pk, held = self._held(parked)
@@ -82,6 +83,7 @@ class Parking:
 
     def discard(self, parked: Parked) -> None:
         """Delete a parked row on all devices; forget an entry that cannot be read on this one."""
+        _check(parked)
         if parked.entry is not None:
             self._inbox.forget(parked.entry)
             return
@@ -130,3 +132,11 @@ class Parking:
                 f"{value!r} is not a value that {column} gives back.",
                 hint="Give a plain value of the field's own type.",
             ) from None
+
+
+def _check(parked: Any) -> None:
+    if not isinstance(parked, Parked):
+        raise ConfigurationError(
+            f"{parked!r:.100} is not what parked() lists.",
+            hint="Give one of sync.parked(): sync.resolve(sync.parked()[0], field=value).",
+        )

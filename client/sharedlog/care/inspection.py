@@ -35,6 +35,10 @@ from .verify import Verification, Verified, only_differing
 SQLITE = b"SQLite format 3\0"
 """How a database file begins."""
 
+UNABLE = ("SQLITE_CANTOPEN", "SQLITE_READONLY")
+"""How the names of errors begin where SQLite cannot make a file beside the database's, or not use
+one that is there."""
+
 BATCH_SIZE, BYTE_LIMIT = 1_000, 1_000_000
 BUSY_S = 5
 
@@ -154,12 +158,59 @@ class DeviceFile:
 @contextmanager
 def opened(path: Path, *, write: bool = False, now: Now = system_now) -> Iterator[DeviceFile]:
     """Open a device's file, for reading only unless told otherwise."""
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder; the file of a device is needed.")
     if not path.is_file():
         raise ConfigurationError(f"There is no file {path}.")
     if not is_database(path):
         raise ConfigurationError(f"{path} is not an SQLite database.")
-    uri = f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}"
-    database = peewee.SqliteDatabase(uri, uri=True, timeout=BUSY_S)
+    database = _database(path, "rw" if write else "ro")
+    if not (write or _opens(database)):
+        with _as_it_stands(path) as database, _checked(path, database, now) as file:
+            yield file
+        return
+    with _checked(path, database, now) as file:
+        yield file
+
+
+def _database(path: Path, mode: str) -> peewee.SqliteDatabase:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return peewee.SqliteDatabase(uri, uri=True, timeout=BUSY_S)
+
+
+def _opens(database: peewee.SqliteDatabase) -> bool:
+    """Whether SQLite can do beside the file what it needs to for reading."""
+    try:
+        database.execute_sql("SELECT 1 FROM sqlite_master")
+    except peewee.OperationalError as error:
+        database.close()
+        driver: Any = getattr(error, "orig", None)
+        return not getattr(driver, "sqlite_errorname", "").startswith(UNABLE)
+    except peewee.DatabaseError:
+        return True  # of other trouble is told where it is read
+    return True
+
+
+@contextmanager
+def _as_it_stands(path: Path) -> Iterator[peewee.SqliteDatabase]:
+    """Read a file without anything beside it: nobody can be told that it is being read."""
+    for beside in (path.with_name(path.name + suffix) for suffix in ("-wal", "-journal")):
+        if beside.exists() and beside.stat().st_size:
+            raise ConfigurationError(
+                f"{path} cannot be read here: a part of it is in {beside.name}, and SQLite has to "
+                "write to bring them together.",
+                hint="Do it as a user who may write to the folder, or copy both files elsewhere.",
+            )
+    before = path.stat()
+    yield _database(path, "ro&immutable=1")
+    after = path.stat()
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        raise ConfigurationError(f"{path} was written while it was read. Try again.")
+
+
+@contextmanager
+def _checked(path: Path, database: peewee.SqliteDatabase, now: Now) -> Iterator[DeviceFile]:
+    """The file, if it is one of a device and of this version."""
     file = DeviceFile(path, database, now)
     try:
         _check(file)

@@ -41,16 +41,32 @@ class Pipeline:
     evolution: Evolution = field(default_factory=Evolution)
 
     def __post_init__(self) -> None:
+        self._check_callable()
         serializer, schema = self.serializer, self.evolution.schema
         if serializer is None or schema == changes.FIRST_SCHEMA:
             return
         probe = Change(changes.CREATE, "probe", "probe", {}, schema=schema)
-        if serializer.decode(serializer.encode(probe)).schema != schema:
+        if getattr(serializer.decode(serializer.encode(probe)), "schema", None) != schema:
             raise ConfigurationError(
                 "The serializer loses the schema version of a change.",
                 hint="Let it carry every member of a change, or build it on the functions encode "
                 "and decode of sharedlog.changes.",
             )
+
+    def _check_callable(self) -> None:
+        for name in ("pre_send", "post_receive"):
+            processor = getattr(self, name)
+            if processor is not None and not callable(processor):
+                raise ConfigurationError(
+                    f"{name} is {processor!r:.100}; it must be a function.",
+                    hint="It is called with a Change and returns one, or None to drop it.",
+                )
+        for name in ("encode", "decode"):
+            if self.serializer is not None and not callable(getattr(self.serializer, name, None)):
+                raise ConfigurationError(
+                    f"The serializer {self.serializer!r:.100} has no method {name}.",
+                    hint="Give an object with encode(change) -> str and decode(text) -> Change.",
+                )
 
     def outgoing(self, entries: Iterable[LocalEntry]) -> tuple[list[Outgoing], list[RefusedEntry]]:
         """Entries as they are sent, and those that `pre_send` dropped."""
@@ -61,7 +77,7 @@ class Pipeline:
         for entry in entries:
             change: Change | None = changes.decode(entry.data())
             if change is not None and self.pre_send is not None:
-                change = self.pre_send(change)
+                change = processed("pre_send", self.pre_send, change)
             if change is None:
                 dropped.append(RefusedEntry(entry.ticks, DROPPED))
                 continue
@@ -71,7 +87,15 @@ class Pipeline:
 
     def encode(self, change: Change) -> str:
         """A change as the text that is sent."""
-        return changes.encode(change) if self.serializer is None else self.serializer.encode(change)
+        if self.serializer is None:
+            return changes.encode(change)
+        data = self.serializer.encode(change)
+        if not isinstance(data, str):
+            raise ConfigurationError(
+                f"The serializer's encode() returned {data!r:.100}, which is no text.",
+                hint="Return a str; bytes as base64.b64encode(…).decode(), say.",
+            )
+        return data
 
     def same(self, entry: LocalEntry, data: str, mine: str, theirs: str) -> bool:
         """Whether `data` is what this entry is sent as, in whatever words. `mine` and `theirs` are
@@ -81,7 +105,7 @@ class Pipeline:
             return True
         change: Change | None = changes.decode(entry.data())
         if self.pre_send is not None and change is not None:
-            change = self.pre_send(change)
+            change = processed("pre_send", self.pre_send, change)
         try:
             other = self._deserialized(data)
         except EntryUnreadable:
@@ -96,15 +120,32 @@ class Pipeline:
             if current is None:
                 return None
             change = current
-        return change if self.post_receive is None else self.post_receive(change)
+        if self.post_receive is None:
+            return change
+        return processed("post_receive", self.post_receive, change)
 
     def _deserialized(self, data: str) -> Change:
         if self.serializer is None:
             return changes.decode(data)
         try:
-            return self.serializer.decode(data)
+            change = self.serializer.decode(data)
         except Exception as error:
             raise EntryUnreadable(f"The serializer failed: {error!r}.") from error
+        if not isinstance(change, Change):
+            raise EntryUnreadable(f"The serializer's decode() returned {change!r:.100}.")
+        return change
+
+
+def processed(name: str, processor: Processor, change: Change) -> Change | None:
+    """What a processor makes of a change. Nothing is lost where it answers anything else: the
+    exchange is undone, and repeated with a better one."""
+    answer = processor(change)
+    if answer is not None and not isinstance(answer, Change):
+        raise ConfigurationError(
+            f"{name} returned {answer!r:.100}, which is neither a Change nor None.",
+            hint="Return the change, change._replace(value=…), or None to drop it.",
+        )
+    return answer
 
 
 def _attributed(change: Change, device: str) -> Change:

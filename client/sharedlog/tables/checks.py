@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import peewee
 
 from ..errors import AutoIncrementKey, ConfigurationError
 from ..journal.journal import Journal
+from ..journal.recorder import Capture
+from ..limits import DEVICE_NAME_CHARS
 from ..models.registry import Registry
+from ..models.syncmodel import SyncModel
 from ..models.tracked import Tracked
 
 UNSUPPORTED = frozenset(
@@ -40,6 +44,50 @@ def resolved(database: Any) -> peewee.Database:
     return database
 
 
+def check_bound(database: peewee.Database, registry: Registry, capture: Capture) -> None:
+    """Refuse models that write elsewhere. Those that are bound to nothing yet are bound later."""
+    for tracked in registry:
+        found: Any = tracked.model._meta.database
+        while isinstance(found, peewee.Proxy):
+            found = found.obj
+        if found is None or found is database:
+            continue
+        if capture == "triggers" and _in_one_file(found, database):
+            continue
+        model = tracked.model.__name__
+        raise ConfigurationError(
+            f"{model} is bound to another database than the one given to Sync: "
+            "what it writes would not be recorded.",
+            hint=f"Give that one, Sync({model}._meta.database, …), or bind the models first: "
+            f"database.bind([{model}, …]).",
+        )
+
+
+def _in_one_file(one: peewee.Database, other: peewee.Database) -> bool:
+    """Whether triggers see what is written by either. Memory is another one each time."""
+    names = {str(database.database) for database in (one, other)}
+    return len(names) == 1 and not names & {"None", ":memory:"}
+
+
+def warn_of_parents(registry: Registry) -> None:
+    """Warn of references to rows that no other device will have: nobody brings them there. A
+    parent with a key that no device makes up may have the same rows everywhere."""
+    for tracked in registry:
+        for column in tracked.parents:
+            parent, key = column.field.rel_model, column.field.rel_field
+            if registry.table(parent) is None and (
+                issubclass(parent, SyncModel) or callable(key.default)
+            ):
+                name = parent.__name__
+                warnings.warn(
+                    f"{column} refers to {name}, which is not given to Sync: on a device without "
+                    f"that row of {name} such a row is parked. Give {name} to Sync, too; or, if "
+                    f"its rows are the same on all devices, derive it from peewee.Model and give "
+                    "it a key without a default.",
+                    stacklevel=4,
+                )
+
+
 def check_driver(database: peewee.Database) -> None:
     """Refuse drivers that sharedlog was not tried with."""
     if isinstance(database, peewee.PostgresqlDatabase):
@@ -64,10 +112,28 @@ def check_driver(database: peewee.Database) -> None:
         )
 
 
-def check_bounds(**bounds: Any) -> None:
+def check_options(device_name: Any, **bounds: Any) -> None:
+    """Refuse bounds that are none, and a name for the device that no service takes."""
     for name, value in bounds.items():
         if type(value) is not int or value < 1:
             raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 1.")
+    if device_name is not None and not (
+        isinstance(device_name, str)
+        and len(device_name) <= DEVICE_NAME_CHARS
+        and "\0" not in device_name
+    ):
+        raise ConfigurationError(
+            f"device_name is {device_name!r:.100}; it must be a text.",
+            hint=f"Give {DEVICE_NAME_CHARS} characters at most, or none.",
+        )
+
+
+def check_models(database: peewee.Database, registry: Registry, capture: Capture) -> None:
+    """Refuse models that write elsewhere, or whose tables number their rows; warn of rows that
+    will be missing elsewhere. For the caller of our caller: the warning is said to be its."""
+    check_bound(database, registry, capture)
+    check_keys(database, registry)
+    warn_of_parents(registry)
 
 
 def check_keys(database: peewee.Database, registry: Registry) -> None:

@@ -83,7 +83,7 @@ def triggers_of(tracked: Tracked, shape: int, table: Table) -> dict[str, str]:
     triggers = [
         ("offered", "BEFORE INSERT", *_in_the_way(tracked, shape, table)),
         ("created", "AFTER INSERT", "", [_displaced(tracked, shape, whole), created]),
-        ("moved", "AFTER UPDATE", moved, [deleted, created]),
+        ("moved", "AFTER UPDATE", moved, [deleted, _stands(tracked, shape)]),
         ("deleted", "AFTER DELETE", "", [_no_rival(shape, old_key), deleted]),
     ]
     if tracked.columns:
@@ -156,6 +156,17 @@ def _note(shape: int, operation: int, what: Sequence[str], changed: str = "NULL"
     return (
         f"INSERT INTO sharedlog_trace (shape, operation, at, changed, {values(len(what))})\n"
         f"  VALUES ({shape}, {operation}, {NOW}, {changed},\n    {', '.join(what)})"
+    )
+
+
+def _stands(tracked: Tracked, shape: int) -> str:
+    """A row as it stands under its new key: what is NEW may be old already, because references of
+    the row to itself have followed before."""
+    is_it = " AND ".join(f"{c.quoted} IS NEW.{c.quoted} COLLATE BINARY" for c in tracked.key)
+    return (
+        f"INSERT INTO sharedlog_trace (shape, operation, at, {values(len(tracked.every))})\n"
+        f"  SELECT {shape}, {CREATED}, {NOW}, {', '.join(c.quoted for c in tracked.every)}\n"
+        f"  FROM {tracked.quoted_name} WHERE {is_it}"
     )
 
 

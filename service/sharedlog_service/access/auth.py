@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from hashlib import sha256
+from unicodedata import category
 
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import USUAL, Grant, Scope
@@ -23,6 +24,9 @@ TOKEN_ID_CHARS = 12
 """How much of its digest names a token to people."""
 
 USER_CHARS_MAX = 200
+
+UNNAMEABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
+"""Categories of Unicode that no name has: controls, halves of characters, ends of lines."""
 
 
 class Access(ABC):
@@ -144,8 +148,10 @@ class OpenAccess(Access):
 
 
 def check_user_name(user: str) -> None:
-    if not 0 < len(user) <= USER_CHARS_MAX or "\0" in user:
+    if not 0 < len(user) <= USER_CHARS_MAX:
         raise Refused(Code.INVALID_ARGUMENT, f"A user name has 1 to {USER_CHARS_MAX} characters.")
+    if any(category(character) in UNNAMEABLE for character in user):
+        raise Refused(Code.INVALID_ARGUMENT, "A user name has no control characters in it.")
 
 
 def new_token(random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> str:

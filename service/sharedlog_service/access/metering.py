@@ -26,6 +26,9 @@ DEVICE_SHARE = 0.5
 """How much of what a user may ask for one device may: one that runs wild must leave some for the
 others."""
 
+BODY_BYTES = 1024 * 1024
+"""So much of a large body counts as a request: to unfold and to parse it takes as long."""
+
 DEVICE_CHARS_MAX = 200
 """No device has a longer id; whoever makes one up need not fill the memory with it."""
 
@@ -33,7 +36,7 @@ DEVICE_CHARS_MAX = 200
 class Use(NamedTuple):
     """What a request takes, by measure."""
 
-    requests: int = 0
+    requests: float = 0
     entries: int = 0
     bytes: int = 0
 
@@ -68,6 +71,11 @@ class Meter:
         """Refuse if a request of this user would be refused now."""
         with self._lock:
             self._check(user, None)
+
+    def took(self, user: str, bytes: int) -> None:
+        """Count a large body of this user, whatever becomes of it."""
+        with self._lock:
+            self._add(user, None, Use(requests=bytes / BODY_BYTES))
 
     def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:
         with self._lock:

@@ -45,7 +45,7 @@ SENT_COST = 6
 """What an entry that is sent as an object costs: its members are converted each."""
 
 LENGTH = 100
-"""How long a list is of which nothing is said, such as the devices of a user."""
+"""How long a list is of which nothing is said."""
 
 LENGTHS = ("first", "last", "batchSize")
 """Arguments that say how long."""
@@ -166,6 +166,7 @@ class _Estimate:
         page = max(fitting, default=LENGTH)
         taken = page * PAGED_COST if "batchSize" in field.args else 0
         if not field.args.keys() & SENT:
+            taken += sum(len(found) for found in given.values() if type(found) is list)
             return Lengths(page, page), taken
         sent = {name: len(given[name]) for name in SENT if type(given.get(name)) is list}
         taken += sent.get("entries", 0) * SENT_COST

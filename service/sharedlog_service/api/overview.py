@@ -127,7 +127,7 @@ class SharedSyncLogStats:
         description="When the service received the last entry, in milliseconds."
     )
     collections: list[SharedSyncLogCollectionStats] = strawberry.field(
-        description="Each collection, by name; sealed entries belong to none."
+        description="The collections, by name; sealed entries belong to none."
     )
 
     @classmethod

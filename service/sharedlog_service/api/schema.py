@@ -75,13 +75,17 @@ class SharedSyncLogQuery:
 
         return info.context.run.read(work)
 
-    @field(list[SharedSyncLogDevice], "All devices of the log, oldest first, the revoked ones too.")
+    @field(list[SharedSyncLogDevice], "The log's devices, oldest first, the revoked ones too.")
     def devices(
-        self, info: Asker, user_id: User
+        self,
+        info: Asker,
+        user_id: User,
+        first: Annotated[int, said("So many at most, 1000 at most.")] = 100,
     ) -> Awaitable[list[SharedSyncLogDevice]] | list[SharedSyncLogDevice]:
         def work(store: Store) -> list[SharedSyncLogDevice]:
             user = info.context.access.user(store, user_id, Scope.READ)
-            return [SharedSyncLogDevice.of(device) for device in store.devices(user)]
+            count = people_count(store, first, None)
+            return [SharedSyncLogDevice.of(device) for device in store.devices(user, count)]
 
         return info.context.run.read(work)
 
@@ -199,11 +203,14 @@ class SharedSyncLogQuery:
 
     @field(SharedSyncLogStats, "The log in numbers.")
     def stats(
-        self, info: Asker, user_id: User
+        self,
+        info: Asker,
+        user_id: User,
+        first: Annotated[int, said("So many collections at most, 1000 at most.")] = 100,
     ) -> Awaitable[SharedSyncLogStats] | SharedSyncLogStats:
         def work(store: Store) -> SharedSyncLogStats:
             user = info.context.access.user(store, user_id, Scope.READ)
-            return SharedSyncLogStats.of(store.stats(user), user)
+            return SharedSyncLogStats.of(store.stats(user, people_count(store, first, None)), user)
 
         return info.context.run.read(work)
 

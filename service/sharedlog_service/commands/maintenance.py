@@ -222,6 +222,10 @@ def _compact(args: argparse.Namespace) -> int:
 
 
 def _restored(args: argparse.Namespace) -> int:
+    from sharedlog_service.engines.database import check_place, check_stopped
+
+    check_place(args.db)
+    check_stopped(args.db)
     store = open_store(args, making=False)
     try:
         count = store.renew_epochs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import shlex
@@ -17,7 +18,7 @@ import uvicorn
 from sharedlog_service.access.auth import check_user_name, issue_token
 from sharedlog_service.commands.processes import FAILED, Processes, is_orphan_of
 from sharedlog_service.engines.database import check_place, shown
-from sharedlog_service.errors import ConfigurationError
+from sharedlog_service.errors import Code, ConfigurationError, Refused
 from sharedlog_service.grants import EVERYTHING
 from sharedlog_service.settings import Patience, Settings
 from sharedlog_service.store.store import Store
@@ -202,7 +203,10 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host.strip("[]"), port))
     except OSError as error:
         listener.close()
-        raise ConfigurationError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+        text = f"Cannot listen on {host}:{port}: {error.strerror}."
+        if error.errno == errno.EADDRINUSE:  # who has it now may end
+            raise Refused(Code.UNAVAILABLE, text) from error
+        raise ConfigurationError(text) from error
     return listener
 
 

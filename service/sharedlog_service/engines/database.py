@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sharedlog_service.engines.session import Session
-from sharedlog_service.engines.sqlite import SqliteFile, check_writable
+from sharedlog_service.engines.sqlite import SqliteFile, check_unused, check_writable
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.settings import IdSource
 
@@ -80,6 +80,12 @@ def check_place(place: Path | str) -> None:
     """Refuse a file that cannot be read, written or made; makes nothing."""
     if not is_server(place):
         check_writable(Path(place))
+
+
+def check_stopped(place: Path | str) -> None:
+    """Refuse a file that a service, or anybody else, has open."""
+    if not is_server(place) and not is_missing(place):
+        check_unused(Path(place))
 
 
 def shown(place: Path | str) -> str:

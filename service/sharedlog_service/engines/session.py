@@ -62,7 +62,14 @@ class Session(peewee.Database):
         """Number new rows on from those that were inserted with their numbers."""
 
 
-def migrate(db: Session, steps: Steps, tables: Sequence[str], *, only_new: bool = False) -> None:
+def migrate(
+    db: Session,
+    steps: Steps,
+    tables: Sequence[str],
+    *,
+    named: str = "The database",
+    only_new: bool = False,
+) -> None:
     """Bring a database to this version's tables, in the caller's transaction. Forward only.
 
     `tables` are those that it has. With `only_new`, a database that has older ones is refused.
@@ -71,16 +78,16 @@ def migrate(db: Session, steps: Steps, tables: Sequence[str], *, only_new: bool 
         db.rows("CREATE TABLE meta (schema_version INTEGER NOT NULL)")
         db.rows("INSERT INTO meta VALUES (0)")
     elif "meta" not in tables or "logs" not in tables:
-        raise ConfigurationError("This database belongs to another program; choose another one.")
+        raise ConfigurationError(f"{named} belongs to another program; choose another one.")
     version = db.scalar("SELECT schema_version FROM meta")
     if version > len(steps):
         raise ConfigurationError(
-            f"The database has schema version {version}, this service knows {len(steps)}: "
+            f"{named} has schema version {version}, this service knows {len(steps)}: "
             "it was written by a newer sharedlog. Upgrade this one."
         )
     if only_new and tables and version < len(steps):
         raise ConfigurationError(
-            f"The database has schema version {version}, this service needs {len(steps)}. "
+            f"{named} has schema version {version}, this service needs {len(steps)}. "
             "Run: sharedlog migrate"
         )
     for step in steps[version:]:

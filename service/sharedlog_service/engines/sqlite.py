@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import apsw
@@ -77,6 +77,7 @@ class SqliteFile:
     def __init__(self, path: Path | str) -> None:
         check_sqlite(apsw.sqlitelibversion())
         check_folder(Path(path))
+        is_new = not Path(path).exists()
         self._path = str(path)
         self._idle: deque[SqliteSession] = deque()
         self._closed = False
@@ -91,10 +92,13 @@ class SqliteFile:
             ("journal_size_limit", 64 * 1024 * 1024),
         )
         try:
+            if is_new:
+                make_private(self._path)
             self._check_durability()
             with self.transaction() as db:
                 tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
-                migrate(db, STEPS, [name for (name,) in db.rows(tables)])
+                found = [name for (name,) in db.rows(tables)]
+                migrate(db, STEPS, found, named=self._path)
         except BaseException:
             self.close()
             raise
@@ -104,7 +108,7 @@ class SqliteFile:
         """Write: all or nothing, durable on return. Inside another one, a savepoint of it."""
         db = self._writer
         scope = self._savepoint if db.in_transaction() else self._whole
-        with translated_errors(), scope(db):
+        with translated_errors(self._path), scope(db):
             yield db
             self._check_alive()
 
@@ -116,7 +120,7 @@ class SqliteFile:
         except IndexError:
             db = self._reader()
         try:
-            with translated_errors(), unused(db).atomic():
+            with translated_errors(self._path), unused(db).atomic():
                 yield db
         finally:
             if self._closed:
@@ -165,7 +169,7 @@ class SqliteFile:
         return self._connect(("query_only", 1), ("cache_size", -8 * 1024))
 
     def _connect(self, *pragmas: tuple[str, str | int]) -> SqliteSession:
-        with translated_errors():
+        with translated_errors(self._path):
             db: SqliteSession = SqliteSession(
                 self._path, pragmas=pragmas, timeout=BUSY_TIMEOUT_S, thread_safe=False
             )
@@ -209,6 +213,14 @@ def check_folder(path: Path) -> None:
         raise ConfigurationError(f"{path} is a folder; a database file is needed.")
 
 
+def make_private(path: str) -> None:
+    """Leave a file to its owner only, as long as there is nothing in it: it gets everybody's data.
+    SQLite gives those that it makes beside it later the same rights."""
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        with suppress(OSError):  # a file system may know no rights
+            Path(name).chmod(0o600)
+
+
 def check_writable(path: Path) -> None:
     """Refuse a file that cannot be read, written or made, with the system's reason; makes
     nothing."""
@@ -225,8 +237,22 @@ def check_writable(path: Path) -> None:
         raise ConfigurationError(f"Cannot read and write {path}: {error.strerror}.") from error
 
 
+def check_unused(path: Path) -> None:
+    """Refuse a file that is open elsewhere: in another process, or in this one."""
+    flags = apsw.SQLITE_OPEN_READWRITE
+    with translated_errors(path), closing(apsw.Connection(str(path), flags)) as db:
+        db.execute("PRAGMA locking_mode = exclusive")
+        try:
+            db.execute("BEGIN EXCLUSIVE; ROLLBACK")
+        except (apsw.BusyError, apsw.LockedError) as error:
+            raise Refused(
+                Code.UNAVAILABLE,
+                f"{path} is in use: stop the service, and whatever else has it open, first.",
+            ) from error
+
+
 @contextmanager
-def translated_errors() -> Iterator[None]:
+def translated_errors(path: Path | str) -> Iterator[None]:
     """Turn the driver's words for "not now" into ours, in one place."""
     try:
         yield
@@ -234,7 +260,7 @@ def translated_errors() -> Iterator[None]:
         # Peewee wraps what it runs itself and keeps the driver's own error as `orig`.
         driver = getattr(error, "orig", error)
         if isinstance(driver, apsw.NotADBError):
-            raise ConfigurationError("This file is not an SQLite database.") from error
+            raise ConfigurationError(f"{path} is not an SQLite database.") from error
         if isinstance(driver, TRANSIENT):
             raise Refused(Code.UNAVAILABLE) from error
         raise

@@ -75,9 +75,9 @@ def find_entries(
     return list(islice(found, count))
 
 
-def collection_stats(db: Session, log: int) -> list[CollectionStats]:
-    """Return the counts of each collection, by name."""
-    query = Collection.select().where(Collection.log == log).order_by(Collection.name)
+def collection_stats(db: Session, log: int, count: int | None) -> list[CollectionStats]:
+    """Return the counts of each collection, by name; of so many at most."""
+    query = Collection.select().where(Collection.log == log).order_by(Collection.name).limit(count)
     return [
         CollectionStats(row.name, row.creates, row.modifies, row.deletes, row.last_shared_on)
         for row in query.execute(db)

@@ -138,10 +138,10 @@ class Store(Accounts):
             log = log_of(db, user)
             return next(self._devices(db, log, DeviceRow.id == device_id), None)
 
-    def devices(self, user: str) -> list[Device]:
-        """Return the devices of a log, oldest first, the revoked ones too."""
+    def devices(self, user: str, count: int | None = None) -> list[Device]:
+        """Return the devices of a log, oldest first, the revoked ones too; so many at most."""
         with self._database.snapshot() as db:
-            return list(self._devices(db, log_of(db, user)))
+            return list(self._devices(db, log_of(db, user), count=count))
 
     def revoke_device(self, user: str, device_id: str) -> Device:
         """Lock a device out. What it wrote stays."""
@@ -287,7 +287,7 @@ class Store(Accounts):
         """Return the entries of one row, oldest first."""
         return self.find(user, EntryFilter(collection=collection, pk=pk), count=count)
 
-    def stats(self, user: str) -> Stats:
+    def stats(self, user: str, collections_max: int | None = None) -> Stats:
         """Return a log in numbers; costs the same at any length."""
         with self._database.snapshot() as db:
             log = log_of(db, user)
@@ -295,7 +295,7 @@ class Store(Accounts):
             sql = "SELECT shared_on FROM entries WHERE id > ? AND id <= ? ORDER BY id LIMIT 1"
             first = db.scalar(sql, key(log.id, 0), key(log.id, log.head))
             last = log.shared_on if log.head else None
-            collections = collection_stats(db, log.id)
+            collections = collection_stats(db, log.id, collections_max)
             head = log.cursor(db, log.head)
             entries = log.head - log.dropped
             return Stats(head, entries, log.bytes, count, first, last, collections)
@@ -329,10 +329,14 @@ class Store(Accounts):
     # Parts
 
     def _devices(
-        self, db: Session, log: LogState, *conditions: peewee.Expression
+        self,
+        db: Session,
+        log: LogState,
+        *conditions: peewee.Expression,
+        count: int | None = None,
     ) -> Iterator[Device]:
         query = DeviceRow.select().where(DeviceRow.log == log.id, *conditions)
-        for row in query.order_by(DeviceRow.no).execute(db):
+        for row in query.order_by(DeviceRow.no).limit(count).execute(db):
             yield Device(
                 id=row.id,
                 name=row.name,

@@ -67,6 +67,8 @@ def create_app(
             *([Middleware(LoopbackHosts)] if settings.no_auth else []),
         ],
     )
+    # Else "/graphql/" is sent on to whatever the header Host says, and by http.
+    app.router.redirect_slashes = False
     app.state.service = service
     return app
 

@@ -21,7 +21,12 @@ from sharedlog_service.api.records import RECORD_KEY, Record
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import is_loopback
 from sharedlog_service.web.compression import FoldedAnswer, takes_gzip, unfolding_of
-from sharedlog_service.web.request import GraphQLRequest, parse_json, parse_request
+from sharedlog_service.web.request import (
+    GraphQLRequest,
+    check_values,
+    parse_json,
+    parse_request,
+)
 
 STRANGER_BYTES_MAX = 64 * 1024
 """Enough to ask for the schema; who shows no valid token is not listened to for longer."""
@@ -46,7 +51,10 @@ STATUS: Mapping[Code, int] = {
 }
 
 
-Admit = Callable[[Scope], Awaitable[None]]
+Count = Callable[[int], None]
+"""Told how long a body was that is not short."""
+
+Admit = Callable[[Scope], Awaitable[Count]]
 """Asked with the scope of a request; refuses who has no valid token."""
 
 
@@ -96,6 +104,7 @@ class Guard:
             raise Refused(Code.METHOD_NOT_ALLOWED)
         check_media_type(headers)
         body = await self._body(scope, headers, receive)
+        check_values(body)
         return parse_request(parse_json(body), request_id, self._documents)
 
     async def _body(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
@@ -104,23 +113,35 @@ class Guard:
         unfolding = unfolding_of(headers)
         declared = _declared(headers)
         size_max = min(STRANGER_BYTES_MAX, self._body_bytes_max)
-        if declared > size_max:
-            size_max = await self._more(declared, scope)
+        count: Count | None = None
+        chunks: list[bytes] = []
         parts: list[bytes] = []
         taken = size = 0
-        async for chunk in _chunks(receive):
-            taken += len(chunk)
-            for part in unfolding.parts(chunk):
+        try:
+            if declared > size_max:
+                count = await self._admit(scope)
+                size_max = self._longest(declared)
+            async for chunk in _chunks(receive):
+                taken += len(chunk)
+                chunks.append(chunk)
+                if taken > size_max:
+                    count = count or await self._admit(scope)
+                    size_max = self._longest(taken)
+            # Not while it comes: who keeps the end back would keep a thousand times what he sent.
+            for part in (part for chunk in chunks for part in unfolding.parts(chunk)):
                 parts.append(part)
                 size += len(part)
-                if max(taken, size) > size_max:
-                    size_max = await self._more(max(taken, size), scope)
-        unfolding.finish()
+                if size > size_max:
+                    count = count or await self._admit(scope)
+                    size_max = self._longest(size)
+            unfolding.finish()
+        finally:
+            if count is not None:
+                count(max(taken, size))
         return b"".join(parts)
 
-    async def _more(self, size: int, scope: Scope) -> int:
+    def _longest(self, size: int) -> int:
         """Return how long a body of at least this size may become; refuse it if that is less."""
-        await self._admit(scope)
         if size > self._body_bytes_max:
             raise Refused(Code.BODY_TOO_LARGE, requestBytes=self._body_bytes_max)
         return self._body_bytes_max

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -164,12 +165,15 @@ class Service:
         record = Record(self.settings.new_id())
         return Context(self.workers, access, record, self.pokes)
 
-    async def admit(self, scope: SocketScope) -> None:
-        """Refuse who has no valid token, or has asked for too much already."""
+    async def admit(self, scope: SocketScope) -> Callable[[int], None]:
+        """Refuse who has no valid token, or has asked for too much already. Return what is to be
+        told how large the body was."""
         access = await self.access(scope)
         user = await self.workers.read(access.viewer)
-        if user is not None:
-            self._meter.check(user)
+        if user is None:
+            return lambda size: None
+        self._meter.check(user)
+        return partial(self._meter.took, user)
 
     async def allow(self, document: str, scope: SocketScope) -> None:
         """Refuse a document that is not the library's from who may not explore."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import sqlite3
@@ -169,6 +170,7 @@ class Device:
     def put_back(self, path: str, application: Application) -> None:
         """Replace the database by a copy that was made when it ran this edition."""
         abandon(self.database)
+        gc.collect()  # a connection that a crash left behind would still hold the file
         for suffix in ("-wal", "-shm"):
             Path(self._path + suffix).unlink(missing_ok=True)
         shutil.copyfile(path, self._path)
@@ -206,8 +208,10 @@ class Device:
         return self._worked(self._user.at_noon(self._models))
 
     def _worked(self, said: str) -> str:
-        newest, entries = self.run("SELECT max(ticks), count(*) FROM sharedlog_entry")[0]
-        return f"{said} {newest} {entries}"
+        newest, changes = self.run(
+            "SELECT (SELECT max(ticks) FROM sharedlog_entry), (SELECT max(number) FROM ledger)"
+        )[0]
+        return f"{said} {newest} {changes}"
 
     def exchange(self) -> str:
         """One of the ways to sync. Says how it ended."""
@@ -301,6 +305,11 @@ class Device:
             for collection, pks in keys.items()
             for pk, state in versions.load(collection, pks).items()
         }
+
+    def unreadable(self) -> list[tuple[str, int]]:
+        """The entries that it keeps until it can read them, by device and ticks."""
+        rows = self.run("SELECT device, ticks FROM sharedlog_inbox WHERE reason IS NOT NULL")
+        return [(device, ticks) for device, ticks in rows]
 
     @property
     def checkpoint(self) -> int:

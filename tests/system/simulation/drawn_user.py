@@ -13,7 +13,7 @@ from .drawn import Drawn
 from .faults import Faults
 from .kinds import BIG, COUNT, INTEGER, UUID, Kind
 from .shapes import Column, Shape
-from .workload import Workload
+from .workload import Workload, count_of, rows_of
 
 ROWS_MAX = 16
 """In one table: few enough for devices to meet."""
@@ -278,7 +278,7 @@ class Table:
         return [key.python_value(value) for (value,) in database.execute_sql(sql).fetchall()]
 
     def rows(self) -> list[Any]:
-        return list(self.model.select().order_by(*self.model._meta.get_primary_keys()))
+        return rows_of(self.model)
 
     def any(self) -> Any:
         """One of the rows, or None if there is none."""
@@ -294,7 +294,7 @@ class Table:
         return self.shape.key != ("id",) and not any(c.parent for c in self.shape.columns)
 
     def is_crowded(self) -> bool:
-        return bool(self.model.select().count() >= ROWS_MAX)
+        return count_of(self.model) >= ROWS_MAX
 
     # -- values --------------------------------------------------------------------------
 

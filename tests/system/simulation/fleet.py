@@ -27,6 +27,7 @@ class Totals:
     device_days: float = 0.0
     entries: int = 0
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
     reached: Counter[str] = field(default_factory=Counter)
 
@@ -34,15 +35,23 @@ class Totals:
         self.worlds += 1
         self.device_days += report.device_days
         self.entries += report.entries
+        self.processor_seconds += report.processor_seconds
         self.faults += report.faults
         self.reached += report.reached
 
+    def figures(self) -> dict[str, float]:
+        return {
+            "worlds": self.worlds,
+            "device-days": self.device_days,
+            "entries": self.entries,
+            "faults": self.faults.total(),
+            "seconds": self.seconds,
+            "seconds of a processor": self.processor_seconds,
+        }
+
     def __str__(self) -> str:
-        return (
-            f"{self.worlds} worlds, {self.device_days:,.0f} device-days, {self.entries:,} entries, "
-            f"{self.faults.total():,} faults in {self.seconds:.1f} s\n"
-            f"{_listed(self.faults)}\n reached:\n{_listed(self.reached)}"
-        )
+        figures = ", ".join(f"{figure:,.0f} {name}" for name, figure in self.figures().items())
+        return f"{figures}\n{_listed(self.faults)}\n reached:\n{_listed(self.reached)}"
 
 
 def run_fleet(

@@ -15,7 +15,7 @@ from sharedlog.remote.sharedlog import About, Outgoing, OwnPage, Page, Receipt
 from .clocks import HOUR, MINUTE, SECOND
 from .faults import Crash, Faults
 from .memory_service import MemoryService
-from .service import Service
+from .service import Logged, Service
 from .trace import Trace
 
 T = TypeVar("T")
@@ -64,6 +64,12 @@ class Network:
         self._trace = trace
         self._refused_ahead: set[Identity] = set()
         self.acknowledged: dict[Identity, str] = {}
+        self.taken: set[Identity] = set()
+        """What the log ever had, whether or not the answer arrived."""
+
+    def gone(self, log: Sequence[Logged]) -> set[Identity]:
+        """What the log had, and has no more as that."""
+        return self.taken - {(entry.device, entry.ticks) for entry in log}
 
     def exchange(
         self,
@@ -112,6 +118,8 @@ class Network:
             self._faults.struck("service dies at a statement")
             raise self._failed(link, what, f"service died {crash}") from None
         if isinstance(reply, Receipt):
+            rejected = {r.index for r in reply.rejected}
+            self.taken.update(i for index, i in enumerate(carried) if index not in rejected)
             ahead = [r.index for r in reply.rejected if r.code == "CLOCK_AHEAD"]
             self._refused_ahead.update(carried[index] for index in ahead)
         self._trace.add(self._world.now, link.name, what, _said(reply))
@@ -275,4 +283,8 @@ def _said(reply: object) -> str:
     if isinstance(reply, Page):
         more = " and more" if reply.has_more else ""
         return f"{len(reply.entries)} to {reply.cursor}{more}"
+    if isinstance(reply, OwnPage):
+        ends = [reply.entries[at].ticks for at in (0, -1)] if reply.entries else []
+        more = " and more" if reply.has_more else ""
+        return f"{len(reply.entries)} {ends} of {reply.lineage}{more}"
     return str(reply)

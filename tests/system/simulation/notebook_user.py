@@ -10,7 +10,7 @@ from typing import Any
 from .faults import Faults
 from .kinds import JSON, NUMBERS, WORDS
 from .notebook import Notebook
-from .workload import Workload
+from .workload import Workload, count_of, rows_of
 
 TAGS = ("red", "green", "blue", "")
 KEYS = ("theme", "size", "lang")
@@ -70,7 +70,7 @@ class NotebookUser(Workload):
 
     def _any(self, model: Any) -> Any:
         """One of the rows, or None if there is none."""
-        rows = list(model.select().order_by(*model._meta.get_primary_keys()))
+        rows = rows_of(model)
         return self._chance.choice(rows) if rows else None
 
     def _key(self, model: Any) -> Any:
@@ -82,7 +82,7 @@ class NotebookUser(Workload):
         return self._chance.choice(WORDS)
 
     def _crowded(self, model: Any) -> bool:
-        return bool(model.select().count() >= ROWS_MAX)
+        return count_of(model) >= ROWS_MAX
 
     def _remember(self, name: str, row: Any) -> None:
         """For those who think better of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 CHANGES_A_DAY = 24
 """On one device: the measure of a device-day."""
@@ -20,6 +20,7 @@ class Report:
     reached: Counter[str]
     entries: int
     digest: str
+    processor_seconds: float = field(default=0.0, compare=False)
 
     @property
     def device_days(self) -> float:

@@ -11,6 +11,20 @@ import peewee
 from .faults import Faults
 
 
+def rows_of(model: Any) -> list[Any]:
+    """All rows, in the order of their keys. In SQL: to look around is not what is tested."""
+    meta = model._meta
+    columns = ", ".join(f'"{field.column_name}"' for field in meta.sorted_fields)
+    keys = ", ".join(f'"{field.column_name}"' for field in meta.get_primary_keys())
+    return list(model.raw(f'SELECT {columns} FROM "{meta.table_name}" ORDER BY {keys}'))
+
+
+def count_of(model: Any) -> int:
+    meta = model._meta
+    counted = meta.database.execute_sql(f'SELECT count(*) FROM "{meta.table_name}"')
+    return int(counted.fetchone()[0])
+
+
 class RolledBack(Exception):
     """The application changes its mind in the middle of a transaction."""
 

@@ -1,4 +1,4 @@
-"""Python's garbage collector, while thousands of small objects are made that all are needed."""
+"""Python's collector of garbage, while thousands of small objects are made that all are needed."""
 
 from __future__ import annotations
 
