@@ -117,7 +117,8 @@ class RowReturned:
 
 @dataclass(frozen=True, slots=True)
 class RowKept:
-    """A row that somebody deleted stands again: a child, or a later change, keeps it."""
+    """A row that somebody deleted stands: a child, a later change, or a trigger of the application
+    keeps it."""
 
     collection: str
     pk: Wire

@@ -92,12 +92,7 @@ class Recording:
     def looking(self) -> AbstractContextManager[None]:
         """A transaction in which the client log has all that was done to the tables: one of
         reading, unless there is something to bring in."""
-        return self.writing() if self.by_triggers else self._journal.reading()
-
-    @property
-    def by_triggers(self) -> bool:
-        """Whether the database itself records, whoever writes."""
-        return self.recorder is self._triggers
+        return self._journal.reading() if self.recorder is not self._triggers else self.writing()
 
     def harvest_if_free(self) -> None:
         """The same as `harvest()`, unless others write, or we are in their transaction."""

@@ -361,8 +361,7 @@ class Sync(Care):
             self._tables_checked = True
 
     def _check_foreign_keys(self) -> None:
-        by_triggers = self._recording.by_triggers
-        check_foreign_keys(self.database, self.registry, by_triggers=by_triggers)
+        check_foreign_keys(self.database, self.registry)
         prepare_foreign_keys(self.database, self.registry)
 
     def _writing(self) -> AbstractContextManager[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,12 @@ def test_models_are_a_list_of_models(database: peewee.SqliteDatabase, models: An
 @pytest.mark.parametrize("database", [None, "app.db", CockroachDatabase("app")])
 def test_databases_that_cannot_be_synced_are_refused(database: Any) -> None:
     with pytest.raises(ConfigurationError, match="SqliteDatabase"):
+        new_sync(database, [Note])
+
+
+def test_a_driver_that_converts_what_it_reads_is_refused() -> None:
+    database = peewee.SqliteDatabase("app.db", detect_types=sqlite3.PARSE_DECLTYPES)
+    with pytest.raises(ConfigurationError, match="detect_types"):
         new_sync(database, [Note])
 
 

@@ -11,6 +11,7 @@ import pytest
 from sharedlog import ConfigurationError, MemorySharedLog, Sync, SyncModel
 
 from .conftest import OpenDevice
+from .devices import RECORDERS
 
 
 class Town(SyncModel):
@@ -49,6 +50,7 @@ def table(name: str, parent: str, acts: str = "") -> str:
     )
 
 
+COUNTRY = f"CREATE TABLE country ({NAME})"
 VILLAGE = table("village", "region", "ON DELETE CASCADE")
 
 
@@ -106,30 +108,30 @@ def test_nobody_asks_where_nobody_enforces(open_device: OpenDevice) -> None:
     setup(open_device, [Town], "sqlite", mark, pragmas={"foreign_keys": 0})
 
 
-@pytest.mark.parametrize("where", WHERE)
-def test_a_table_between_tracked_ones_is_refused(where: str, open_device: OpenDevice) -> None:
-    """What is deleted in the one elsewhere would be deleted in the other here."""
-    tables = [table("region", "town", "ON DELETE CASCADE"), VILLAGE]
-    with pytest.raises(ConfigurationError, match=r"'region', which is not tracked(.|\n)*'town'"):
-        setup(open_device, [Town, Village], where, *tables)
-
-
-@pytest.mark.parametrize("acts", ["", "ON DELETE SET NULL", "ON UPDATE CASCADE"])
-def test_one_that_takes_no_tracked_row_along_is_not(acts: str, open_device: OpenDevice) -> None:
-    country = f"CREATE TABLE country ({NAME})"
-    setup(
-        open_device, [Town, Village], "sqlite", country, table("region", "country", acts), VILLAGE
-    )
-
-
-def test_what_models_outside_do_not_tell_is_refused_unless_triggers_record(
-    open_device: OpenDevice,
+@pytest.mark.parametrize("recorder", RECORDERS)
+@pytest.mark.parametrize(
+    ("parent", "told"),
+    [
+        pytest.param("town", r"'region', which is not tracked(.|\n)*'town'", id="tracked"),
+        pytest.param("country", r"Region does not tell.*country_id.*'country'", id="not declared"),
+    ],
+)
+def test_a_table_outside_falls_with_no_other_than_its_model_tells(
+    parent: str, told: str, recorder: str, open_device: OpenDevice
 ) -> None:
-    country = f"CREATE TABLE country ({NAME})"
-    tables = [country, table("region", "country", "ON DELETE CASCADE"), VILLAGE]
-    with pytest.raises(ConfigurationError, match=r"Region does not tell.*country_id.*'country'"):
-        setup(open_device, [Town, Village], "sqlite", *tables)
-    setup(open_device, [Town, Village], "sqlite", *tables, recorder="triggers")
+    """Least of all with a tracked one: what is deleted there elsewhere would be deleted here."""
+    tables = COUNTRY, table("region", parent, "ON DELETE CASCADE"), VILLAGE
+    with pytest.raises(ConfigurationError, match=told):
+        setup(open_device, [Town, Village], "sqlite", *tables, recorder=recorder)
+
+
+@pytest.mark.parametrize("parent", ["country", "town"])
+@pytest.mark.parametrize("acts", ["ON DELETE SET NULL", "ON DELETE SET NULL ON UPDATE CASCADE"])
+def test_one_that_takes_no_tracked_row_along_may_refer_to_any(
+    parent: str, acts: str, open_device: OpenDevice
+) -> None:
+    tables = COUNTRY, table("region", parent, acts), VILLAGE
+    setup(open_device, [Town, Village], "sqlite", *tables)
 
 
 def test_a_table_that_is_made_later_is_looked_at_before_the_first_exchange(
@@ -139,3 +141,27 @@ def test_a_table_that_is_made_later_is_looked_at_before_the_first_exchange(
     device.database.execute_sql(table("mark", "town"))
     with device, pytest.raises(ConfigurationError, match="'mark'"):
         device.sync.sync()
+
+
+def test_a_parent_may_be_of_another_schema(open_device: OpenDevice) -> None:
+    device = open_device([Town], where="postgres", tracked=False)
+    schema = f"{device.database.execute_sql('SELECT current_schema()').fetchone()[0]}_2"
+
+    class Far(SyncModel):
+        name = peewee.CharField(primary_key=True)
+
+    Far._meta.schema = schema
+
+    class Near(SyncModel):
+        name = peewee.CharField(primary_key=True)
+        far = peewee.ForeignKeyField(Far, on_delete="CASCADE")
+
+    models = [Far, Near]
+    try:
+        with device.database.bind_ctx(models):
+            device.database.execute_sql(f"CREATE SCHEMA {schema}")
+            device.database.create_tables(models)
+            with Sync(device.database, models, shared_log=MemorySharedLog()):
+                pass
+    finally:
+        device.database.execute_sql(f"DROP SCHEMA {schema} CASCADE")

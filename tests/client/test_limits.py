@@ -63,6 +63,15 @@ def test_what_the_service_would_refuse_is_refused_when_it_is_written(new_file: N
     assert file.sync().sent == 1
 
 
+def test_a_key_that_leaves_no_room_for_values_is_refused(new_file: NewFile) -> None:
+    file = new_file("a")
+    file.put("x" * 19_000, text="x" * 499_000)
+    for key in ("y" * 20_000, "ü" * 10_001):
+        with pytest.raises(ValueRefused, match="20,000 can be carried"):
+            file.put(key, text="")
+    assert len(file.items()) == 1
+
+
 def test_limits_are_remembered_offline(new_file: NewFile) -> None:
     file = new_file("a")
     file.sync()

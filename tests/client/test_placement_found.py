@@ -346,3 +346,35 @@ def test_a_kept_parent_that_is_nothing_but_its_key(recorder: str, tmp_path: Path
     assert keys(one) == keys(other) == ([], [])
     one.close()
     other.close()
+
+
+def test_a_row_that_a_trigger_held_goes_as_soon_as_it_can(tmp_path: Path) -> None:
+    """Of a table that nothing refers to, where nobody else looks at dead rows again."""
+
+    class Lone(SyncModel):
+        number = peewee.IntegerField(primary_key=True)
+
+    log = MemorySharedLog()
+    desk, other = (
+        Device(tmp_path / f"{name}.db", [Lone], shared_log=log) for name in ("desk", "other")
+    )
+    desk.database.execute_sql(
+        "CREATE TRIGGER held BEFORE DELETE ON lone BEGIN SELECT RAISE(ABORT, 'held'); END"
+    )
+    with other:
+        Lone.insert_many([(1,), (2,)]).execute()
+        other.sync.sync()
+        desk.sync.sync()
+        Lone.delete().where(Lone.number == 1).execute()
+        other.sync.sync()
+    counts = list[int]()
+    for statement in ("SELECT 1", "DROP TRIGGER held"):
+        desk.database.execute_sql(statement)
+        with other:
+            Lone.create(number=3 + len(counts))
+            other.sync.sync()
+        desk.sync.sync()
+        counts.append(desk.database.execute_sql("SELECT count(*) FROM lone").fetchone()[0])
+    desk.close()
+    other.close()
+    assert counts == [3, 3]

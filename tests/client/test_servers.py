@@ -12,6 +12,7 @@ import peewee
 import psycopg
 import pytest
 from playhouse.pool import PooledMySQLDatabase, PooledPostgresqlDatabase
+from playhouse.postgres_ext import ArrayField
 
 from sharedlog import (
     ConfigurationError,
@@ -26,7 +27,7 @@ from sharedlog import (
     migrate_keys,
 )
 from sharedlog.changes import Entry
-from sharedlog.events import Refused
+from sharedlog.events import Refused, RowKept
 from tests.engines import SERVER
 
 from .conftest import OpenDevice
@@ -94,6 +95,25 @@ def test_fields_with_a_rule_add_up(
     with devices[0]:
         here = devices[0].sync.digest(rows=True)
     assert devices[1].sync.digest(rows=True).compare(here) == []
+
+
+@on_each
+def test_rows_with_such_fields_are_created_and_get_other_keys(
+    where: str, recorder: str, log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    device = open_device(MODELS, where=where, recorder=recorder, shared_log=log)
+    other = open_device(MODELS, shared_log=log)
+    with device:
+        Folder.create(key="f", name="f")
+        Paper.create(key="a", folder="f", copies=1, best=1, words=["x"])
+        device.sync.sync()
+        Paper.update(copies=Paper.copies + 1).execute()
+        Paper.update(key="b", copies=Paper.copies + 1).execute()
+    sync(device, other)
+    for each in (device, other):
+        with each:
+            paper = Paper.get()
+            assert (paper.key, paper.copies, paper.best, paper.words) == ("b", 3, 1, ["x"])
 
 
 @on_each
@@ -218,6 +238,20 @@ def test_keys_that_are_too_long_are_refused_and_set_aside(
     assert len(refused) == (recorder == "triggers")
 
 
+def test_what_no_other_database_has_is_refused_by_name(open_device: OpenDevice) -> None:
+    class Row(SyncModel):
+        key = peewee.CharField(primary_key=True)
+        numbers = ArrayField(peewee.IntegerField, null=True)
+
+    device = open_device([Row], where="postgres")
+    with device:
+        Row.create(key="a")
+        for write in (Row.insert(key="b", numbers=[1]), Row.update(numbers=[1])):
+            with pytest.raises(ValueRefused, match=r"Row\.numbers"):
+                write.execute()
+        assert len(device.log()) == Row.select().count() == 1
+
+
 def test_what_postgres_cannot_keep_as_text_stops_nothing(
     log: MemorySharedLog, open_device: OpenDevice
 ) -> None:
@@ -261,6 +295,39 @@ def test_a_row_that_a_trigger_of_the_application_refuses_is_parked(
         (parked,) = device.sync.parked()
         assert (parked.pk, parked.code) == ("no", "CONSTRAINT")
         assert "not that one" in parked.reason
+
+
+@pytest.mark.parametrize("where", REFUSING)
+def test_a_row_that_a_trigger_of_the_application_does_not_let_go_is_kept(
+    where: str, log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    device = open_device(MODELS, where=where, shared_log=log)
+    refusing = REFUSING[where].replace("BEFORE INSERT", "BEFORE DELETE").replace("NEW", "OLD")
+    device.database.connection().cursor().execute(refusing)
+    other = open_device(MODELS, shared_log=log)
+    with other:
+        Folder.insert_many([{"key": name, "name": name} for name in ("a", "no", "z")]).execute()
+        sync(other, device)
+        Folder.delete().where(Folder.key << ["a", "no"]).execute()
+        Folder.create(key="new", name="new")
+        other.sync.sync()
+    kept: list[Any] = []
+
+    @device.sync.on_event
+    def note(event: Any) -> None:
+        kept.extend([event.pk] if isinstance(event, RowKept) else ())
+
+    assert device.sync.sync().deleted == 1
+    with device:
+        assert sorted(folder.key for folder in Folder.select()) == ["new", "no", "z"]
+        assert kept == ["no"]
+        drop = "DROP TRIGGER strict" + (" ON folder" if where == "postgres" else "")
+        device.database.execute_sql(drop)
+    with other:
+        Folder.create(key="last", name="last")
+    sync(other, device)
+    with device:
+        assert sorted(folder.key for folder in Folder.select()) == ["last", "new", "z"]
 
 
 @pytest.mark.parametrize("where", REFUSING)

@@ -253,6 +253,33 @@ def test_sqlite_may_not_number_rows(open_device: OpenDevice, write: Callable[[],
         assert [entry.pk for entry in device.log()] == [0, -5]
 
 
+class Point:
+    """Which only the driver turns into text."""
+
+    def __conform__(self, protocol: Any) -> str:
+        return "1;2"
+
+
+class PointField(peewee.Field):
+    field_type = "TEXT"
+
+    def db_value(self, value: Any) -> Any:
+        return Point()
+
+
+def test_a_value_that_the_driver_makes_is_read_back(open_device: OpenDevice, recorder: str) -> None:
+    class Place(SyncModel):
+        key = peewee.CharField(primary_key=True)
+        point = PointField()
+
+    device = open_device([Place], recorder=recorder)
+    with device:
+        Place.create(key="a", point=(1, 2))
+        Place.insert_many([("b", (1, 2))]).execute()
+        Place.update(point=(1, 2)).where(Place.key == "b").execute()
+        assert [entry.value for entry in device.log()][:2] == [{"point": "1;2"}] * 2
+
+
 def test_an_insert_of_no_rows_numbers_none(open_device: OpenDevice, recorder: str) -> None:
     device = open_device([Counted], recorder=recorder)
     with device:

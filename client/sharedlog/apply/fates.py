@@ -67,6 +67,9 @@ class Fates:
         if not any(
             self._concerns(some[0].tracked) for some in self._at_work.works.values() if some
         ):
+            for work in self._all():
+                if work.state.kept:  # not by a child, but by a trigger of the application
+                    _let_go(work)
             return
         if self._references_count:
             for some in self._at_work.works.values():

@@ -124,15 +124,36 @@ class Placement:
             if work.in_table:
                 work.in_table = False
                 by_table[work.tracked.collection].append(work)
+        leaving = [work for some in by_table.values() for work in some]
+        refused: list[Work] = []
         try:
             with self._savepoint():
                 self._delete(by_table)
-        except peewee.IntegrityError:
-            # Rows that refer to each other, so that none of them can go first.
-            leaving = [work for some in by_table.values() for work in some]
-            self._blank(leaving, lambda work, column: True)
-            self._delete(by_table)
-        self.deleted += sum(not w.state.alive for some in by_table.values() for w in some)
+        except UNTAKEN:
+            try:
+                with self._savepoint():
+                    # Rows that refer to each other, so that none of them can go first.
+                    self._blank(leaving, lambda work, column: True)
+                    self._delete(by_table)
+            except UNTAKEN:
+                refused = self._delete_each(by_table)
+        self.deleted += sum(not work.state.alive for work in leaving) - len(refused)
+
+    def _delete_each(self, by_table: Mapping[str, list[Work]]) -> list[Work]:
+        """Delete what the database lets go, and keep the rest until it does: a trigger of the
+        application may hold it."""
+        refused: list[Work] = []
+        for tracked in reversed(self._registry.in_order):
+            for work in by_table.get(tracked.collection, ()):
+                try:
+                    with self._savepoint():
+                        self._delete({tracked.collection: [work]})
+                except UNTAKEN:
+                    if work.state.alive:
+                        raise
+                    work.in_table = work.state.kept = True
+                    refused.append(work)
+        return refused
 
     def _delete(self, by_table: Mapping[str, list[Work]]) -> None:
         with self._dialect.deleting(self._database):

@@ -18,19 +18,19 @@ from ..models.tracked import Tracked, TrackedColumn
 from .comparing import enforces_foreign_keys
 
 
-def check_foreign_keys(database: peewee.Database, registry: Registry, *, by_triggers: bool) -> None:
-    """Refuse what the models do not tell of, as far as there are tables yet; `by_triggers` is
-    whether the database records what it does, whether models tell of it or not."""
+def check_foreign_keys(database: peewee.Database, registry: Registry) -> None:
+    """Refuse what the models do not tell of, as far as there are tables yet."""
     if not enforces_foreign_keys(database):
         return
-    schemas, outside = _by_schema(registry), _by_schema(registry.all_outside)
-    for schema, tables in schemas.items():
-        some = next(iter(tables.values()))
+    some = next(iter(registry))
+    tables = {_folded(tracked, tracked.collection): tracked for tracked in registry}
+    every = (*registry, *registry.all_outside)
+    children = {(c.model._meta.schema, _folded(c, c.collection)): c for c in every}
+    for schema in dict.fromkeys(schema for schema, _ in children):
         for found in some.dialect.foreign_keys(database, schema):
-            child = tables.get(_folded(some, found.table))
-            parent = tables.get(_folded(some, found.parent))
-            between = outside.get(schema, {}).get(_folded(some, found.table))
-            if child is not None:
+            child = children.get((schema, _folded(some, found.table)))
+            parent = tables.get(_folded(some, found.parent))  # which may be of another schema
+            if child is not None and registry.model(child.model):
                 _check_child(child, found)
             elif parent is not None and found.acts[0] in RESTRICTING:
                 raise ConfigurationError(
@@ -39,24 +39,8 @@ def check_foreign_keys(database: peewee.Database, registry: Registry, *, by_trig
                     hint=f"Give the model of {found.table!r} to Sync, too, or let its foreign key "
                     "say ON DELETE CASCADE or SET NULL.",
                 )
-            elif between is not None and _goes_on(registry.rules.get(between, ()), found):
-                if parent is not None:
-                    raise ConfigurationError(
-                        f"Tracked rows refer to {found.table!r}, which is not tracked and changes "
-                        f"with {found.parent!r}, which is: what another device does there would "
-                        "change rows here that nobody changed.",
-                        hint=f"Give the model of {found.table!r} to Sync, too.",
-                    )
-                if not by_triggers:
-                    _check_outside(between, found)
-
-
-def _by_schema(tables: Iterable[Tracked]) -> dict[str | None, dict[str, Tracked]]:
-    found: dict[str | None, dict[str, Tracked]] = {}
-    for table in tables:
-        some = found.setdefault(table.model._meta.schema, {})
-        some[_folded(table, table.collection)] = table
-    return found
+            elif child is not None and _goes_on(registry.rules.get(child, ()), found):
+                _check_outside(child, parent, found)
 
 
 def _folded(tracked: Tracked, table: str) -> str:
@@ -104,10 +88,18 @@ def _goes_on(rules: Iterable[Rule], found: ForeignKey) -> bool:
     )
 
 
-def _check_outside(table: Tracked, found: ForeignKey) -> None:
+def _check_outside(table: Tracked, parent: Tracked | None, found: ForeignKey) -> None:
+    model = table.model.__name__
+    if parent is not None:
+        raise ConfigurationError(
+            f"Tracked rows refer to {found.table!r}, which is not tracked and changes with "
+            f"{found.parent!r}, which is: what another device does there would change rows here "
+            "that nobody changed.",
+            hint=f"Give {model} to Sync, too.",
+        )
     column = _declared(table, found)
     if column is None:
-        names, model = ", ".join(found.columns), table.model.__name__
+        names = ", ".join(found.columns)
         raise ConfigurationError(
             f"{model} does not tell that ({names}) of its table refers to {found.parent!r}: what "
             "that does to tracked rows would not be recorded.",

@@ -294,12 +294,18 @@ class Tracked:
             return check_text(pk, f"The key of {self.collection}")
 
     def check_length(self, pk: str) -> None:
-        """Refuse a key that an index of ours would not take."""
+        """Refuse a key that an index of ours would not take, or the service not beside values."""
         longest = self.dialect.key_chars
         if longest is not None and len(pk) > longest:
             raise ValueRefused(
                 f"The key of {self.collection} has {len(pk)} characters as JSON; {longest} can be "
                 "kept beside the table.",
+                hint="Use a shorter key.",
+            )
+        if len(pk) > self.value_bytes // 100 and len(pk.encode()) > self.value_bytes // 25:
+            raise ValueRefused(
+                f"A key of {self.collection} has {len(pk.encode()):,} bytes as JSON; "
+                f"{self.value_bytes // 25:,} can be carried.",
                 hint="Use a shorter key.",
             )
 

@@ -104,6 +104,12 @@ def check_driver(database: peewee.Database) -> None:
                 f"This MySQLDatabase uses {driver or 'no driver'}; sharedlog works with PyMySQL.",
                 hint="pip install 'sharedlog[mysql]'.",
             )
+    elif database.connect_params.get("detect_types"):
+        raise ConfigurationError(
+            "This SqliteDatabase has detect_types: what Python makes of a value when it is read "
+            "is not what stands in the table.",
+            hint="Leave it out: Peewee's fields convert dates and times themselves.",
+        )
 
 
 def check_options(device_name: Any, **bounds: Any) -> None:

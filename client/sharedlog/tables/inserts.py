@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import peewee
@@ -15,6 +16,9 @@ from ..raw import NotCanonical
 from .statements import Said, Values, field_of
 
 _CREATE = OPERATION_CODES[CREATE]
+
+SHORT_KEY = 64
+"""Characters of a key, as JSON, that fit anywhere: most are not worth a closer look."""
 
 
 class Shape:
@@ -74,7 +78,8 @@ def in_hand(tracked: Tracked, query: Any) -> tuple[Any, Rows | None]:
     if query.table is tracked.model and rows:
         for convert, index in shape.own:
             for row in rows:
-                row[index] = convert(row[index])
+                with suppress(NotCanonical):  # what the driver makes of it, the table tells
+                    row[index] = convert(row[index])
         if shape.own or kind != peewee.Insert.SIMPLE or len(shape.fields) != len(query._insert):
             query = query.clone()
             query._columns, query._insert = shape.fields, rows
@@ -263,5 +268,7 @@ def _created(tracked: Tracked, shape: Shape, row: Sequence[Any]) -> Record:
         if value is not None:
             values[name] = value if type(value) is plain else exact_wire(value)
     key = tracked.pk_json(pk[0] if len(pk) == 1 else pk)
+    if len(key) > SHORT_KEY:
+        tracked.check_length(key)
     rules = tracked.rules_json(values, created=True) if tracked.rules else None
     return Record(tracked.collection, key, _CREATE, tracked.value_json(values), rules)

@@ -35,7 +35,7 @@ def code_of(tracked: Tracked, operation: str) -> int:
 
 def record(tracked: Tracked, operation: str, pk: str, values: Mapping[str, Wire] | None) -> Record:
     code = code_of(tracked, operation)
-    if tracked.dialect.typed:
+    if tracked.dialect.typed or (values is not None and operation != DELETE):
         tracked.check_length(pk)
     if values is None or (operation == DELETE and not tracked.buries):
         return Record(tracked.collection, pk, code, None)

@@ -135,13 +135,14 @@ def _traces(
 ) -> Iterator[Trace]:
     layout = shape.layout
     old, new = _values(layout, was), _values(layout, became)
+    nothing = [None] * len(layout.ruled)  # which a new row's fields were before
     if operation == CREATED:
-        yield Trace(number, of, CREATED, at, None, new)
+        yield Trace(number, of, CREATED, at, None, [*new, *nothing])
     elif operation == DELETED:
         yield Trace(number, of, DELETED, at, "all", old)
     elif _differ(old[: layout.key], new[: layout.key]):
         yield Trace(number, of, DELETED, at, "all", old)
-        yield Trace(number, of, CREATED, at, None, new)
+        yield Trace(number, of, CREATED, at, None, [*new, *nothing])
     else:
         signs = "".join("01"[_differ(*pair)] for pair in zip(old, new, strict=True))[layout.key :]
         if "1" in signs:
