@@ -182,7 +182,11 @@ def _serve(args: argparse.Namespace) -> int:
         grace_s=args.grace,
         workers=args.workers,
         issuer=_issuer(args),
-        limits=Limits(log_entries=args.quota_entries or None, log_bytes=args.quota_bytes or None),
+        limits=Limits(
+            log_entries=args.quota_entries or None,
+            log_bytes=args.quota_bytes or None,
+            log_devices=args.quota_devices or None,
+        ),
     )
     named = {
         "requests": args.requests_per_minute,

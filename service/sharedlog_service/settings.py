@@ -49,6 +49,7 @@ class Limits:
     people_entries: int = 1_000
     log_entries: int | None = None
     log_bytes: int | None = None
+    log_devices: int | None = 1_000
 
 
 MINUTE_MS = 60 * 1000

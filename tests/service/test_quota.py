@@ -146,3 +146,45 @@ def test_over_http_it_is_an_answer_with_a_code_and_the_limits_tell_it(
     assert ada.code(WRITE, variables) == "QUOTA_EXCEEDED"
     limits = ada.ask("{sharedSyncLog {limits {logEntries logBytes}}}")["limits"]
     assert limits == {"logEntries": 1, "logBytes": None}
+
+
+def test_a_log_has_as_many_devices_that_are_not_revoked_as_it_may(open_store: OpenStore) -> None:
+    store = open_store(Limits(log_devices=2))
+    for user in ("ada", "bob"):
+        store.create_user(user)
+    first = store.create_device("ada", device_id="first")
+    second = store.create_device("ada", request_id="again")
+    refused = refusal_of(lambda: store.create_device("ada"))
+    assert refused.extensions == {"code": "QUOTA_EXCEEDED", "logDevices": 2}
+    assert "evoke devices that are gone" in str(refused)
+    refusal_of(lambda: store.create_device("ada", device_id="third"))
+    # Those that are there are registered again, and go on; and so do other logs.
+    assert store.create_device("ada", device_id="first") == first
+    assert store.create_device("ada", request_id="again") == second
+    store.write("ada", first, entries(1))
+    store.create_device("bob")
+    store.revoke_device("ada", first)
+    store.create_device("ada", device_id="third")
+    refusal_of(lambda: store.create_device("ada"))
+    assert [device.id for device in store.devices("ada")] == [first, second, "third"]
+
+
+def test_a_log_over_a_bound_of_devices_that_was_lowered_goes_on_with_them(
+    open_store: OpenStore,
+) -> None:
+    store = open_store(Limits(log_devices=None))
+    store.create_user("ada")
+    devices = [store.create_device("ada") for _ in range(3)]
+    store = open_store(Limits(log_devices=1))
+    for device in devices:
+        assert store.create_device("ada", device_id=device) == device
+    store.revoke_device("ada", devices[0])
+    refusal_of(lambda: store.create_device("ada"))
+
+
+def test_there_is_a_bound_of_devices_unless_it_is_switched_off(
+    serve: Callable[..., Asker],
+) -> None:
+    limits = "{sharedSyncLog {limits {logDevices}}}"
+    assert serve().ask(limits)["limits"] == {"logDevices": 1_000}
+    assert serve(limits=Limits(log_devices=None)).ask(limits)["limits"] == {"logDevices": None}

@@ -162,6 +162,9 @@ class SharedSyncLogLimits:
     log_bytes: float | None = strawberry.field(
         description="How long their data may be together; null for any length."
     )
+    log_devices: int | None = strawberry.field(
+        description="How many devices it may have that are not revoked; null for any number."
+    )
 
     @classmethod
     def of(cls, limits: Limits) -> SharedSyncLogLimits:
@@ -175,4 +178,5 @@ class SharedSyncLogLimits:
             clock_ahead_ms=limits.clock_ahead_ms,
             log_entries=limits.log_entries,
             log_bytes=limits.log_bytes,
+            log_devices=limits.log_devices,
         )
