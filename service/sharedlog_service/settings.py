@@ -50,6 +50,8 @@ class Limits:
     log_entries: int | None = None
     log_bytes: int | None = None
     log_devices: int | None = 1_000
+    # What is written of further ones is kept like all else, but is not counted by collection.
+    log_collections: int = 1_000
 
 
 MINUTE_MS = 60 * 1000

@@ -127,7 +127,8 @@ class SharedSyncLogStats:
         description="When the service received the last entry, in milliseconds."
     )
     collections: list[SharedSyncLogCollectionStats] = strawberry.field(
-        description="The collections, by name; sealed entries belong to none."
+        description="The collections that are counted, the first 1,000, by name; sealed entries "
+        "belong to none."
     )
 
     @classmethod
