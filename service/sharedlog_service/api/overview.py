@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import strawberry
 from strawberry.scalars import JSON
 
 from sharedlog_service import entries as values
-from sharedlog_service.api.wire import Cursor, EntryOperation, SharedSyncLogEntry, typed_entries
+from sharedlog_service.api.wire import (
+    Cursor,
+    EntryOperation,
+    SharedSyncLogEntry,
+    field,
+    typed_entries,
+)
 from sharedlog_service.settings import Limits
 
 
@@ -112,6 +119,7 @@ class SharedSyncLogCollectionStats:
 
 @strawberry.type(description="A log in numbers.")
 class SharedSyncLogStats:
+    counted: strawberry.Private[Sequence[values.CollectionStats]]
     user_id: strawberry.ID = strawberry.field(description="Whose log this is.")
     epoch: strawberry.ID = strawberry.field(
         description="The log's life; changes when the service was restored or wiped."
@@ -126,10 +134,14 @@ class SharedSyncLogStats:
     last_shared_on: float | None = strawberry.field(
         description="When the service received the last entry, in milliseconds."
     )
-    collections: list[SharedSyncLogCollectionStats] = strawberry.field(
-        description="The collections that are counted, the first 1,000, by name; sealed entries "
-        "belong to none."
+
+    @field(
+        list[SharedSyncLogCollectionStats],
+        "The collections that are counted, the first 1,000, by name; "
+        "sealed entries belong to none.",
     )
+    def collections(self) -> list[SharedSyncLogCollectionStats]:
+        return [SharedSyncLogCollectionStats.of(found) for found in self.counted]
 
     @classmethod
     def of(cls, stats: values.Stats, user: str) -> SharedSyncLogStats:
@@ -142,7 +154,7 @@ class SharedSyncLogStats:
             devices=stats.devices,
             first_shared_on=stats.first_shared_on,
             last_shared_on=stats.last_shared_on,
-            collections=[SharedSyncLogCollectionStats.of(found) for found in stats.collections],
+            counted=stats.collections,
         )
 
 
