@@ -85,7 +85,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> Iterator[Figure]:
         elif name == "load":
             yield from load.measure(own, options.seconds or 5, *([(1, 8)] if options.quick else []))
         elif name == "documents":
-            yield from documents.measure(own, 5 if options.quick else 300)
+            yield from documents.measure(own, *((5, 100) if options.quick else (300, 3_000)))
         elif name == "pokes":
             yield from pokes.measure(own, *((20, 10, 0.3) if options.quick else (1_000, 200, 5)))
         else:

@@ -1,7 +1,8 @@
 """The most that one document costs the service: worst ones made by hand, and many by chance.
 
 Whoever may ask anything may ask this, again and again, and everybody else waits meanwhile. What is
-over a limit counts, too: it costs until it is refused.
+over a limit counts, too: it costs until it is refused. The log is one that makes this as dear as it
+gets: each of its entries is of another device and of another collection, with the longest of names.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from tests.service.drawn import DrawnDocuments
 
 from sharedlog_service.access.auth import issue_token
 from sharedlog_service.api.schema import build_schema
+from sharedlog_service.entries import NewEntry
+from sharedlog_service.settings import Limits
 from sharedlog_service.store.store import Store
 from sharedlog_service.web.app import InProcess
 
@@ -25,7 +28,7 @@ from .records import as_change, records
 
 TARGET_MS = 50.0
 
-ENTRIES = 2_000
+NAME_CHARS = 200
 
 TICKS = 1_790_000_000_000 * 1024
 
@@ -34,8 +37,8 @@ Asked = tuple[str, Mapping[str, Any]]
 ALL = "userId deviceId createdOn sharedOn data cursor position group operation collection pk"
 
 
-def measure(folder: Path, documents: int) -> Iterator[Figure]:
-    service, device = _service(folder / "service.db")
+def measure(folder: Path, documents: int, devices: int) -> Iterator[Figure]:
+    service, device = _service(folder / "service.db", devices)
     drawn = DrawnDocuments(build_schema()._schema, random.Random(documents), size=120)
     yield _worst(service, "made by hand", list(worst(device)))
     yield _worst(service, "drawn by chance", [drawn.draw() for _ in range(documents)])
@@ -61,19 +64,27 @@ def _milliseconds(service: InProcess, text: str, values: Mapping[str, Any]) -> f
     return 1000 * min(cpu_seconds(partial(service.execute, found, values)) for found in fresh)
 
 
-def _service(path: Path) -> tuple[InProcess, str]:
-    store = Store.open(path)
+def _service(path: Path, devices: int) -> tuple[InProcess, str]:
+    limits = Limits(log_devices=None, log_collections=devices)
+    store = Store.open(path, limits=limits)
     issue_token(store, "ada", "benchmark")
-    service = InProcess(store, "ada")
-    made = 'mutation { sharedSyncLog { createDeviceId(userId: "ada") } }'
-    device, other = (
-        str(service.execute(made)["data"]["sharedSyncLog"]["createDeviceId"]) for _ in range(2)
-    )
-    packed = [[TICKS + n, 0, as_change(r)] for n, r in enumerate(records(ENTRIES))]
-    write = """mutation($d: ID!, $p: PackedEntries!) { sharedSyncLog {
-        writeEntries(userId: "ada", deviceId: $d, packed: $p) { accepted } } }"""
-    service.execute(write, {"d": device, "p": packed})
-    return service, other
+    with store.transaction():
+        for number, record in enumerate(records(devices)):
+            _write(store, number, as_change(record))
+        other = store.create_device("ada")
+    return InProcess(store, "ada"), other
+
+
+def _write(store: Store, number: int, change: str) -> None:
+    """Let another device write an entry of another collection, and have everything up to there."""
+    device = store.create_device("ada", name=_name(number), device_id=_name(number))
+    data = change.replace('"record"', f'"{_name(number)}"', 1)
+    receipt = store.write("ada", device, [NewEntry(TICKS + number, 0, data)])
+    store.mark_seen("ada", device, receipt.head)
+
+
+def _name(number: int) -> str:
+    return f"{number:0{NAME_CHARS}d}"
 
 
 def worst(device: str) -> Iterator[Asked]:
@@ -100,7 +111,34 @@ def worst(device: str) -> Iterator[Asked]:
     inner = "kind name description fields { name description type { name kind ofType { name } }"
     inner += " args { name description type { name kind ofType { name } } } }"
     yield f"{{ a: __schema {{ types {{ {inner} }} }} b: __schema {{ types {{ {inner} }} }} }}", {}
+    yield from _of_many(log)
     yield from _for_validation(log)
+
+
+def _of_many(log: str) -> Iterator[Asked]:
+    """What costs more the more devices and collections there are."""
+    every = "id name createdAt lastSeen cursor sharedUntil revoked clockSkew"
+    yield f'{{ {log} {{ devices(userId: "ada", first: 1000) {{ cursor }} }} }}', {}
+    yield f'{{ {log} {{ devices(userId: "ada", first: 380) {{ {every} }} }} }}', {}
+    calls = " ".join(f'a{n}: devices(userId: "ada", first: 130) {{ cursor }}' for n in range(8))
+    yield f"{{ {log} {{ {calls} }} }}", {}
+    one = "collection entries creates modifies deletes lastSharedOn"
+    yield f'{{ {log} {{ stats(userId: "ada", first: 1000) {{ collections {{ entries }} }} }} }}', {}
+    stats = f'stats(userId: "ada", first: 460) {{ devices collections {{ {one} }} }}'
+    yield f"{{ {log} {{ {stats} }} }}", {}
+    calls = " ".join(f'a{n}: stats(userId: "ada", first: 1000) {{ devices }}' for n in range(8))
+    yield f"{{ {log} {{ {calls} }} }}", {}
+    made = " ".join(f'a{n}: createDeviceId(userId: "ada", requestId: "{n}")' for n in range(8))
+    yield f"mutation {{ {log} {{ {made} }} }}", {}
+    own = f'deviceId: "{_name(1)}"'
+    calls = " ".join(f'a{n}: revokeDevice(userId: "ada", {own}) {{ cursor }}' for n in range(8))
+    yield f"mutation {{ {log} {{ {calls} }} }}", {}
+    device = f'filter: {{ deviceId: "{_name(2)}", collection: "x" }}'
+    calls = " ".join(
+        f'a{n}: entries(userId: "ada", last: 130, {device}) {{ nodes {{ data }} }}'
+        for n in range(8)
+    )
+    yield f"{{ {log} {{ {calls} }} }}", {}
 
 
 def _for_validation(log: str) -> Iterator[Asked]:

@@ -161,7 +161,8 @@ class RateLimited(RemoteError):
 class QuotaExceeded(RemoteError):
     """The log holds as much as it may; what is unsent stays here, and is sent when there is room.
 
-    Raised at the end of a run, after what others wrote was received.
+    Raised at the end of a run, after what others wrote was received; before it, where the log takes
+    no more devices and does not know this one.
     """
 
     code = "QUOTA_EXCEEDED"

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharedlog_service.commands.choosing import add_option, add_settings_file
-from sharedlog_service.commands.common import add_database, handler, open_store, parser_of
+from sharedlog_service.commands.common import (
+    add_database,
+    add_json,
+    handler,
+    open_store,
+    parser_of,
+    print_json,
+)
 from sharedlog_service.commands.inspection import add_inspection
 from sharedlog_service.commands.maintenance import add_maintenance
 from sharedlog_service.commands.options import DAYS_MAX, OPTIONS
@@ -19,7 +26,9 @@ from sharedlog_service.grants import USUAL, Scope, scopes_of
 
 if TYPE_CHECKING:
     from sharedlog_service.commands.serving import Announcement
+    from sharedlog_service.engines.tables import Token
     from sharedlog_service.settings import Issuer
+    from sharedlog_service.store.store import Store
 
 SERVE_EXAMPLES = """\
 examples:
@@ -138,13 +147,13 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
     )
     rotate.set_defaults(handler=handler(_token_rotate))
     listing = parser_of(actions, "list", "show the tokens, but not their secrets")
-    listing.add_argument("--json", action="store_true", help="for programs")
     listing.set_defaults(handler=handler(_token_list))
     revoke = parser_of(actions, "revoke", "make a token stop working at once")
     revoke.add_argument("id", help="as `token list` shows it")
     revoke.set_defaults(handler=handler(_token_revoke))
     for action in (create, rotate, listing, revoke):
         add_database(action)
+        add_json(action)
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
@@ -182,7 +191,11 @@ def _serve(args: argparse.Namespace) -> int:
         grace_s=args.grace,
         workers=args.workers,
         issuer=_issuer(args),
-        limits=Limits(log_entries=args.quota_entries or None, log_bytes=args.quota_bytes or None),
+        limits=Limits(
+            log_entries=args.quota_entries or None,
+            log_bytes=args.quota_bytes or None,
+            log_devices=args.quota_devices or None,
+        ),
     )
     named = {
         "requests": args.requests_per_minute,
@@ -242,6 +255,7 @@ def _token_create(args: argparse.Namespace) -> int:
             device=args.device,
             expires_at=None if args.days is None else store.now() + args.days * DAY_MS,
         )
+        _print_token(args, store, token)
     finally:
         store.close()
     if new:
@@ -250,7 +264,6 @@ def _token_create(args: argparse.Namespace) -> int:
             "(A service that runs elsewhere does not know this token.)",
             file=sys.stderr,
         )
-    print(token)
     return 0
 
 
@@ -260,37 +273,49 @@ def _token_rotate(args: argparse.Namespace) -> int:
 
     store = open_store(args, making=False)
     try:
-        print(rotate_token(store, args.id, args.grace * HOUR_MS))
+        token = rotate_token(store, args.id, args.grace * HOUR_MS)
+        _print_token(args, store, token, replaces=args.id)
     finally:
         store.close()
     return 0
 
 
-def _token_list(args: argparse.Namespace) -> int:
+def _print_token(args: argparse.Namespace, store: Store, token: str, **more: str) -> None:
+    """Print the secret, once; for programs with what the list tells of it."""
+    from sharedlog_service.access.auth import token_digest
+
+    if not args.json:
+        print(token)
+        return
+    digest, now = token_digest(token), store.now()
+    (found,) = (_as_json(row, now) for row in store.tokens() if row.hash == digest)
+    print_json({"token": token, **found, **more})
+
+
+def _as_json(token: Token, now: int) -> dict[str, Any]:
     from sharedlog_service.access.auth import TOKEN_ID_CHARS
 
+    expired = token.expires_at is not None and token.expires_at <= now
+    return {
+        "id": token.hash[:TOKEN_ID_CHARS],
+        "state": "revoked" if token.revoked_at else "expired" if expired else "valid",
+        "user": token.user,
+        "name": token.name,
+        "device": token.device,
+        "scopes": token.scopes,
+        "expires_at": token.expires_at,
+    }
+
+
+def _token_list(args: argparse.Namespace) -> int:
     store = open_store(args, making=False)
     try:
-        tokens, now = store.tokens(), store.now()
+        now = store.now()
+        found = [_as_json(token, now) for token in store.tokens()]
     finally:
         store.close()
-    found: list[dict[str, Any]] = []
-    for token in tokens:
-        expired = token.expires_at is not None and token.expires_at <= now
-        found.append(
-            {
-                "id": token.hash[:TOKEN_ID_CHARS],
-                "state": "revoked" if token.revoked_at else "expired" if expired else "valid",
-                "user": token.user,
-                "name": token.name,
-                "device": token.device,
-                "scopes": token.scopes,
-                "expires_at": token.expires_at,
-            }
-        )
     if args.json:
-        print(json.dumps(found, indent=2))
-        return 0
+        return print_json(found)
     for each in found:
         words = [each["id"], f"{each['state']:7}", each["user"], each["name"]]
         words += [f"device={each['device']}"] if each["device"] else []
@@ -307,6 +332,8 @@ def _token_revoke(args: argparse.Namespace) -> int:
         revoke_token(store, args.id)
     finally:
         store.close()
+    if args.json:
+        return print_json({"id": args.id, "revoked": True})
     print(f"{args.id} is revoked.")
     return 0
 

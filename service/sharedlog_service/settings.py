@@ -46,9 +46,14 @@ class Limits:
     clock_ahead_ms: int = 5 * 60 * 1000
     # Twice the data: JSON inside JSON doubles its quotes and backslashes.
     request_bytes: int = 17 * 1024 * 1024
+    # Of one user in one process, of bodies that are not short; one alone is always taken.
+    bodies_bytes: int = 64 * 1024 * 1024
     people_entries: int = 1_000
     log_entries: int | None = None
     log_bytes: int | None = None
+    log_devices: int | None = 1_000
+    # What is written of further ones is kept like all else, but is not counted by collection.
+    log_collections: int = 1_000
 
 
 MINUTE_MS = 60 * 1000

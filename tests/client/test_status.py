@@ -20,6 +20,7 @@ from sharedlog import (
     ConnectionFailed,
     Failure,
     MemorySharedLog,
+    QuotaExceeded,
     RateLimited,
     Status,
     Sync,
@@ -51,6 +52,18 @@ class Line(MemorySharedLog):
 
     cut = False
     wait_s: float | None = None
+    places: int | None = None
+    """How often somebody may still ask for a place that there is not; None: there is one."""
+
+    def register(self, name: str | None, device: str) -> str:
+        if self.places is None:
+            return super().register(name, device)
+        self.places -= 1
+        assert self.places >= 0
+        raise QuotaExceeded("No place.", hint="Ask somebody.")
+
+    def lose_devices(self) -> None:
+        self._devices.clear()
 
     def write(self, device: str, entries: Any, **options: Any) -> Receipt:
         self._carry()
@@ -370,3 +383,23 @@ def test_as_text_and_as_json(opened: OpenSync, line: Line, clock: Clock) -> None
         "at": "2026-11-27T12:00:00+00:00",
     }
     assert (found["pending"], found["device"]) == (1, "device-a")
+
+
+@pytest.mark.parametrize("stage", ["sync", "send", "receive"])
+def test_a_device_that_the_log_lost_and_has_no_place_for_is_told_so_and_loses_nothing(
+    opened: OpenSync, line: Line, stage: str
+) -> None:
+    sync = opened()
+    sync.sync()
+    Note.create(title="one")
+    line.lose_devices()
+    line.places = 2
+    for _ in range(2):
+        with pytest.raises(QuotaExceeded, match=r"No place\.\n.*sharedlog devices revoke"):
+            getattr(sync, stage)()
+    status = sync.status()
+    assert (status.pending, status.device) == (1, None)
+    assert status.last_error is not None and status.last_error.code == "QUOTA_EXCEEDED"
+    line.places = None
+    assert sync.sync().sent == 1
+    assert sync.status().last_error is None

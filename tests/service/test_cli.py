@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +16,13 @@ from sharedlog_service.access.auth import token_digest
 from sharedlog_service.cli import _write_private
 from sharedlog_service.commands.serving import Announcement, bracketed, listen, prepare
 from sharedlog_service.engines.sqlite import check_writable
+from sharedlog_service.entries import NewEntry
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.grants import EVERYTHING, USUAL, Grant
 from sharedlog_service.settings import Settings
 from sharedlog_service.store.store import Store
 from tests.service.conftest import Run
+from tests.service.support import NOON, change
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,6 +47,51 @@ def test_a_token_is_made_listed_and_revoked(run: Run, tmp_path: Path) -> None:
     store.close()
     code, _, complaint = run("token", "revoke", digest[:12])
     assert (code, "token list" in complaint) == (2, True)
+
+
+def test_programs_are_told_which_token_was_made(run: Run) -> None:
+    words = ("--user", "ada", "--name", "till", "--device", "till-3", "--scope", "log:read")
+    made = json.loads(run("token", "create", *words, "--days", "2", "--json")[1])
+    secret = made.pop("token")
+    (listed,) = json.loads(run("token", "list", "--json")[1])
+    assert made == listed
+    assert (made["id"], made["scopes"]) == (token_digest(secret)[:12], "log:read")
+    another = json.loads(run("token", "rotate", made["id"], "--json")[1])
+    assert token_digest(another.pop("token"))[:12] == another["id"] != made["id"]
+    assert another.pop("replaces") == made["id"]
+    assert another in json.loads(run("token", "list", "--json")[1])
+    assert another == {**made, "id": another["id"]}
+    revoked = json.loads(run("token", "revoke", another["id"], "--json")[1])
+    assert revoked == {"id": another["id"], "revoked": True}
+
+
+def test_programs_are_told_the_figures_of_what_was_done(run: Run, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "sharedlog.db")
+    for user in ("ada", "bob"):
+        store.create_user(user)
+    device = store.create_device("ada")
+    texts = [change("pk", "modify", value={"title": str(n)}) for n in range(3)]
+    store.write(
+        "ada", device, [NewEntry(NOON - 2**50 + n, 0, text) for n, text in enumerate(texts)]
+    )
+    store.close()
+
+    def told(*words: str) -> Any:
+        code, printed, complaint = run(*words, "--json")
+        assert (code, complaint) == (0, "")
+        return json.loads(printed)
+
+    dropped = {"dropped_entries": 2, "dropped_bytes": len(texts[0]) * 2, "entries": 1}
+    nothing = {"dropped_entries": 0, "dropped_bytes": 0, "entries": 0}
+    assert told("compact") == [{"user": "ada", **dropped}, {"user": "bob", **nothing}]
+    assert told("backup", "monday.db") == {"file": "monday.db", "logs": 2, "entries": 1}
+    place = str(tmp_path / "new.db")
+    restored = {"database": place, "logs": 2, "entries": 1, "tokens_revoked": True}
+    assert told("restore", "monday.db", "--db", "new.db", "--revoke-tokens") == restored
+    copied = told("copy", "--from", "new.db", "--to", "copy.db")
+    assert (copied.pop("database"), copied.pop("rows") > 5) == (str(tmp_path / "copy.db"), True)
+    assert copied == {}
+    assert told("restored") == {"logs": 2}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from sharedlog_service.api.known import KnownDocuments
 from sharedlog_service.api.records import RECORD_KEY, Record
 from sharedlog_service.settings import Limits
 from sharedlog_service.web.compression import PART_BYTES, Gunzip
-from sharedlog_service.web.guard import STRANGER_BYTES_MAX, Count, Guard
+from sharedlog_service.web.guard import STRANGER_BYTES_MAX, Guard
 from sharedlog_service.web.request import VALUES_MAX
 from tests.service.support import CREATE_DEVICE, READ, WRITE, Asker
 
@@ -172,8 +172,8 @@ def guarded(
     async def never(scope: Scope, receive: Receive, send: Send) -> None:
         raise AssertionError("the guard let it through")
 
-    async def admit(scope: Scope) -> Count:
-        return lambda size: None
+    async def admit(scope: Scope) -> None:
+        pass
 
     guard = Guard(
         never,

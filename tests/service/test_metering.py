@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,17 +12,19 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Message, Scope
 
 from sharedlog_service.access.auth import issue_token
-from sharedlog_service.access.metering import Meter
+from sharedlog_service.access.metering import Bodies, Meter
 from sharedlog_service.errors import Code, Refused
-from sharedlog_service.settings import PUBLIC_RATES, Rates, Settings
+from sharedlog_service.settings import PUBLIC_RATES, Limits, Rates, Settings
 from sharedlog_service.store.store import Store
 from sharedlog_service.web.app import create_app
 from tests.service.support import NOON, READ, WRITE, Asker, ManualClock, change
 
 MINUTE = 60_000
 STATS = "query($user: ID!) {sharedSyncLog {stats(userId: $user) {entries}}}"
+LIMITS = "{sharedSyncLog {limits {entryBytes}}}"
 PUBLIC = "0.0.0.0"
 
 
@@ -246,6 +250,92 @@ def test_a_large_body_counts_as_several_requests_whatever_it_asks(ask: Ask, docu
     statuses = [ask("noisy", document, {"x": "x" * 16 * 1024 * 1024}).status_code for _ in range(6)]
     assert statuses == [statuses[0]] * 4 + [429] * 2
     assert ask("quiet", document, {"x": "x" * 100_000}).status_code == statuses[0]
+
+
+class Halting:
+    """A request whose last byte comes when it is told to; `begun`: the rest was taken."""
+
+    def __init__(self, app: ASGIApp, token: str, size: int) -> None:
+        self.begun, self.end = asyncio.Event(), asyncio.Event()
+        self._app = app
+        self._token = token
+        self._body = json.dumps({"query": LIMITS}).encode().ljust(size)
+        self._sent: list[Message] = []
+
+    async def run(self) -> int:
+        """Return the status, the seconds to wait instead if it is 429."""
+        authorization = f"Bearer {self._token}".encode()
+        headers = [(b"content-type", b"application/json"), (b"authorization", authorization)]
+        scope: Scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/graphql",
+            "query_string": b"",
+            "headers": headers,
+            "client": None,
+        }
+        await self._app(scope, self._receive, self._send)
+        start, *_ = self._sent
+        told = dict(start["headers"])
+        return int(told[b"retry-after"]) if start["status"] == 429 else int(start["status"])
+
+    async def _receive(self) -> Message:
+        if len(self._body) > 1:
+            body, self._body = self._body[:-1], self._body[-1:]
+            return {"type": "http.request", "body": body, "more_body": True}
+        self.begun.set()
+        await self.end.wait()
+        return {"type": "http.request", "body": self._body, "more_body": False}
+
+    async def _send(self, message: Message) -> None:
+        self._sent.append(message)
+
+
+def test_large_bodies_of_one_user_are_held_up_to_a_bound_at_a_time(tmp_path: Path) -> None:
+    settings = Settings(db=tmp_path / "log.db", limits=Limits(bodies_bytes=400_000))
+    store = Store.open(settings.db)
+    noisy, quiet = (issue_token(store, user, "test") for user in ("noisy", "quiet"))
+    store.close()
+    app = create_app(settings)
+
+    async def whole(token: str, size: int) -> int:
+        request = Halting(app, token, size)
+        request.end.set()
+        return await request.run()
+
+    async def together() -> None:
+        halves = [Halting(app, noisy, 150_000) for _ in range(2)]
+        running = [asyncio.create_task(half.run()) for half in halves]
+        for half in halves:
+            await half.begun.wait()
+        assert await whole(noisy, 150_000) == 1
+        assert await whole(noisy, 90_000) == 200
+        assert await whole(noisy, 150_000) == 1
+        # What is short always has room, and so has who else asks.
+        assert await whole(noisy, 60_000) == 200
+        assert await whole(quiet, 150_000) == 200
+        for half in halves:
+            half.end.set()
+        assert await asyncio.gather(*running) == [200, 200]
+        # Nothing is left of them; and one alone may be as large as it may be at all.
+        assert await whole(noisy, 500_000) == 200
+
+    with TestClient(app) as client:
+        assert client.portal is not None
+        client.portal.call(together)
+
+
+def test_a_body_that_grows_is_held_as_far_as_there_is_room() -> None:
+    bodies = Bodies(Meter(Rates(), ManualClock()), 100)
+    with bodies.admit("ada") as one, bodies.admit("ada") as other, bodies.admit("bob") as bobs:
+        one.hold(40)
+        other.hold(10)
+        bobs.hold(100)
+        assert wait_of(lambda: other.hold(61)) == 1_000
+        other.hold(60)
+        one.hold(30)  # it never becomes less
+        assert wait_of(lambda: one.hold(41)) == 1_000
+    assert len(bodies) == 0
 
 
 def test_nobody_uses_up_what_is_anothers(ask: Ask) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -130,6 +131,27 @@ def test_what_happens_is_counted(ada: Asker, admin: Asker) -> None:
     }
     assert after["sharedlog_append_seconds_count"] == 4
     assert after["sharedlog_append_seconds_sum"] > 0
+
+
+def test_who_never_says_what_he_has_is_behind_by_his_own_entries_too(
+    ada: Asker, admin: Asker
+) -> None:
+    one, two = (ada.ask(CREATE_DEVICE, {"user": "ada"})["createDeviceId"] for _ in range(2))
+
+    def write(device: str, number: int, **more: Any) -> Any:
+        packed = [[NOON + number, 0, change(number)]]
+        return ada.ask(WRITE, {"user": "ada", "device": device, "packed": packed, **more})
+
+    after = write(one, 1)["writeEntries"]["cursor"]
+    write(two, 2, after=after)
+    assert numbers(admin)["sharedlog_device_lag_entries"] == 1  # two's entry, which one lacks
+    for number in (3, 4):
+        write(one, number)
+    assert numbers(admin)["sharedlog_device_lag_entries"] == 3  # and its own two
+    head = write(one, 5, after=after)["writeEntries"]["cursor"]
+    ada.ask(WRITE, {"user": "ada", "device": two, "packed": [], "after": head})
+    write(one, 6, after=head)
+    assert numbers(admin)["sharedlog_device_lag_entries"] == 1  # of two, which lacks one's last
 
 
 def test_a_service_that_is_mounted_counts_too(tmp_path: Path) -> None:

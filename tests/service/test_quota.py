@@ -12,7 +12,16 @@ from sharedlog_service.entries import NewEntry
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import DAY_MS, Limits, Policy
 from sharedlog_service.store.store import Store
-from tests.service.support import CREATE_DEVICE, NOON, WRITE, Asker, ManualClock, change, entries
+from tests.service.support import (
+    CREATE_DEVICE,
+    NOON,
+    WRITE,
+    Asker,
+    ManualClock,
+    change,
+    entries,
+    texts,
+)
 
 OpenStore = Callable[..., Store]
 
@@ -146,3 +155,94 @@ def test_over_http_it_is_an_answer_with_a_code_and_the_limits_tell_it(
     assert ada.code(WRITE, variables) == "QUOTA_EXCEEDED"
     limits = ada.ask("{sharedSyncLog {limits {logEntries logBytes}}}")["limits"]
     assert limits == {"logEntries": 1, "logBytes": None}
+
+
+def test_a_log_has_as_many_devices_that_are_not_revoked_as_it_may(open_store: OpenStore) -> None:
+    store = open_store(Limits(log_devices=2))
+    for user in ("ada", "bob"):
+        store.create_user(user)
+    first = store.create_device("ada", device_id="first")
+    second = store.create_device("ada", request_id="again")
+    refused = refusal_of(lambda: store.create_device("ada"))
+    assert refused.extensions == {"code": "QUOTA_EXCEEDED", "logDevices": 2}
+    assert "evoke devices that are gone" in str(refused)
+    refusal_of(lambda: store.create_device("ada", device_id="third"))
+    # Those that are there are registered again, and go on; and so do other logs.
+    assert store.create_device("ada", device_id="first") == first
+    assert store.create_device("ada", request_id="again") == second
+    store.write("ada", first, entries(1))
+    store.create_device("bob")
+    store.revoke_device("ada", first)
+    store.create_device("ada", device_id="third")
+    refusal_of(lambda: store.create_device("ada"))
+    assert [device.id for device in store.devices("ada")] == [first, second, "third"]
+
+
+def test_a_log_over_a_bound_of_devices_that_was_lowered_goes_on_with_them(
+    open_store: OpenStore,
+) -> None:
+    store = open_store(Limits(log_devices=None))
+    store.create_user("ada")
+    devices = [store.create_device("ada") for _ in range(3)]
+    store = open_store(Limits(log_devices=1))
+    for device in devices:
+        assert store.create_device("ada", device_id=device) == device
+    store.revoke_device("ada", devices[0])
+    refusal_of(lambda: store.create_device("ada"))
+
+
+def test_there_is_a_bound_of_devices_unless_it_is_switched_off(
+    serve: Callable[..., Asker],
+) -> None:
+    limits = "{sharedSyncLog {limits {logDevices}}}"
+    assert serve().ask(limits)["limits"] == {"logDevices": 1_000}
+    assert serve(limits=Limits(log_devices=None)).ask(limits)["limits"] == {"logDevices": None}
+
+
+def named(name: str, number: int, operation: str = "modify", **more: Any) -> NewEntry:
+    """An entry of one row of a collection."""
+    found = json.loads(change("pk", operation, name, {"title": str(number)}))
+    return NewEntry(NOON + number, 0, json.dumps({**found, **more}))
+
+
+def test_collections_beyond_the_bound_are_not_counted_and_all_else_goes_on(
+    open_store: OpenStore, clock: ManualClock
+) -> None:
+    store = open_store(Limits(log_collections=2))
+    store.create_user("ada")
+    one, two = store.create_device("ada"), store.create_device("ada")
+    written = [named(name, n) for n, name in enumerate(("a", "b", "c", "d", "c", "a"))]
+    assert store.write("ada", one, written).accepted == 6
+    page = store.read("ada", two, None)
+    assert texts(page) == [entry.data for entry in written]
+    assert texts(store.read("ada", two, None, collections=["a"])) == [
+        written[n].data for n in (0, 2, 3, 4, 5)
+    ]  # as for sealed ones: nobody can be spared them
+    counted = [(found.collection, found.modifies) for found in store.stats("ada").collections]
+    assert counted == [("a", 2), ("b", 1)]
+    assert texts(store.history("ada", "c", "pk", 9)) == [written[n].data for n in (2, 4)]
+    assert len(store.write("ada", one, written).duplicates) == 6
+    # They are compacted like all others: what was overwritten goes, and what was deleted.
+    assert store.compact("ada", Policy()).entries == 2
+    store.write("ada", two, [named("c", 10, "delete", final=True)], after=page.head)
+    assert store.compact("ada", Policy()).entries == 1
+    clock.ms += DAY_MS
+    # A device's newest entry stays.
+    store.write("ada", two, [named("b", 11)])
+    assert store.compact("ada", Policy(retention_ms=0, expiry_ms=0)).entries == 2
+    assert texts(store.history("ada", "c", "pk", 9)) == []
+    assert [found.modifies for found in store.stats("ada").collections] == [1, 1]
+
+
+def test_a_collection_that_there_is_room_for_later_is_counted_from_then_on(
+    open_store: OpenStore,
+) -> None:
+    store = open_store(Limits(log_collections=0))
+    store.create_user("ada")
+    device = store.create_device("ada")
+    store.write("ada", device, [named("a", 0)])
+    store = open_store()
+    store.write("ada", device, [named("a", 1), named("a", 2)])
+    assert [found.modifies for found in store.stats("ada").collections] == [2]
+    assert store.compact("ada", Policy()).entries == 2
+    assert [found.modifies for found in store.stats("ada").collections] == [1]

@@ -202,3 +202,32 @@ def test_a_full_log_still_gives_what_others_wrote_and_takes_the_rest_when_there_
     Note.create(title="one too many")
     with pytest.raises(QuotaExceeded):
         one.sync()
+
+
+def test_where_a_log_takes_no_more_devices_work_goes_on_until_it_does(
+    serve: Serve, device: Open
+) -> None:
+    service = serve("--quota-devices", "1")
+    one = device(service, "one")
+    one.sync()
+    two = device(service, "two")
+    Note.create(title="two's")
+    for _ in range(2):
+        with pytest.raises(QuotaExceeded, match="sharedlog devices revoke"):
+            two.sync()
+        Note.create(title="two's")
+    status = two.status()
+    assert (status.device, status.pending, status.refused) == (None, 3, 0)
+    assert status.last_error is not None and status.last_error.code == "QUOTA_EXCEEDED"
+    one.sync()  # who is registered notices nothing
+    store = Store.open(service.db)
+    store.revoke_device("me", store.devices("me")[0].id)
+    assert two.sync().sent == 3
+    # A device that begins anew as another one finds itself in the same place, and comes out of it.
+    two.reset()
+    with pytest.raises(QuotaExceeded, match="sharedlog devices revoke"):
+        two.sync()
+    store.revoke_device("me", store.devices("me")[1].id)
+    store.close()
+    two.sync()
+    assert Note.select().count() == 3

@@ -111,6 +111,8 @@ class Exchange:
                     more = self._pull(after, lineage)
                 surprises = 0
             except QuotaExceeded as error:
+                if not self._identity.registered:
+                    raise  # there is no place for the device: it may not read either
                 full = error
             except SURPRISING as surprise:
                 surprises += 1

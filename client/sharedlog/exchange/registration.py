@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..changes import dumps, loads
-from ..errors import DeviceRefused
+from ..errors import DeviceRefused, QuotaExceeded
 from ..journal.status import check_not_held
 from ..limits import Limits
 from ..models.registry import Registry
@@ -11,6 +11,11 @@ from .replica import Replica
 
 ASK_AGAIN_MS = 24 * 3600 * 1000
 """How old what is known of the log may get."""
+
+NO_PLACE = (
+    "Whoever runs the service finds devices that are gone by `sharedlog devices list --user NAME` "
+    "and makes room by `sharedlog devices revoke ID`. Nothing here is lost: it is sent then."
+)
 
 
 class Registration:
@@ -46,7 +51,10 @@ class Registration:
     def register(self) -> None:
         """Make the log know this device, for the first time or once more: it may have lost it."""
         device = self._identity.device
-        self._shared_log.register(self._name, device)
+        try:
+            self._shared_log.register(self._name, device)
+        except QuotaExceeded as error:
+            raise QuotaExceeded(error.message, hint=NO_PLACE) from error
         with self._writing():
             self._journal.set_state(registered=device, device_name=self._name)
 

@@ -1,4 +1,5 @@
-"""How much who has asked for lately, counted in this process alone; and no for who asks too much.
+"""How much who has asked for lately, or has at work, counted in this process alone; and no for who
+asks too much.
 
 For each user and each device, and each of three measures, one number is kept: until when what was
 used would take at the rate that is allowed. A minute's worth may be used at once. What a request
@@ -7,10 +8,10 @@ costs is added after it was let in, so that one of any size gets through, and is
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from math import ceil
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from sharedlog_service.access.auth import Access
 from sharedlog_service.errors import Code, Refused
@@ -28,6 +29,9 @@ others."""
 
 BODY_BYTES = 1024 * 1024
 """So much of a large body counts as a request: to unfold and to parse it takes as long."""
+
+BODY_RETRY_MS = 1_000
+"""When to send a body again for which others left no room. They are answered soon, as a rule."""
 
 DEVICE_CHARS_MAX = 200
 """No device has a longer id; whoever makes one up need not fill the memory with it."""
@@ -110,6 +114,64 @@ def rate_limited(wait_ms: int) -> Refused:
         f"Too much at once: ask again in {ceil(wait_ms / 1000)} s. Nothing was done.",
         retryAfterMs=wait_ms,
     )
+
+
+class Bodies:
+    """How many bytes of large bodies each user has at work. Of one thread: the event loop's."""
+
+    def __init__(self, meter: Meter, bytes_max: int) -> None:
+        self._meter = meter
+        self._bytes_max = bytes_max
+        self._held: Counter[str] = Counter()
+
+    def admit(self, user: str) -> LargeBody:
+        """Let a large body of this user in, unless they have asked for too much already."""
+        self._meter.check(user)
+        return LargeBody(self, user)
+
+    def hold(self, user: str, before: int, size: int) -> None:
+        """Hold a body of this size that was held up to `before`."""
+        others = self._held[user] - before
+        if others and others + size > self._bytes_max:
+            raise rate_limited(BODY_RETRY_MS)
+        self._held[user] = others + size
+
+    def release(self, user: str, size: int) -> None:
+        self._held[user] -= size
+        if not self._held[user]:
+            del self._held[user]
+
+    def took(self, user: str, size: int) -> None:
+        self._meter.took(user, size)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+class LargeBody:
+    """A body of a user that is not short, held until its request is answered. Used once, as a
+    context."""
+
+    def __init__(self, bodies: Bodies, user: str) -> None:
+        self._bodies = bodies
+        self._user = user
+        self._size = 0
+
+    def hold(self, size: int) -> None:
+        """Hold so much of it in all; RATE_LIMITED if the user's others leave no room."""
+        if size > self._size:
+            self._bodies.hold(self._user, self._size, size)
+            self._size = size
+
+    def count(self, size: int) -> None:
+        """Count it, whatever becomes of it: so much was read."""
+        self._bodies.took(self._user, size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bodies.release(self._user, self._size)
 
 
 class MeteredAccess(Access):

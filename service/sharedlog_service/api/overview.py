@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import strawberry
 from strawberry.scalars import JSON
 
 from sharedlog_service import entries as values
-from sharedlog_service.api.wire import Cursor, EntryOperation, SharedSyncLogEntry, typed_entries
+from sharedlog_service.api.wire import (
+    Cursor,
+    EntryOperation,
+    SharedSyncLogEntry,
+    field,
+    typed_entries,
+)
 from sharedlog_service.settings import Limits
 
 
@@ -112,6 +119,7 @@ class SharedSyncLogCollectionStats:
 
 @strawberry.type(description="A log in numbers.")
 class SharedSyncLogStats:
+    counted: strawberry.Private[Sequence[values.CollectionStats]]
     user_id: strawberry.ID = strawberry.field(description="Whose log this is.")
     epoch: strawberry.ID = strawberry.field(
         description="The log's life; changes when the service was restored or wiped."
@@ -126,9 +134,14 @@ class SharedSyncLogStats:
     last_shared_on: float | None = strawberry.field(
         description="When the service received the last entry, in milliseconds."
     )
-    collections: list[SharedSyncLogCollectionStats] = strawberry.field(
-        description="The collections, by name; sealed entries belong to none."
+
+    @field(
+        list[SharedSyncLogCollectionStats],
+        "The collections that are counted, the first 1,000, by name; "
+        "sealed entries belong to none.",
     )
+    def collections(self) -> list[SharedSyncLogCollectionStats]:
+        return [SharedSyncLogCollectionStats.of(found) for found in self.counted]
 
     @classmethod
     def of(cls, stats: values.Stats, user: str) -> SharedSyncLogStats:
@@ -141,7 +154,7 @@ class SharedSyncLogStats:
             devices=stats.devices,
             first_shared_on=stats.first_shared_on,
             last_shared_on=stats.last_shared_on,
-            collections=[SharedSyncLogCollectionStats.of(found) for found in stats.collections],
+            counted=stats.collections,
         )
 
 
@@ -162,6 +175,9 @@ class SharedSyncLogLimits:
     log_bytes: float | None = strawberry.field(
         description="How long their data may be together; null for any length."
     )
+    log_devices: int | None = strawberry.field(
+        description="How many devices it may have that are not revoked; null for any number."
+    )
 
     @classmethod
     def of(cls, limits: Limits) -> SharedSyncLogLimits:
@@ -175,4 +191,5 @@ class SharedSyncLogLimits:
             clock_ahead_ms=limits.clock_ahead_ms,
             log_entries=limits.log_entries,
             log_bytes=limits.log_bytes,
+            log_devices=limits.log_devices,
         )

@@ -103,7 +103,10 @@ class SharedSyncLogQuery:
         byte_limit: ByteLimit = 1_000_000,
         collections: Annotated[
             list[str] | None,
-            said("Only entries of these collections, and sealed ones; null for all."),
+            said(
+                "Only entries of these collections, sealed ones, and those of collections that are "
+                "not counted; null for all."
+            ),
         ] = None,
         until: Until = None,
         with_own: WithOwn = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -37,6 +38,15 @@ def add_database(parser: argparse.ArgumentParser) -> None:
     """Let a command take the database, as the settings say it if no flag does."""
     add_option(parser, DATABASE)
     add_settings_file(parser)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def print_json(value: object) -> int:
+    print(json.dumps(value, indent=2))
+    return 0
 
 
 def show_progress(text: str) -> None:

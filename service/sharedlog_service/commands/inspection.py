@@ -12,7 +12,14 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sharedlog_service.commands.common import add_database, handler, open_store, parser_of
+from sharedlog_service.commands.common import (
+    add_database,
+    add_json,
+    handler,
+    open_store,
+    parser_of,
+    print_json,
+)
 from sharedlog_service.commands.listing import Since, harmless, moment, table
 from sharedlog_service.entries import NUMBERS, OPERATIONS, EntryFilter, read_change, to_ms
 from sharedlog_service.errors import Code, ConfigurationError, Refused
@@ -103,7 +110,7 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
 
 def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
     add_database(parser)
-    parser.add_argument("--json", action="store_true", help="for programs")
+    add_json(parser)
 
     def running(args: argparse.Namespace) -> int:
         try:
@@ -137,7 +144,7 @@ def _users(args: argparse.Namespace) -> int:
     with closing(open_store(args, making=False)) as store:
         found = store.summaries()
     if args.json:
-        return _print_json([user._asdict() for user in found])
+        return print_json([user._asdict() for user in found])
     heads = ("user", "entries", "bytes", "devices", "made", "last write")
     rows = [
         (u.user, u.entries, u.bytes, u.devices, moment(u.created_at), moment(u.last_shared_on))
@@ -156,11 +163,11 @@ def _stats(args: argparse.Namespace) -> int:
                 "entries": sum(user.entries for user in users),
                 "bytes": sum(user.bytes for user in users),
             }
-            return _print_json(totals) if args.json else _print_pairs(totals)
+            return print_json(totals) if args.json else _print_pairs(totals)
         stats = store.stats(args.user)
     found = {**asdict(stats), "head": stats.head.seq, "epoch": stats.head.epoch}
     if args.json:
-        return _print_json(found)
+        return print_json(found)
     collections = found.pop("collections")
     found["first_shared_on"] = moment(stats.first_shared_on)
     found["last_shared_on"] = moment(stats.last_shared_on)
@@ -182,7 +189,7 @@ def _devices(args: argparse.Namespace) -> int:
             for device in devices
         ]
     if args.json:
-        return _print_json([_device_json(*each) for each in found])
+        return print_json([_device_json(*each) for each in found])
     heads = ("user", "id", "name", "state", "behind", "last seen", "clock ahead")
     return _print_lines(table(heads, [_device_row(*each) for each in found]))
 
@@ -213,7 +220,7 @@ def _revoke(args: argparse.Namespace) -> int:
             raise ConfigurationError(f"There is no device {args.id}. See: sharedlog devices list")
         store.revoke_device(user, args.id)
     if args.json:
-        return _print_json({"user": user, "id": args.id, "revoked": True})
+        return print_json({"user": user, "id": args.id, "revoked": True})
     return _print_lines([f"{args.id} of {user} is revoked."])
 
 
@@ -318,10 +325,6 @@ def _shown(value: object) -> str:
 
 
 # -- printing ----------------------------------------------------------------------------
-
-
-def _print_json(value: object) -> int:
-    return _print_lines([json.dumps(value, indent=2)])
 
 
 def _print_pairs(found: dict[str, Any]) -> int:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from sharedlog_service.commands.choosing import add_option
 from sharedlog_service.commands.common import (
     add_database,
+    add_json,
     handler,
     open_store,
     parser_of,
     place,
+    print_json,
     show_progress,
 )
 from sharedlog_service.commands.options import EXPIRE, KEEP
@@ -115,12 +117,14 @@ def _add_copy(parser: argparse.ArgumentParser) -> None:
             metavar="FILE_OR_URL",
             help=f"the {name}: an SQLite file, or postgresql://user@host/name",
         )
+    add_json(parser)
     parser.set_defaults(handler=handler(_copy))
 
 
 def _add_backup(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the backup, a new file")
     add_database(parser)
+    add_json(parser)
     parser.set_defaults(handler=handler(_backup))
 
 
@@ -132,6 +136,7 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let no token work that is in the backup: it knows of none that was revoked since",
     )
+    add_json(parser)
     parser.set_defaults(handler=handler(_restore))
 
 
@@ -140,11 +145,13 @@ def _add_compact(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--user", help="only this user's log")
     add_option(parser, KEEP)
     add_option(parser, EXPIRE)
+    add_json(parser)
     parser.set_defaults(handler=handler(_compact))
 
 
 def _add_restored(parser: argparse.ArgumentParser) -> None:
     add_database(parser)
+    add_json(parser)
     parser.set_defaults(handler=handler(_restored))
 
 
@@ -173,6 +180,8 @@ def _copy(args: argparse.Namespace) -> int:
     ):
         rows = copy(source, target, tell)
     tell("done", rows)
+    if args.json:
+        return print_json({"database": shown(args.target), "rows": rows})
     print(f"Copied {rows:,} rows to {shown(args.target)}, and compared them.")
     return 0
 
@@ -182,6 +191,8 @@ def _backup(args: argparse.Namespace) -> int:
 
     saved = back_up(args.db, args.file, show_progress)
     show_progress("")
+    if args.json:
+        return print_json({"file": str(args.file), **saved._asdict()})
     print(f"{args.file} is whole. Logs: {saved.logs:,}, entries: {saved.entries:,}.")
     return 0
 
@@ -192,6 +203,9 @@ def _restore(args: argparse.Namespace) -> int:
 
     saved = restore(args.file, args.db, show_progress, revoke_tokens=args.revoke_tokens)
     show_progress("")
+    if args.json:
+        told = {"database": shown(args.db), **saved._asdict()}
+        return print_json({**told, "tokens_revoked": args.revoke_tokens})
     if args.revoke_tokens:
         left = "All tokens are revoked: sharedlog token create --user NAME makes new ones. Devices"
     else:
@@ -208,6 +222,7 @@ def _compact(args: argparse.Namespace) -> int:
     from sharedlog_service.settings import DAY_MS, Policy
 
     policy = Policy(args.keep * DAY_MS, args.expire * DAY_MS)
+    told: list[dict[str, str | int]] = []
     with closing(open_store(args, making=False)) as store:
         for user in [args.user] if args.user else store.users():
 
@@ -217,8 +232,12 @@ def _compact(args: argparse.Namespace) -> int:
             done = store.compact(user, policy, tell=tell)
             show_progress("")
             left = store.stats(user).entries
+            if args.json:
+                dropped = {"dropped_entries": done.entries, "dropped_bytes": done.bytes}
+                told.append({"user": user, **dropped, "entries": left})
+                continue
             print(f"{user}: dropped {done.entries:,} entries ({done.bytes:,} bytes); {left:,} left")
-    return 0
+    return print_json(told) if args.json else 0
 
 
 def _restored(args: argparse.Namespace) -> int:
@@ -231,5 +250,7 @@ def _restored(args: argparse.Namespace) -> int:
         count = store.renew_epochs()
     finally:
         store.close()
+    if args.json:
+        return print_json({"logs": count})
     print(f"{count} logs begin a new epoch.")
     return 0

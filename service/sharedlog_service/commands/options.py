@@ -224,6 +224,12 @@ OPTIONS: Sequence[Option] = (
         "how many bytes of data one user's log may hold (default: no bound)",
         "no bound",
     ),
+    Option(
+        "quota_devices",
+        COUNT,
+        1000,
+        "how many devices one user may have that are not revoked; 0 for no bound (default: 1000)",
+    ),
     Option("jwt_issuer", TEXT, None, "take JWTs, whose iss must be this, beside own tokens"),
     Option("jwt_audience", TEXT, None, "what their aud must be, or have in it"),
     Option("jwt_jwks", TEXT, None, "the issuer's public keys: an https address, or a file"),

@@ -179,7 +179,8 @@ class Collection(Model):
 
 
 class Entry(Model):
-    """One entry. Operation, collection and row hash are null when the data is sealed."""
+    """One entry. Operation, collection and row hash are null when the data is sealed; the
+    collection also if the log had as many as it may (`Limits.log_collections`)."""
 
     id = BigIntegerField(primary_key=True)
     device = BigIntegerField()

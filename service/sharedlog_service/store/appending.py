@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -51,8 +52,9 @@ DELETIONS_PART = 10
 
 Fault = tuple[Code, str]
 
-Kind = tuple[int, str]
-"""A collection's number, and how plain data of one operation on it begin."""
+Kind = tuple[int | None, str]
+"""A collection's number, and how plain data of one operation on it begin. No number, and nothing to
+leave out, where the log has no room for the collection."""
 
 Description = tuple[int | None, int | None, int | None, str]
 """The columns operation, collection, row_hash and data."""
@@ -205,16 +207,29 @@ class Batch:
 
     def _kind(self, operation: int, collection: str) -> Kind:
         number = self._collections.get(collection) or self._collection(collection)
-        kind = self._kinds[operation, collection] = number, beginning(operation, collection)
+        start = "" if number is None else beginning(operation, collection)
+        kind = self._kinds[operation, collection] = number, start
         return kind
 
-    def _collection(self, name: str) -> int:
-        insert = "INSERT INTO collections (log, name) VALUES (?, ?) ON CONFLICT DO NOTHING"
-        self._db.rows(insert, self._log.id, name)
+    def _collection(self, name: str) -> int | None:
+        """Return a collection's number. One that there is no room for gets none: its entries are
+        like all others, but nobody counts them by its name."""
         select = "SELECT id FROM collections WHERE log = ? AND name = ?"
-        number: int = self._db.scalar(select, self._log.id, name)
-        self._collections[name] = number
+        number: int | None = self._db.scalar(select, self._log.id, name)
+        if number is None and self._places > 0:
+            self._places -= 1
+            self._db.rows("INSERT INTO collections (log, name) VALUES (?, ?)", self._log.id, name)
+            number = self._db.scalar(select, self._log.id, name)
+        if number is not None:
+            self._collections[name] = number
         return number
+
+    @cached_property
+    def _places(self) -> int:
+        """How many collections the log has room for, to be counted down."""
+        sql = "SELECT count(*) FROM collections WHERE log = ?"
+        taken: int = self._db.scalar(sql, self._log.id)
+        return self._limits.log_collections - taken
 
     def _count(self, new: Sequence[Row], shared_on: int) -> None:
         counts = Counter(map(itemgetter(6, 5), new))

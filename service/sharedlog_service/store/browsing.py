@@ -31,6 +31,14 @@ from sharedlog_service.store.paging import seq_before
 MS_MAX = 1e15
 """Some thirty thousand years: beyond every entry, and no overflow when counted in ticks."""
 
+ANY = 2**53
+"""As a LIMIT: none."""
+
+COUNTS = """
+    SELECT name, creates, modifies, deletes, last_shared_on FROM collections
+    WHERE log = ? ORDER BY name LIMIT ?
+"""
+
 BUCKET = peewee.SQL("(id >> 14)")
 """As the index of rows has it, to the letter."""
 
@@ -77,11 +85,7 @@ def find_entries(
 
 def collection_stats(db: Session, log: int, count: int | None) -> list[CollectionStats]:
     """Return the counts of each collection, by name; of so many at most."""
-    query = Collection.select().where(Collection.log == log).order_by(Collection.name).limit(count)
-    return [
-        CollectionStats(row.name, row.creates, row.modifies, row.deletes, row.last_shared_on)
-        for row in query.execute(db)
-    ]
+    return [CollectionStats(*row) for row in db.rows(COUNTS, log, ANY if count is None else count)]
 
 
 def _conditions(log: int, wanted: EntryFilter) -> Iterator[peewee.Expression]:

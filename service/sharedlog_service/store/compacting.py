@@ -266,7 +266,8 @@ def drop(db: Session, user: str, ids: Sequence[int]) -> Compacted:
     done = Compacted(len(rows), sum(len(row[5].encode()) for row in rows))
     sql = "UPDATE logs SET dropped = dropped + ?, bytes = bytes - ? WHERE id = ?"
     db.rows(sql, *done, log.id)
-    for kind, count in Counter(row[3] for row in rows).items():
+    kinds = Counter(row[3] for row in rows if row[3] is not None)
+    for kind, count in kinds.items():
         db.rows(UNCOUNT[kind & 3], count, kind >> 2)
     return done
 

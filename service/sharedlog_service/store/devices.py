@@ -16,6 +16,7 @@ from typing import NamedTuple
 from sharedlog_service.engines.session import Session
 from sharedlog_service.engines.tables import DeviceRow
 from sharedlog_service.errors import Code, Refused
+from sharedlog_service.settings import Limits
 from sharedlog_service.store.beginnings import KIND, Beginnings
 from sharedlog_service.store.paging import Stretch
 
@@ -75,6 +76,19 @@ def registered_before(
         return None
     working_device(db, log, device_id)  # not a revoked one, and not another log's
     return device_id
+
+
+def check_room(db: Session, log: int, limits: Limits) -> None:
+    """Refuse another device of a log that has as many as it may. Those that are revoked leave their
+    places to others."""
+    most = limits.log_devices
+    sql = "SELECT count(*) FROM devices WHERE log = ? AND revoked_at IS NULL"
+    if most is not None and db.scalar(sql, log) >= most:
+        raise Refused(
+            Code.QUOTA_EXCEEDED,
+            f"The log has as many devices as it may, {most:,}: revoke devices that are gone.",
+            logDevices=most,
+        )
 
 
 def register(db: Session, **columns: object) -> str:

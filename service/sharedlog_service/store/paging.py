@@ -23,7 +23,8 @@ OTHERS = f"""
 NOBODY = 0
 """No device has this number: what it reads of others is everybody's."""
 
-# Sealed entries may belong to any collection, so nobody can be spared them.
+# Sealed entries, and those of collections that are not counted, may belong to any: nobody can be
+# spared them.
 AMONG = """
     AND (collection IS NULL OR collection IN (
         SELECT id FROM collections WHERE log = ? AND name IN {texts}))

@@ -40,6 +40,7 @@ from sharedlog_service.store.compacting import Compacted, Compaction
 from sharedlog_service.store.devices import (
     DeviceState,
     check_labels,
+    check_room,
     read_own,
     register,
     registered_before,
@@ -121,6 +122,7 @@ class Store(Accounts):
             log = log_of(db, user, writing=True)
             if known := registered_before(db, log.id, device_id, request_id):
                 return known
+            check_room(db, log.id, self.limits)
             until = None if shared_until is None else whole_ms(shared_until)
             return register(
                 db,

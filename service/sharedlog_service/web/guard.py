@@ -7,6 +7,7 @@ request from the scope. Every refusal has the shape of a GraphQL error with a co
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from math import ceil
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sharedlog_service.access.metering import LargeBody
 from sharedlog_service.api.faults import internal_error, log_fault, refused_answer
 from sharedlog_service.api.known import KnownDocuments
 from sharedlog_service.api.records import RECORD_KEY, Record
@@ -51,11 +53,9 @@ STATUS: Mapping[Code, int] = {
 }
 
 
-Count = Callable[[int], None]
-"""Told how long a body was that is not short."""
-
-Admit = Callable[[Scope], Awaitable[Count]]
-"""Asked with the scope of a request; refuses who has no valid token."""
+Admit = Callable[[Scope], Awaitable[LargeBody | None]]
+"""Asked with the scope of a request whose body is not short; refuses who has no valid token. None:
+nothing of it is counted."""
 
 
 class Guard:
@@ -85,10 +85,11 @@ class Guard:
         send = FoldedAnswer(send, gzip=takes_gzip(headers))
         record: Record = scope[RECORD_KEY]
         try:
-            asked = await self._request(scope, headers, receive, record.id)
-            record.operation = self._documents.name(asked.query)
-            scope[SCOPE_KEY] = asked
-            await self._app(scope, receive, send)
+            with ExitStack() as held:
+                asked = await self._request(scope, headers, receive, record.id, held)
+                record.operation = self._documents.name(asked.query)
+                scope[SCOPE_KEY] = asked
+                await self._app(scope, receive, send)
         except Refused as refused:
             record.failed(refused.code.name)
             await self._refusal(refused)(scope, receive, send)
@@ -98,47 +99,58 @@ class Guard:
             await refusal(internal_error(record.id))(scope, receive, send)
 
     async def _request(
-        self, scope: Scope, headers: Headers, receive: Receive, request_id: str
+        self, scope: Scope, headers: Headers, receive: Receive, request_id: str, held: ExitStack
     ) -> GraphQLRequest:
         if scope["method"] != "POST":
             raise Refused(Code.METHOD_NOT_ALLOWED)
         check_media_type(headers)
-        body = await self._body(scope, headers, receive)
+        body = await self._body(scope, headers, receive, held)
         check_values(body)
         return parse_request(parse_json(body), request_id, self._documents)
 
-    async def _body(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
+    async def _body(
+        self, scope: Scope, headers: Headers, receive: Receive, held: ExitStack
+    ) -> bytes:
         """Read the body, stopping as soon as it is too long, whatever its declared length, folded
-        or unfolded. Beyond a little, only who has a valid token is listened to."""
+        or unfolded. Beyond a little, only who has a valid token is listened to, and what comes is
+        held against them, in memory and in what they may ask for."""
         unfolding = unfolding_of(headers)
         declared = _declared(headers)
         size_max = min(STRANGER_BYTES_MAX, self._body_bytes_max)
-        count: Count | None = None
+        large: LargeBody | None = None
         chunks: list[bytes] = []
         parts: list[bytes] = []
         taken = size = 0
         try:
             if declared > size_max:
-                count = await self._admit(scope)
+                large = await self._admitted(scope, held)
                 size_max = self._longest(declared)
             async for chunk in _chunks(receive):
                 taken += len(chunk)
                 chunks.append(chunk)
                 if taken > size_max:
-                    count = count or await self._admit(scope)
+                    large = large or await self._admitted(scope, held)
                     size_max = self._longest(taken)
+                if large is not None:
+                    large.hold(taken)
             # Not while it comes: who keeps the end back would keep a thousand times what he sent.
             for part in (part for chunk in chunks for part in unfolding.parts(chunk)):
                 parts.append(part)
                 size += len(part)
                 if size > size_max:
-                    count = count or await self._admit(scope)
+                    large = large or await self._admitted(scope, held)
                     size_max = self._longest(size)
+                if large is not None:
+                    large.hold(size)
             unfolding.finish()
         finally:
-            if count is not None:
-                count(max(taken, size))
+            if large is not None:
+                large.count(max(taken, size))
         return b"".join(parts)
+
+    async def _admitted(self, scope: Scope, held: ExitStack) -> LargeBody | None:
+        large = await self._admit(scope)
+        return None if large is None else held.enter_context(large)
 
     def _longest(self, size: int) -> int:
         """Return how long a body of at least this size may become; refuse it if that is less."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -24,7 +23,7 @@ from sharedlog_service.access.auth import (
     bearer,
     bearer_digest,
 )
-from sharedlog_service.access.metering import Meter, MeteredAccess
+from sharedlog_service.access.metering import Bodies, LargeBody, Meter, MeteredAccess
 from sharedlog_service.access.watch import Watch
 from sharedlog_service.api.context import Context
 from sharedlog_service.api.faults import log_fault
@@ -79,6 +78,7 @@ class Service:
         if authenticate is not None and settings.issuer is not None:
             raise ConfigurationError("Either authenticate or an issuer of JWTs says who asks.")
         self._meter = Meter(settings.metered, settings.steady)
+        self._bodies = Bodies(self._meter, settings.limits.bodies_bytes)
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -165,15 +165,12 @@ class Service:
         record = Record(self.settings.new_id())
         return Context(self.workers, access, record, self.pokes)
 
-    async def admit(self, scope: SocketScope) -> Callable[[int], None]:
-        """Refuse who has no valid token, or has asked for too much already. Return what is to be
-        told how large the body was."""
+    async def admit(self, scope: SocketScope) -> LargeBody | None:
+        """Refuse a large body of who has no valid token, or has asked for too much already. None
+        where nobody is asked for one: this machine's are not counted then."""
         access = await self.access(scope)
         user = await self.workers.read(access.viewer)
-        if user is None:
-            return lambda size: None
-        self._meter.check(user)
-        return partial(self._meter.took, user)
+        return None if user is None else self._bodies.admit(user)
 
     async def allow(self, document: str, scope: SocketScope) -> None:
         """Refuse a document that is not the library's from who may not explore."""
