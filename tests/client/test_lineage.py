@@ -614,6 +614,31 @@ def test_entries_sent_before_a_fork_come_back_too(
     settle(home, copy, file, new_file("b"))
 
 
+def test_what_copies_look_for_at_one_time_may_come_back_twice_and_changes_nothing(
+    pair: tuple[File, File], new_file: NewFile, home: MemoryHome
+) -> None:
+    """Not guaranteed, as docs/guarantees.md says: neither can know that the other one is about to
+    send it, too."""
+    file, copy = pair
+    file.put("y", text="by the first")
+    file.sync()
+    copy.put("z", text="by the copy")
+    copy.sync()
+    home.wipe()
+    file.sync_object.receive()
+    copy.sync()
+    file.sync()
+    copy.sync()
+    common = [entry for entry in home.entries() if "common" in entry.data]
+    assert [entry.device for entry in common] == [copy.device, file.device]
+    assert len({entry.ticks for entry in common}) == len({entry.data for entry in common}) == 1
+    assert len(home.entries()) == 4
+    some = file, copy, new_file("b")
+    some[-1].sync()
+    assert [each.items() for each in some] == [expected(home.entries())] * 3
+    assert [each.sync_object.verify().equal for each in some] == [True] * 3
+
+
 def test_a_log_that_has_them_still_does_not_get_them_twice(
     pair: tuple[File, File], new_file: NewFile, home: MemoryHome
 ) -> None:
