@@ -614,19 +614,53 @@ def test_entries_sent_before_a_fork_come_back_too(
     settle(home, copy, file, new_file("b"))
 
 
-def test_what_copies_look_for_at_one_time_may_come_back_twice_and_changes_nothing(
-    pair: tuple[File, File], new_file: NewFile, home: MemoryHome
-) -> None:
-    """Not guaranteed, as docs/guarantees.md says: neither can know that the other one is about to
-    send it, too."""
+def apart(pair: tuple[File, File]) -> tuple[File, File]:
+    """The two, when each has found out who it is."""
     file, copy = pair
     file.put("y", text="by the first")
     file.sync()
     copy.put("z", text="by the copy")
     copy.sync()
+    return file, copy
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_a_copy_sent_since_this_one_looked_for_it_is_not_sent_again(
+    pair: tuple[File, File], home: MemoryHome, first: int
+) -> None:
+    some = apart(pair)
+    file, copy = some[first], some[1 - first]
     home.wipe()
-    file.sync_object.receive()
+    wire, write = file.wire, file.wire.write
+
+    def lost(*arguments: Any, **options: Any) -> Receipt:
+        wire.write = write  # type: ignore[method-assign]
+        raise ConnectionFailed("the request got lost")
+
+    wire.write = lost  # type: ignore[method-assign]
+    with pytest.raises(ConnectionFailed):
+        file.sync()
     copy.sync()
+    settle(home, file, copy)
+    assert [event for event in file.events if isinstance(event, LogShrunk)] == [LogShrunk(2)]
+
+
+def test_what_copies_look_for_at_one_time_may_come_back_twice_and_changes_nothing(
+    pair: tuple[File, File], new_file: NewFile, home: MemoryHome
+) -> None:
+    """Not guaranteed, as docs/guarantees.md says: neither can know that the other one is about to
+    send it, too."""
+    file, copy = apart(pair)
+    home.wipe()
+    wire, write = file.wire, file.wire.write
+
+    def overtaken(*arguments: Any, **options: Any) -> Receipt:
+        wire.write = write  # type: ignore[method-assign]
+        copy.sync()
+        receipt: Receipt = write(*arguments, **options)
+        return receipt
+
+    wire.write = overtaken  # type: ignore[method-assign]
     file.sync()
     copy.sync()
     common = [entry for entry in home.entries() if "common" in entry.data]
