@@ -22,10 +22,11 @@ from sharedlog import (
     SyncResult,
 )
 from sharedlog.changes import decode, encode
-from sharedlog.events import Event, Forked, LogShrunk
+from sharedlog.events import Event, Forked, LogShrunk, Restamped
 from sharedlog.exchange.identity import ID_CHARS_MAX, akin, descendant
 from sharedlog.remote.sharedlog import About, Receipt
 from tests.system.copies import (
+    MINUTE,
     NOON_MS,
     File,
     MemoryHome,
@@ -613,6 +614,65 @@ def test_entries_sent_before_a_fork_come_back_too(
     settle(home, copy, file, new_file("b"))
 
 
+def apart(pair: tuple[File, File]) -> tuple[File, File]:
+    """The two, when each has found out who it is."""
+    file, copy = pair
+    file.put("y", text="by the first")
+    file.sync()
+    copy.put("z", text="by the copy")
+    copy.sync()
+    return file, copy
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_a_copy_sent_since_this_one_looked_for_it_is_not_sent_again(
+    pair: tuple[File, File], home: MemoryHome, first: int
+) -> None:
+    some = apart(pair)
+    file, copy = some[first], some[1 - first]
+    home.wipe()
+    wire, write = file.wire, file.wire.write
+
+    def lost(*arguments: Any, **options: Any) -> Receipt:
+        wire.write = write  # type: ignore[method-assign]
+        raise ConnectionFailed("the request got lost")
+
+    wire.write = lost  # type: ignore[method-assign]
+    with pytest.raises(ConnectionFailed):
+        file.sync()
+    copy.sync()
+    settle(home, file, copy)
+    assert [event for event in file.events if isinstance(event, LogShrunk)] == [LogShrunk(2)]
+
+
+def test_what_copies_look_for_at_one_time_may_come_back_twice_and_changes_nothing(
+    pair: tuple[File, File], new_file: NewFile, home: MemoryHome
+) -> None:
+    """Not guaranteed, as docs/guarantees.md says: neither can know that the other one is about to
+    send it, too."""
+    file, copy = apart(pair)
+    home.wipe()
+    wire, write = file.wire, file.wire.write
+
+    def overtaken(*arguments: Any, **options: Any) -> Receipt:
+        wire.write = write  # type: ignore[method-assign]
+        copy.sync()
+        receipt: Receipt = write(*arguments, **options)
+        return receipt
+
+    wire.write = overtaken  # type: ignore[method-assign]
+    file.sync()
+    copy.sync()
+    common = [entry for entry in home.entries() if "common" in entry.data]
+    assert [entry.device for entry in common] == [copy.device, file.device]
+    assert len({entry.ticks for entry in common}) == len({entry.data for entry in common}) == 1
+    assert len(home.entries()) == 4
+    some = file, copy, new_file("b")
+    some[-1].sync()
+    assert [each.items() for each in some] == [expected(home.entries())] * 3
+    assert [each.sync_object.verify().equal for each in some] == [True] * 3
+
+
 def test_a_log_that_has_them_still_does_not_get_them_twice(
     pair: tuple[File, File], new_file: NewFile, home: MemoryHome
 ) -> None:
@@ -743,6 +803,86 @@ def test_what_a_copy_counted_before_counts_once(
     some = file, copy, other, new_file("c")
     some[-1].sync()
     assert [each.tallies() for each in some] == [{"t": 7}] * 4
+
+
+def counted_by(*some: File) -> list[dict[str, int]]:
+    """What everybody has counted when all have synced."""
+    for file in [*some, *some]:
+        file.sync()
+    return [file.tallies() for file in some]
+
+
+def test_what_a_copy_sends_under_other_timestamps_before_it_applies_anything_counts_once(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path, time: Time
+) -> None:
+    file = new_file("a")
+    file.count("t", 1)
+    file.sync()
+    copy_by_backup(file.path, tmp_path / "copy.db")
+    copy = new_file("copy", now=lambda: time() + 60 * MINUTE)
+    file.put("x", text="by the first")
+    file.sync()
+    copy.count("t", 2)
+    restamped: list[Event] = []
+    copy.sync_object.on_event(
+        lambda event: restamped.append(event) if isinstance(event, Restamped) else None
+    )
+    copy.sync_object.send()
+    assert restamped and len(copy.forks) == 1
+    copy.sync_object.reconcile()
+    assert counted_by(file, copy) == [{"t": 3}] * 2
+
+
+def test_what_a_copy_sends_under_a_third_id_before_it_applies_anything_counts_once(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path
+) -> None:
+    """Two copies find out at the same time, and take the same id."""
+    file = new_file("a")
+    file.put("x", text="common")
+    file.sync()
+    copy_by_backup(file.path, tmp_path / "image.db")
+    file.put("x", text="by the first")
+    file.sync()
+    image = new_file("image")
+    image.put("y", text="unsent in the image")
+    copy_by_files(image.path, tmp_path / "copy.db")
+    copy, write = new_file("copy"), image.wire.write
+    copy.put("z", text="by the copy")
+    image.count("t", 2)
+
+    def meanwhile(device: str, entries: Any, **options: Any) -> Any:
+        if device != file.device:
+            image.wire.write = write  # type: ignore[method-assign]
+            copy.sync()
+        return write(device, entries, **options)
+
+    image.wire.write = meanwhile  # type: ignore[method-assign]
+    image.sync_object.send()
+    assert len(image.forks) == 2
+    assert counted_by(file, image, copy) == [{"t": 2}] * 3
+
+
+@pytest.mark.parametrize("prunes", [True, False])
+def test_what_a_copy_counted_before_counts_once_also_where_it_sends_before_it_applies(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path, prunes: bool
+) -> None:
+    file = new_file("a")
+    file.count("t", 1)
+    file.sync()
+    home.back_up()
+    copy_by_backup(file.path, tmp_path / "copy.db")
+    copy = new_file("copy")
+    file.count("t", 2)
+    file.sync()
+    file.count("t", 4)
+    home.restore(renew=True)
+    copy.put("x", text="by the copy")
+    copy.sync()
+    file.sync_object.send()
+    if prunes:
+        file.sync_object.prune(0)
+    assert counted_by(file, copy) == [{"t": 7}] * 2
+    assert len(file.forks) == 1
 
 
 def test_what_a_log_took_untold_and_lost_may_count_twice_where_it_was_read(

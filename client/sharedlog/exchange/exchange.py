@@ -86,6 +86,9 @@ class Exchange:
         self._since = self._journal.oldest_unsent()
         until = self._journal.next_ticks()
         pending = self._journal.count_unsent()
+        if send and self._identity.was_sought(self._since):
+            with self._replica.writing():
+                self._identity.look_again()
         more, surprises = True, 0
         full: QuotaExceeded | None = None
         while True:

@@ -8,7 +8,8 @@ the same, and the second one finds there what the first one sent.
 That an entry is in the log is known of the present id's by the lineage, of former ids' by the
 checkpoint: it is there, before it. Where neither says so any more, the entry is in *doubt*: it is
 unsent, and still its author's. Before anything is sent, all that may have it is read; what is
-found is sent, and what is not is the present id's, and sent once more.
+found is sent, and what is not is the present id's, and sent once more. (Where that fails, what
+came meanwhile is read before it is tried again: other copies look for the same entries.)
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ ID_CHARS_MAX = 200
 
 WORD_CHARS = 8
 """What tells apart the descendants of one device."""
+
+AGAIN = "again"
+"""How a device is behind that has been at the end before, and has told what the log lost."""
 
 
 class Identity:
@@ -78,6 +82,16 @@ class Identity:
         sent may be there already, from a copy."""
         return self._journal.state("behind") is not None
 
+    def was_sought(self, unsent: int | None) -> bool:
+        """Whether this device has read all there was, and has not sent since what it still lacked:
+        a copy may have sent it meanwhile."""
+        return unsent is not None and unsent <= int(self._journal.state("sought_until") or -1)
+
+    def look_again(self) -> None:
+        """Read up to the end once more before anything is sent."""
+        if not self.behind:
+            self._journal.set_state(behind=AGAIN)
+
     def note_seen(self, *, complete: bool) -> None:
         """The checkpoint moved to the end of the log: so all that is sent lies before it, and what
         will be lies behind. On the way there it is not known where one's own entries lie."""
@@ -94,8 +108,10 @@ class Identity:
             f"UPDATE sharedlog_entry SET reason = ? WHERE status = {UNSENT} AND reason IS NOT NULL",
             (self.device,),
         )
-        self._journal.set_state(behind=None)
-        return int(lost.rowcount)
+        told = self._journal.state("behind") == AGAIN
+        newest = self._journal.newest_unsent()
+        self._journal.set_state(behind=None, sought_until=None if newest is None else str(newest))
+        return 0 if told else int(lost.rowcount)
 
     def find(self, entries: Sequence[LocalEntry], sender: str) -> None:
         """These entries are in the log as the sender's: this device, or a copy of it."""

@@ -154,11 +154,13 @@ class Lineage:
             self.lost += self._identity.catch_up()
             which = f"(reason IS NULL OR status = {UNSENT}) AND rules IS NOT NULL"
             for entries in self._journal.each(which):
-                self._take_own(entries)
+                self._merge_own(entries)
 
-    def _take_own(self, entries: Sequence[LocalEntry]) -> None:
+    def _merge_own(self, entries: Sequence[LocalEntry]) -> None:
+        """At once, also where what was read waits: they may get other timestamps yet, or become
+        another device's, and what is in the inbox would not hear of it."""
         batch, _ = self._replica.pipeline.outgoing(entries)
-        self._take([Entry(self._identity.device, *entry) for entry in batch])
+        self._replica.applier.apply([Entry(self._identity.device, *entry) for entry in batch])
 
     def lift(self, ticks: Sequence[int], horizon: int) -> None:
         """Date entries anew that are too old for the log, inside the open transaction. What was
@@ -171,7 +173,7 @@ class Lineage:
         self._journal.mark_sent(old.keys() - renamed.keys())
         versions.rename_local(renamed, {(entry.collection, entry.pk) for entry in left})
         # Those that were overwritten in part win over what is older than they are now.
-        self._take_own(list(self._journal.entries_at(list(renamed.values())).values()))
+        self._merge_own(list(self._journal.entries_at(list(renamed.values())).values()))
 
     def _counts(self, entry: LocalEntry) -> bool:
         versions = self._replica.versions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -58,10 +58,14 @@ def root_of(device: str) -> str:
 
 
 def check_ledgers(
-    devices: Sequence[Device], log: Sequence[Logged], gone: Collection[Identity]
+    devices: Sequence[Device],
+    log: Sequence[Logged],
+    lost: Collection[Identity],
+    read: Mapping[Identity, int],
 ) -> None:
-    """Every change committed on a device is in the log exactly once, and in its order. `gone` is
-    what the log had, and lost."""
+    """Every change committed on a device is in the log exactly once, and in its order. `lost` is
+    what the log ever lost, whether or not it has it again; `read` tells how far its senders had
+    read when they sent what is there."""
     families: dict[str, list[Device]] = {}
     for device in devices:
         families.setdefault(root_of(device.id), []).append(device)
@@ -71,8 +75,8 @@ def check_ledgers(
         for device in family:
             check_ledger(device, shared, alone=len(family) == 1 and not device.was_put_back)
         own = [c for device in family for c in device.ledger()[device.inherited :]]
-        lost = Counter(ticks for device, ticks in gone if root_of(device) == root)
-        check_once(own, entries, lost if len(family) > 1 else {})
+        again = Counter(ticks for device, ticks in lost if root_of(device) == root)
+        check_once(own, entries, again if len(family) > 1 else {}, read)
 
 
 Change = tuple[str, str, str, str]
@@ -112,23 +116,35 @@ def check_ledger(device: Device, shared: Sequence[Change], *, alone: bool) -> No
 
 
 def check_once(
-    own: Sequence[Committed], entries: Sequence[Logged], lost: Mapping[int, int]
+    own: Sequence[Committed],
+    entries: Sequence[Logged],
+    lost: Mapping[int, int],
+    read: Mapping[Identity, int],
 ) -> None:
     """Nothing of a family is in the log more often than it was committed, under however many ids.
 
-    Not guaranteed of increments that the log had, and `lost`: so many at these timestamps. One copy
-    sends it again, and another one, which did not know that it had been sent, has made it the
-    first of a run of its own.
+    Not guaranteed of what the log had, and `lost`: so many at these timestamps. Copies that have it
+    in common may all send it again, if none had `read` what another one sent. And increments if
+    one did not know that they had been sent, and has made them the first of a run of its own.
     """
     committed = Counter((change.ticks, _made(_committed(change))) for change in own)
-    shared = Counter((entry.ticks, _made(_change(entry.data))) for entry in entries)
+    shared: dict[tuple[int, Change], list[Logged]] = defaultdict(list)
+    for entry in entries:
+        shared[entry.ticks, _made(_change(entry.data))].append(entry)
     twice = {}
-    for (ticks, change), number in shared.items():
-        again = lost.get(ticks, 0) if _counts(change) else 0
-        if number > max(1, committed[ticks, change]) + again:
-            twice[ticks, change] = number
+    for (ticks, change), some in shared.items():
+        unknown = _counts(change) or _were_unread(some, read)
+        again = lost.get(ticks, 0) if unknown else 0
+        if len(some) > max(1, committed[ticks, change]) + again:
+            twice[ticks, change] = len(some)
     if twice:
         raise Bad(f"in the log more often than committed: {twice}")
+
+
+def _were_unread(entries: Sequence[Logged], read: Mapping[Identity, int]) -> bool:
+    """Whether nobody who sent one of these had read another one."""
+    first = min(entry.seq for entry in entries)
+    return all(read.get((entry.device, entry.ticks), 0) < first for entry in entries)
 
 
 def _made(change: Change) -> Change:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from sharedlog import ConnectionFailed, Entry, SharedLog, SharedLogError
 from sharedlog.remote.sharedlog import About, Outgoing, OwnPage, Page, Receipt
@@ -22,6 +22,16 @@ T = TypeVar("T")
 
 Identity = tuple[str, int]
 """What an entry is known by: device and ticks."""
+
+
+class Carried(NamedTuple):
+    """What a request brings: entries, and how far their sender had read."""
+
+    entries: Sequence[Identity]
+    read: int
+
+
+NOTHING = Carried((), 0)
 
 EXCHANGES_MAX = 2_000
 """In one sync. More means that it goes round in circles."""
@@ -64,22 +74,24 @@ class Network:
         self._trace = trace
         self._refused_ahead: set[Identity] = set()
         self.acknowledged: dict[Identity, str] = {}
-        self.taken: set[Identity] = set()
-        """What the log ever had, whether or not the answer arrived."""
+        self.read: dict[Identity, int] = {}
+        """How far the senders of what is in the log had read by then."""
+        self.lost: set[Identity] = set()
+        """What it ever lost, whether or not it was sent again."""
 
     def gone(self, log: Sequence[Logged]) -> set[Identity]:
         """What the log had, and has no more as that."""
-        return self.taken - {(entry.device, entry.ticks) for entry in log}
+        return self.lost - {(entry.device, entry.ticks) for entry in log}
 
     def exchange(
         self,
         link: Link,
         what: str,
         request: Callable[[SharedLog], T],
-        carried: Sequence[Identity] = (),
+        carried: Carried = NOTHING,
     ) -> T:
-        """Carry a request to the service and its reply back, or fail on the way. `carried` are
-        the entries in it."""
+        """Carry a request to the service and its reply back, or fail on the way. `carried` is
+        what is in it."""
         self._world.pass_time(self._chance.randint(1, 300))
         if self._world.now < link.cut_until or self._faults.strike("partition"):
             if self._world.now >= link.cut_until:
@@ -109,7 +121,7 @@ class Network:
         link: Link,
         what: str,
         request: Callable[[SharedLog], T],
-        carried: Sequence[Identity],
+        carried: Carried,
     ) -> T:
         dies = self._faults.threaten("service dies at a statement")
         try:
@@ -119,9 +131,11 @@ class Network:
             raise self._failed(link, what, f"service died {crash}") from None
         if isinstance(reply, Receipt):
             rejected = {r.index for r in reply.rejected}
-            self.taken.update(i for index, i in enumerate(carried) if index not in rejected)
+            for index, identity in enumerate(carried.entries):
+                if index not in rejected:
+                    self.read.setdefault(identity, carried.read)
             ahead = [r.index for r in reply.rejected if r.code == "CLOCK_AHEAD"]
-            self._refused_ahead.update(carried[index] for index in ahead)
+            self._refused_ahead.update(carried.entries[index] for index in ahead)
         self._trace.add(self._world.now, link.name, what, _said(reply))
         return reply
 
@@ -130,10 +144,10 @@ class Network:
         link: Link,
         what: str,
         request: Callable[[SharedLog], T],
-        carried: Sequence[Identity],
+        carried: Carried,
     ) -> None:
         def event() -> None:
-            if self._refused_ahead.intersection(carried):
+            if self._refused_ahead.intersection(carried.entries):
                 # A known hole: the device has given these entries new identities since, and
                 # the service would take the old ones, too, once its time has come so far.
                 self._trace.add(self._world.now, link.name, what, "late, and dropped")
@@ -150,9 +164,22 @@ class Network:
         if self._faults.strike("log begins a new life"):
             self._service.begin_new_life()
         if self._service.has_backup and self._faults.strike("service restored from a backup"):
-            self._service.restore(renew=self._chance.random() < 0.5)
+            renew = self._chance.random() < 0.5
+            self._lose(lambda: self._service.restore(renew=renew))
         if self._service.has_backup and self._faults.strike("service wiped"):
-            self._service.wipe()
+            self._lose(self._service.wipe)
+
+    def _lose(self, happen: Callable[[], None]) -> None:
+        """Let the log lose entries, and note which."""
+        before = self._identities()
+        happen()
+        lost = before - self._identities()
+        self.lost |= lost
+        for identity in lost:
+            self.read.pop(identity, None)
+
+    def _identities(self) -> set[Identity]:
+        return {(entry.device, entry.ticks) for entry in self._service.entries()}
 
     def _failed(self, link: Link, what: str, why: str) -> ConnectionFailed:
         self._trace.add(self._world.now, link.name, what, "failed:", why)
@@ -202,7 +229,8 @@ class Link:
                 lineage=lineage,
             )
 
-        carried = [(device, entry.ticks) for entry in entries]
+        read = int((after or ".0").rpartition(".")[2])
+        carried = Carried([(device, entry.ticks) for entry in entries], read)
         receipt = self._call(f"writes {len(entries)} after {after}", request, carried)
         rejected = {rejection.index for rejection in receipt.rejected}
         for index, entry in enumerate(entries):
@@ -262,9 +290,7 @@ class Link:
     def close(self) -> None:
         pass
 
-    def _call(
-        self, what: str, request: Callable[[SharedLog], T], carried: Sequence[Identity] = ()
-    ) -> T:
+    def _call(self, what: str, request: Callable[[SharedLog], T], carried: Carried = NOTHING) -> T:
         self.exchanges += 1
         if self.exchanges > EXCHANGES_MAX:
             raise Stuck(f"{self.name} made {EXCHANGES_MAX} exchanges in one sync")

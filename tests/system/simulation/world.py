@@ -349,7 +349,7 @@ class World:
         check_log(log)
         check_acknowledged(log, self.network.acknowledged)
         gone = self.network.gone(log)
-        check_ledgers(self.devices, log, gone)
+        check_ledgers(self.devices, log, self.network.lost, self.network.read)
         for device in self.devices:
             wanted = self._oracle.expected(device.application.tables, log)
             check_tables(device, wanted, gone)
