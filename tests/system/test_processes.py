@@ -295,17 +295,24 @@ def test_two_processes_whose_clock_is_ahead_correct_it_once(
                 q_has_sent.set()
                 assert p_is_done.wait(DEADLINE_S)
 
-        def run(meet: Callable[[int], None], done: Event) -> None:
+        def ready(meet: Callable[[int], None]) -> Sync:
             transport = Meeting(HttpTransport(service.url, service.token), meet)
             database = open_database(tmp_path / "a.db")
-            sync = Sync(database, MODELS, shared_log=GraphQLSharedLog(transport), now=now)
-            sync.setup().sync()
+            with database.bind_ctx(MODELS):
+                sync = Sync(database, MODELS, shared_log=GraphQLSharedLog(transport), now=now)
+                sync.setup()
+            database.close()  # this thread's connection
+            return sync
+
+        def run(sync: Sync, done: Event) -> None:
+            sync.sync()
             sync.close()
-            database.close()
+            sync.database.close()
             done.set()
 
+        p, q = ready(meet_in_p), ready(meet_in_q)
         with ThreadPoolExecutor(2) as pool:
-            both = [pool.submit(run, meet_in_p, p_is_done), pool.submit(run, meet_in_q, Event())]
+            both = [pool.submit(run, p, p_is_done), pool.submit(run, q, Event())]
         for one in both:
             one.result()
     log = read_log(service.db)
