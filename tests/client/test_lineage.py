@@ -24,6 +24,8 @@ from sharedlog import (
 from sharedlog.changes import decode, encode
 from sharedlog.events import Event, Forked, LogShrunk, Restamped
 from sharedlog.exchange.identity import ID_CHARS_MAX, akin, descendant
+from sharedlog.exchange.pipeline import Pipeline
+from sharedlog.journal.journal import LocalEntry
 from sharedlog.remote.sharedlog import About, Receipt
 from tests.system.copies import (
     MINUTE,
@@ -381,6 +383,18 @@ def test_copies_that_write_at_the_same_tick(
     copy.put("x", text="yours")
     settle(home, file, copy, new_file("b"))
     assert len(copy.forks) == 1
+
+
+@pytest.mark.parametrize(
+    ("mine", "yours", "same"), [("0", "false", False), ("1", "1.0", False), ("0", "0", True)]
+)
+def test_only_what_is_written_alike_is_taken_for_the_same_entry(
+    mine: str, yours: str, same: bool
+) -> None:
+    """As copies write at one tick: what Python takes for equal is not the same in a table."""
+    entry = LocalEntry(5, 0, "item", '"x"', 1, f'{{"text":{mine}}}')
+    data = f'{{"value":{{"text":{yours}}},"pk":"x","collection":"item","operation":"modify"}}'
+    assert Pipeline().same(entry, data, "a", "a.b") is same
 
 
 def test_a_copy_of_a_copy(pair: tuple[File, File], new_file: NewFile, home: MemoryHome) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import orjson
+
 from .. import changes
 from ..changes import Change
 from ..errors import ConfigurationError, EntryUnreadable
@@ -148,9 +150,11 @@ def processed(name: str, processor: Processor, change: Change) -> Change | None:
     return answer
 
 
-def _attributed(change: Change, device: str) -> Change:
-    """The change with the increments of counters said to be of this device."""
+def _attributed(change: Change, device: str) -> bytes:
+    """The change as text, with the increments of counters said to be of this device. Python takes
+    0 and False for equal, and 1 and 1.0."""
     counted = {name for name, rule in (change.rules or {}).items() if rule == COUNTER}
     values = dict(change.value or {})
     values |= {name: handed_over(values[name], device) for name in counted & values.keys()}
-    return change._replace(value=values) if counted else change
+    said = [*change._replace(value=values, rules=dict(change.rules or {}))]
+    return orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
