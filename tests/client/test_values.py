@@ -291,7 +291,12 @@ def keys_of(kind: Kind) -> list[Any]:
     """Values that may be keys. A number that is not of its column's type, as which SQLite keeps
     also the last two, has no certain form: elsewhere such a row is parked, and that is told."""
     odd = [value for value in kind.odd if isinstance(value, str | bytes)]
-    return [value for value in [*kind.values, *odd] if value not in (Decimal("1E+20"), "2024")]
+    return [value for value in [*short(kind), *odd] if value not in (Decimal("1E+20"), "2024")]
+
+
+def short(kind: Kind) -> list[Any]:
+    """Those that are not too long for a key."""
+    return [v for v in kind.values if not isinstance(v, str | bytes) or len(v) < 10_000]
 
 
 @pytest.mark.parametrize("kind", KEYS, ids=str)
@@ -367,7 +372,7 @@ def test_one_row_has_one_key_in_the_log_however_it_is_written(open_device: OpenD
 
         device = open_device([Thing])
         with device:
-            distinct = list(dict.fromkeys(kind.values))
+            distinct = list(dict.fromkeys(short(kind)))
             for value in distinct:
                 Thing.create(code=value)
             Thing.update(note="x").execute()
