@@ -41,11 +41,12 @@ from ..tables.statements import (
     Said,
     Sets,
     Values,
+    action_of,
     check_constants,
     deleted,
     record,
     same_rows,
-    sets_of,
+    set_by,
     updated,
 )
 from ..tables.versions import Known
@@ -168,7 +169,7 @@ class StatementRecorder:
             return None
 
     def _moves_children(self, tracked: Tracked, query: Any) -> bool:
-        return self._cascades.on_update(tracked, sets_of(tracked, query._update).names)
+        return self._cascades.on_update(tracked, set_by(tracked, query).names)
 
     def _database_defaults(self, tracked: Tracked) -> frozenset[str]:
         """The fields whose columns have a default that the database itself fills in."""
@@ -213,8 +214,7 @@ class StatementRecorder:
     def _insert(
         self, tracked: Tracked, query: Any, found: Rows | None, options: dict[str, Any]
     ) -> Any:
-        conflict = query._on_conflict
-        action = (conflict._action or "update").lower() if conflict is not None else ""
+        action = action_of(query)
         if action == "replace":
             return self._replace(tracked, query, found, options)
         if action == "update":
@@ -227,8 +227,7 @@ class StatementRecorder:
     def _upsert(
         self, tracked: Tracked, query: Any, found: Rows | None, options: dict[str, Any]
     ) -> Any:
-        conflict = query._on_conflict
-        names, moves = sets_of(tracked, [*(conflict._preserve or ()), *(conflict._update or {})])
+        names, moves = set_by(tracked, query)
         offered = offered_keys(tracked, query, found)
         if offered is None or moves or self._cascades.on_update(tracked, names):
             rows = self._all_rows(tracked)
@@ -250,7 +249,7 @@ class StatementRecorder:
         return cursor
 
     def _update(self, tracked: Tracked, query: Any, options: dict[str, Any]) -> Any:
-        sets = sets_of(tracked, query._update)
+        sets = set_by(tracked, query)
         ruled = any(name in tracked.rules for name in sets.names)
         if sets.moves or ruled or self._cascades.on_update(tracked, sets.names):
             rows = self._rows(tracked, same_rows(tracked, query))

@@ -19,7 +19,7 @@ from ..models.registry import ACTING, Registry, Rule
 from ..models.tracked import Tracked
 from ..tables.rows import read_rows, select_rows
 from ..tables.ruled import RuledWrites
-from ..tables.statements import Values, record, sets_of
+from ..tables.statements import Values, action_of, record, set_by
 from ..tables.versions import Known
 
 Found = dict[str, Values]
@@ -49,14 +49,9 @@ class Cascades:
 
     def begun_by(self, outside: Tracked, query: Any) -> bool:
         """Whether a write to a table outside may make the database change tracked rows."""
-        conflict = getattr(query, "_on_conflict", None)
-        replaces = conflict is not None and (conflict._action or "").lower() == "replace"
-        if replaces or isinstance(query, peewee.Delete):
+        if action_of(query) == "replace" or isinstance(query, peewee.Delete):
             return self.on_delete(outside)
-        sets = list(getattr(query, "_update", None) or ())
-        if conflict is not None:
-            sets = [*(conflict._preserve or ()), *(conflict._update or ())]
-        names, moves = sets_of(outside, sets)
+        names, moves = set_by(outside, query)
         keys = [column.name for column in outside.key] if moves else ()
         return self.on_update(outside, [*names, *keys])
 

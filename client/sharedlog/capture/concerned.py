@@ -10,7 +10,7 @@ import peewee
 from ..models.tracked import Tracked
 from ..tables.inserts import Rows
 from ..tables.rows import all_rows, as_wires, read_rows
-from ..tables.statements import same_rows, sets_of
+from ..tables.statements import action_of, same_rows, set_by
 from .comparing import Found
 from .rivals import offered_keys, rivals_of
 
@@ -37,7 +37,7 @@ def concerned_by(
     """What a write query is about to do; `found` are the rows that an insert offers."""
     if isinstance(query, peewee.Insert):
         return _by_insert(database, tracked, query, found)
-    sets = sets_of(tracked, getattr(query, "_update", None) or {})
+    sets = set_by(tracked, query)
     if sets.moves:
         return _anything(database, tracked)
     rows = as_wires(tracked, database.execute(same_rows(tracked, query)).fetchall())
@@ -48,15 +48,14 @@ def concerned_by(
 def _by_insert(
     database: peewee.Database, tracked: Tracked, query: Any, found: Rows | None
 ) -> Concerned:
-    conflict = query._on_conflict
     offered = offered_keys(tracked, query, found)
     if offered is None:
         return _anything(database, tracked)
-    action = "" if conflict is None else (conflict._action or "update").lower()
+    action = action_of(query)
     if action not in ("replace", "update"):
         keys = [tracked.key_parameters(pk) for pk in offered.values()]
         return Concerned(read_rows(database, tracked, keys), offered, ())
-    sets = sets_of(tracked, [*(conflict._preserve or ()), *(conflict._update or {})])
+    sets = set_by(tracked, query)
     rivals = rivals_of(database, tracked, query, found)
     if rivals is None or sets.moves:
         return _anything(database, tracked)

@@ -121,12 +121,23 @@ class Sets(NamedTuple):
     moves: bool
 
 
-def sets_of(tracked: Tracked, keys: Iterable[Any]) -> Sets:
+def set_by(tracked: Tracked, query: Any) -> Sets:
+    """What an update sets; or an insert, in a row that is in its way."""
+    conflict = getattr(query, "_on_conflict", None)
+    keys = [*(getattr(query, "_update", None) or ())]
+    if conflict is not None:
+        keys += [*(conflict._preserve or ()), *(conflict._update or ())]
     columns = [column_of(tracked, key) for key in keys]
     return Sets(
         [c.name for c in columns if c is not None and c.name in tracked.by_name],
         any(c is not None and c.name not in tracked.by_name for c in columns),
     )
+
+
+def action_of(query: Any) -> str:
+    """What an insert does where a row is in its way, as Peewee calls it; "" if that is an error."""
+    conflict = getattr(query, "_on_conflict", None)
+    return "" if conflict is None else (conflict._action or "update").lower()
 
 
 def same_rows(tracked: Tracked, query: Any) -> Any:
