@@ -164,6 +164,16 @@ class Dialect(ABC):
         return nullcontext()
 
 
+def as_unique_indexes(rows: Iterable[tuple[Any, Any, str | None, str]]) -> list[UniqueIndex]:
+    """Unique indexes of which each row tells a part: index, whether it is partial, column or None,
+    collation."""
+    found: dict[Any, UniqueIndex] = {}
+    for index, partial, column, collation in rows:
+        known = found.setdefault(index, UniqueIndex((), bool(partial)))
+        found[index] = known._replace(parts=(*known.parts, (column, collation)))
+    return list(found.values())
+
+
 def as_foreign_keys(rows: Iterable[Sequence[Any]]) -> list[ForeignKey]:
     """Foreign keys of which each row tells a column: table, constraint, column, parent, what is
     done on deletions and on updates."""

@@ -21,6 +21,7 @@ from .base import (
     ForeignKey,
     UniqueIndex,
     as_foreign_keys,
+    as_unique_indexes,
 )
 
 IN_TRANSACTION = 1
@@ -133,10 +134,10 @@ class MySQL(Dialect):
         self, database: peewee.Database, table: str, schema: str | None
     ) -> list[UniqueIndex]:
         """Texts that are the same. Which others a collation takes for equal, only it can tell."""
-        found: dict[str, list[tuple[str | None, str]]] = {}
-        for index, column, part in self.run(database, _UNIQUE_INDEXES, (table, schema)).fetchall():
-            found.setdefault(index, []).append((None if part else column, PLAIN))
-        return [UniqueIndex(parts) for parts in found.values()]
+        rows = self.run(database, _UNIQUE_INDEXES, (table, schema)).fetchall()
+        return as_unique_indexes(
+            (index, False, None if part else column, PLAIN) for index, column, part in rows
+        )
 
     def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
         return as_foreign_keys(self.run(database, _FOREIGN_KEYS, (schema,)).fetchall())

@@ -11,7 +11,7 @@ import peewee
 
 from ..errors import ConfigurationError
 from ..layout import REPLACED
-from .base import PLAIN, Dialect, ForeignKey, UniqueIndex, as_foreign_keys, quote
+from .base import PLAIN, Dialect, ForeignKey, UniqueIndex, as_foreign_keys, as_unique_indexes, quote
 
 IDLE, FAILED = 0, 3
 """The status of a connection without a transaction, and of one that an error spoiled, in libpq's
@@ -107,11 +107,8 @@ class Postgres(Dialect):
     def unique_indexes(
         self, database: peewee.Database, table: str, schema: str | None
     ) -> list[UniqueIndex]:
-        found: dict[tuple[int, bool], list[tuple[str | None, str]]] = {}
         rows = self.run(database, _UNIQUE_INDEXES, (_name(table, schema),)).fetchall()
-        for index, partial, column in rows:
-            found.setdefault((index, partial), []).append((column, PLAIN))
-        return [UniqueIndex(parts, partial) for (_, partial), parts in found.items()]
+        return as_unique_indexes((*said, PLAIN) for said in rows)
 
     def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
         rows = self.run(database, _FOREIGN_KEYS, (schema,)).fetchall()

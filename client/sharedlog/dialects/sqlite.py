@@ -9,7 +9,7 @@ from typing import Any
 
 import peewee
 
-from .base import Dialect, ForeignKey, UniqueIndex, as_foreign_keys, quote
+from .base import Dialect, ForeignKey, UniqueIndex, as_foreign_keys, as_unique_indexes, quote
 
 _UNIQUE_INDEXES = """SELECT list.seq, list.partial, part.name, part.coll
     FROM pragma_index_list(?, ?) AS list, pragma_index_xinfo(list.name, ?) AS part
@@ -66,11 +66,8 @@ class SQLite(Dialect):
     def unique_indexes(
         self, database: peewee.Database, table: str, schema: str | None
     ) -> list[UniqueIndex]:
-        found: dict[tuple[int, bool], list[tuple[str | None, str]]] = {}
-        rows = database.execute_sql(_UNIQUE_INDEXES, (table, schema, schema)).fetchall()
-        for index, partial, column, collation in rows:
-            found.setdefault((index, bool(partial)), []).append((column, collation))
-        return [UniqueIndex(parts, partial) for (_, partial), parts in found.items()]
+        found = database.execute_sql(_UNIQUE_INDEXES, (table, schema, schema))
+        return as_unique_indexes(found.fetchall())
 
     def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
         sql = _FOREIGN_KEYS.format(f"{quote(schema)}." if schema else "")
