@@ -64,12 +64,9 @@ class Fates:
 
     def decide(self) -> None:
         """Keep dead rows, park children, clear references, restore cleared ones."""
-        if not any(
-            self._concerns(some[0].tracked) for some in self._at_work.works.values() if some
-        ):
-            for work in self._all():
-                if work.state.kept:  # not by a child, but by a trigger of the application
-                    _let_go(work)
+        tables = (some[0].tracked for some in self._at_work.works.values() if some)
+        # Also a trigger of the application may keep a row.
+        if not any(map(self._concerns, tables)) and not any(w.state.kept for w in self._all()):
             return
         if self._references_count:
             for some in self._at_work.works.values():
