@@ -22,6 +22,11 @@ OBJECT = frozenset("{ \t\r\n")
 followed by any of these, so what is kept tells by itself which it is."""
 
 
+def parts_of(kind: int) -> tuple[int, int]:
+    """Return the collection's number and the operation that a `KIND` holds."""
+    return kind >> 2, kind & 3
+
+
 def beginning(operation: int, collection: str) -> str:
     name = orjson.dumps(collection).decode()
     return f'{{"operation":"{OPERATIONS[operation]}","collection":{name},"pk":'
@@ -41,8 +46,9 @@ class Beginnings(dict[int | None, str]):
         self._db = db
 
     def __missing__(self, kind: int) -> str:
-        name = self._db.scalar("SELECT name FROM collections WHERE id = ?", kind >> 2)
-        self[kind] = beginning(kind & 3, name)
+        collection, operation = parts_of(kind)
+        name = self._db.scalar("SELECT name FROM collections WHERE id = ?", collection)
+        self[kind] = beginning(operation, name)
         return self[kind]
 
     def whole(self, found: Iterable[Row]) -> Iterator[Row]:

@@ -34,7 +34,7 @@ from sharedlog_service.engines.database import Database
 from sharedlog_service.engines.session import Row, Session
 from sharedlog_service.entries import NUMBERS, TICKS_PER_MS, fingerprint, key, seq_of
 from sharedlog_service.settings import Policy
-from sharedlog_service.store.beginnings import KIND, Beginnings
+from sharedlog_service.store.beginnings import KIND, Beginnings, parts_of
 from sharedlog_service.store.paging import seq_before
 from sharedlog_service.store.places import Horizon, LogState, log_of
 
@@ -268,7 +268,8 @@ def drop(db: Session, user: str, ids: Sequence[int]) -> Compacted:
     db.rows(sql, *done, log.id)
     kinds = Counter(row[3] for row in rows if row[3] is not None)
     for kind, count in kinds.items():
-        db.rows(UNCOUNT[kind & 3], count, kind >> 2)
+        collection, operation = parts_of(kind)
+        db.rows(UNCOUNT[operation], count, collection)
     return done
 
 
