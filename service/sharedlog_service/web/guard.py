@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from math import ceil
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from starlette.datastructures import Headers
@@ -114,55 +114,68 @@ class Guard:
         """Read the body, stopping as soon as it is too long, whatever its declared length, folded
         or unfolded. Beyond a little, only who has a valid token is listened to, and what comes is
         held against them, in memory and in what they may ask for."""
-        unfolding = unfolding_of(headers)
-        declared = _declared(headers)
-        size_max = min(STRANGER_BYTES_MAX, self._body_bytes_max)
-        large: LargeBody | None = None
+        unfolding, declared = unfolding_of(headers), _declared(headers)
         chunks: list[bytes] = []
         parts: list[bytes] = []
         taken = size = 0
-        try:
-            if declared > size_max:
-                large = await self._admitted(scope, held)
-                size_max = self._longest(declared)
+        with _Intake(self._admit, scope, held, self._body_bytes_max) as intake:
+            await intake.reach(declared)
             async for chunk in _chunks(receive):
                 taken += len(chunk)
                 chunks.append(chunk)
-                if taken > size_max:
-                    large = large or await self._admitted(scope, held)
-                    size_max = self._longest(taken)
-                if large is not None:
-                    large.hold(taken)
+                await intake.take(taken)
             # Not while it comes: who keeps the end back would keep a thousand times what he sent.
             for part in (part for chunk in chunks for part in unfolding.parts(chunk)):
                 parts.append(part)
                 size += len(part)
-                if size > size_max:
-                    large = large or await self._admitted(scope, held)
-                    size_max = self._longest(size)
-                if large is not None:
-                    large.hold(size)
+                await intake.take(size)
             unfolding.finish()
-        finally:
-            if large is not None:
-                large.count(max(taken, size))
         return b"".join(parts)
-
-    async def _admitted(self, scope: Scope, held: ExitStack) -> LargeBody | None:
-        large = await self._admit(scope)
-        return None if large is None else held.enter_context(large)
-
-    def _longest(self, size: int) -> int:
-        """Return how long a body of at least this size may become; refuse it if that is less."""
-        if size > self._body_bytes_max:
-            raise Refused(Code.BODY_TOO_LARGE, requestBytes=self._body_bytes_max)
-        return self._body_bytes_max
 
     def _refusal(self, refused: Refused) -> Response:
         response = refusal(refused)
         if refused.code is Code.METHOD_NOT_ALLOWED:
             response.headers["allow"] = "POST" if self._page is None else "GET, POST"
         return response
+
+
+class _Intake:
+    """How long the body that is read may become, and what is held of it. As a context: whatever
+    becomes of it, what was read of a large one is counted."""
+
+    def __init__(self, admit: Admit, scope: Scope, held: ExitStack, size_max: int) -> None:
+        self._admit = admit
+        self._scope = scope
+        self._held = held
+        self._size_max = size_max
+        self._allowed = min(STRANGER_BYTES_MAX, size_max)
+        self._read = 0
+        self._large: LargeBody | None = None
+
+    async def reach(self, size: int) -> None:
+        """Let the body become so long at least, or refuse it."""
+        if size <= self._allowed:
+            return
+        if self._large is None:
+            large = await self._admit(self._scope)
+            self._large = None if large is None else self._held.enter_context(large)
+        if size > self._size_max:
+            raise Refused(Code.BODY_TOO_LARGE, requestBytes=self._size_max)
+        self._allowed = self._size_max
+
+    async def take(self, size: int) -> None:
+        """So much of it is there."""
+        self._read = max(self._read, size)
+        await self.reach(size)
+        if self._large is not None:
+            self._large.hold(size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._large is not None:
+            self._large.count(self._read)
 
 
 def _declared(headers: Headers) -> int:
