@@ -338,20 +338,18 @@ def test_what_copies_have_unsent_in_common_is_sent_once(
     assert len({each.device for each in (early, *copies)}) == 4
 
 
-def test_copies_that_find_out_at_the_same_time(
-    new_file: NewFile, home: MemoryHome, tmp_path: Path
-) -> None:
-    """Each has read all there is before the other one sends: as machines do that are started
-    together from one image."""
+def overtaken(new_file: NewFile, folder: Path) -> tuple[File, File, File]:
+    """A file, and two copies of what it was, the second of which syncs when the first has read all
+    there is and is about to send: as machines do that are started together from one image."""
     file = new_file("a")
     file.put("x", text="common")
     file.sync()
-    copy_by_backup(file.path, tmp_path / "image.db")
+    copy_by_backup(file.path, folder / "image.db")
     file.put("x", text="by the first")
     file.sync()
     image = new_file("image")
     image.put("y", text="unsent in the image")
-    copy_by_files(image.path, tmp_path / "copy.db")
+    copy_by_files(image.path, folder / "copy.db")
     copy, write = new_file("copy"), image.wire.write
 
     def meanwhile(device: str, entries: Any, **options: Any) -> Any:
@@ -361,6 +359,13 @@ def test_copies_that_find_out_at_the_same_time(
         return write(device, entries, **options)
 
     image.wire.write = meanwhile  # type: ignore[method-assign]
+    return file, image, copy
+
+
+def test_copies_that_find_out_at_the_same_time(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path
+) -> None:
+    file, image, copy = overtaken(new_file, tmp_path)
     image.sync()
     assert len(image.forks) == len(copy.forks) == 1
     copy.put("z", text="by the copy")
@@ -851,26 +856,9 @@ def test_what_a_copy_sends_under_a_third_id_before_it_applies_anything_counts_on
     new_file: NewFile, home: MemoryHome, tmp_path: Path
 ) -> None:
     """Two copies find out at the same time, and take the same id."""
-    file = new_file("a")
-    file.put("x", text="common")
-    file.sync()
-    copy_by_backup(file.path, tmp_path / "image.db")
-    file.put("x", text="by the first")
-    file.sync()
-    image = new_file("image")
-    image.put("y", text="unsent in the image")
-    copy_by_files(image.path, tmp_path / "copy.db")
-    copy, write = new_file("copy"), image.wire.write
+    file, image, copy = overtaken(new_file, tmp_path)
     copy.put("z", text="by the copy")
     image.count("t", 2)
-
-    def meanwhile(device: str, entries: Any, **options: Any) -> Any:
-        if device != file.device:
-            image.wire.write = write  # type: ignore[method-assign]
-            copy.sync()
-        return write(device, entries, **options)
-
-    image.wire.write = meanwhile  # type: ignore[method-assign]
     image.sync_object.send()
     assert len(image.forks) == 2
     assert counted_by(file, image, copy) == [{"t": 2}] * 3
