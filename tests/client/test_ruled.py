@@ -232,6 +232,21 @@ def test_a_replaced_row_keeps_its_history(open_devices: OpenDevices) -> None:
     assert (row(one)["stock"], row(one)["labels"], row(one)["best"]) == (17, ["b"], 3)
 
 
+@pytest.mark.parametrize("recorder", ["signals", "triggers"])
+@pytest.mark.parametrize("labels", [None, ["c", "b"]])
+def test_a_row_replaced_by_itself_shows_what_the_rule_says(
+    open_devices: OpenDevices, labels: list[str] | None, recorder: str
+) -> None:
+    """Triggers tell of both writes only with the next sync: the second one, to which the field
+    was in hand as it had been written, did nothing to it."""
+    one, two = open_devices(2, recorder=recorder)
+    with one, one.database.atomic():
+        Product.create(code="x", labels=labels)
+        Product.replace(code="x", labels=labels, name="a").execute()
+    sync(one, two)
+    assert row(one)["labels"] == row(two)["labels"] == sorted(labels or [])
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -223,22 +223,22 @@ class Harvest:
         wires: Mapping[str, Wire],
     ) -> dict[str, str]:
         """A change of fields with a rule is told by what this device wrote before, and what comes
-        of it goes into the table. So the table is first as it was after this change, whatever
-        happened since, and what was before is merged. Returns what cannot be merged, and why."""
+        of it goes into the table. So what it wrote stands there first, whatever happened since,
+        and what was before is merged. Returns what cannot be merged, and why: that stays."""
         if shape.schema != self._evolution.schema:  # then the table has been migrated since
             shape, before, wires = self._upgraded(shape, operation, pk, before, wires)
         tracked, today = shape.tracked, shape.today
         ruled = {name: wire for name, wire in wires.items() if today[name] in tracked.rules}
         self._entries.flush()
+        known = {today[name]: before[name] for name in ruled if name in before}
         with self._journal.unrecorded():
-            self._stand(tracked, pk, {today[name]: wire for name, wire in ruled.items()})
-            known = {today[name]: before[name] for name in ruled if name in before}
             try:
                 with self._journal.savepoint():
                     self._say(trace, shape, operation, pk, known, wires)
                 return {}
             except ValueRefused as error:
                 reason = error.message
+            self._stand(tracked, pk, {today[name]: wire for name, wire in ruled.items()})
         rest = {name: wire for name, wire in wires.items() if name not in ruled}
         if rest or operation == CREATE:
             self._put(trace, shape, operation, pk, tracked.value_json(rest))
@@ -283,6 +283,10 @@ class Harvest:
             said = {name: wire for name, wire in said.items() if wire is not NOTHING_DONE}
         if not said and operation == MODIFY:
             return
+        written = {today[name]: wires[name] for name in said if today[name] in tracked.rules}
+        self._stand(
+            tracked, pk, written
+        )  # nothing else: a field that has what the rule says keeps it
         named = tracked.rules_json(
             {today[name]: wire for name, wire in said.items()}, created=operation == CREATE
         )
