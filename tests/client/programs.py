@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ import peewee
 from peewee import CharField, ForeignKeyField, IntegerField, TextField
 
 from sharedlog import Change, Counter, Maximum, MemorySharedLog, Sync, SyncModel
+from sharedlog.exchange.identity import random_id
 from tests.client.devices import PRAGMAS
 
 
@@ -254,8 +255,10 @@ class Phone:
         version: int = 1,
         programs: Sequence[Program] = PROGRAMS,
         capture: str = "signals",
+        new_id: Callable[[], str] = random_id,
     ) -> None:
         self._capture = capture
+        self._new_id = new_id
         self.path = path
         self.version = version
         self.programs = programs
@@ -279,7 +282,12 @@ class Phone:
                     self._database.execute_sql(statement)
 
     def _sync(self, **options: Any) -> Sync:
-        fixed = {"shared_log": self._log, "now": self._clock, "capture": self._capture}
+        fixed = {
+            "shared_log": self._log,
+            "now": self._clock,
+            "new_id": self._new_id,
+            "capture": self._capture,
+        }
         options = {**fixed, **self.program.options, **options}
         return Sync(self._database, self.program.models, **options)
 

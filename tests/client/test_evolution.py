@@ -47,10 +47,12 @@ from tests.dictmodel import Row, Write, row_of
 
 
 class World:
-    """A log, a time, and phones."""
+    """A log, a time, and phones. `chance` gives the phones their ids: whose is the greater one
+    decides where two wrote at one time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, chance: random.Random) -> None:
         self.clock = Clock()
+        self._chance = chance
         self.log = MemorySharedLog(now=self.clock)
         self.phones: list[Phone] = []
         self._folder = folder
@@ -63,8 +65,12 @@ class World:
         capture: str = "signals",
     ) -> Phone:
         path = self._folder / f"{len(self.phones)}.db"
-        self.phones.append(Phone(path, self.log, self.clock, version, programs, capture))
-        return self.phones[-1]
+        phone = Phone(path, self.log, self.clock, version, programs, capture, self._new_id)
+        self.phones.append(phone)
+        return phone
+
+    def _new_id(self) -> str:
+        return f"{self._chance.getrandbits(128):032x}"
 
     def copy(self, phone: Phone) -> Phone:
         """Another phone with a copy of this one's file."""
@@ -125,7 +131,7 @@ def as_written(entry: Entry, key: str) -> Iterator[Write]:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
+    made = World(tmp_path, random.Random(0))
     yield made
     made.close()
 
@@ -152,7 +158,7 @@ of_each_recorder = pytest.mark.parametrize("capture", ["signals", "triggers"])
 def lived(folder: Path, programs: Sequence[Program], capture: str, seed: int) -> World:
     """A world in which three phones did what they liked, and then all were upgraded."""
     chance = random.Random(seed)
-    world = World(folder)
+    world = World(folder, chance)
     for _ in range(3):
         world.phone(programs=programs, capture=capture)
     for number in range(1, 40):
