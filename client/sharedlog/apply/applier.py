@@ -199,9 +199,7 @@ class Applier:
         apart = self._versions.apart(tracked.collection)
         changed = set(rows)
         return [
-            _to_insert(Work(tracked, pk, loads(pk), state, {}, False, before=state.parked))
-            for pk, state in parked.items()
-            if pk not in changed
+            _tried_again(tracked, pk, state) for pk, state in parked.items() if pk not in changed
         ] + [
             Work(tracked, pk, loads(pk), state, {}, True, before=KEPT if state.kept else None)
             for pk, state in apart.items()
@@ -245,9 +243,9 @@ class Applier:
                 works.append(self._new_row(tracked, pk, *changes[0]))
                 continue
             state = state or RowState()
-            before = KEPT if state.kept else state.parked
+            before = state.parked or (KEPT if state.kept else None)
             work = Work(tracked, pk, changes[0][1].pk, state, {}, state.stands, before=before)
-            died, kept, known = state.died, state.kept, tables.get(pk)
+            died, kept, known = state.died, state.kept and state.dead, tables.get(pk)
             conflicts = Conflicts(work, changes, known, local_since)
             work.written = merge(
                 state, changes, known=known, bury=tracked.buries, rules=tracked.rules
@@ -325,6 +323,7 @@ def _prepared(work: Work, *, recreated: bool) -> Work:
     state.kept = False
     if not work.in_table:
         return _to_insert(work)
+    state.parked = None
     # A row that was kept holds what was written after its deletion.
     values = {**state.held, **work.written} if state.held else work.written
     state.held = {name: value for name, value in values.items() if name not in names}
@@ -335,6 +334,15 @@ def _prepared(work: Work, *, recreated: bool) -> Work:
                 work.written[name] = work.tracked.default_wire(name)
     for name in work.written:
         state.cleared.pop(name, None)
+    return work
+
+
+def _tried_again(tracked: Tracked, pk: str, state: RowState) -> Work:
+    """A parked row on its way back. One that was never let go is written anew in its table."""
+    is_there, state.kept = state.kept, False
+    work = _to_insert(Work(tracked, pk, loads(pk), state, {}, False, before=state.parked))
+    if is_there:
+        work.in_table, work.written, work.values = True, work.values or {}, None
     return work
 
 

@@ -123,6 +123,28 @@ class Parents:
             orphans = self._bereft(w for r in sorted(hopes) for w in dependants.get(r, ()))
         return parked
 
+    def above(self, works: Sequence[Work], among: Sequence[Work]) -> list[Work]:
+        """Of the rows `among`, those that `works` refer to in the tables, and so on; no row of
+        `works` itself."""
+        others = [(work, self._offered([work])) for work in among if work not in works]
+        found: list[Work] = []
+        level = list(works)
+        while level:
+            wanted = {reference for work in level for reference in self._referred(work)}
+            level = [work for work, offered in others if offered & wanted and work not in found]
+            found += level
+        return found
+
+    def _referred(self, work: Work) -> Iterator[Reference]:
+        """What a row refers to in its table."""
+        rows = read_rows(self._database, work.tracked, [work.key_parameters()])
+        for column in work.tracked.parents:
+            for values in rows.values():
+                name = column.name
+                value = values[name] if name in values else work.key_part(name)
+                if value is not None:
+                    yield target_of(column), dumps(value)
+
     def _candidates(self) -> Iterator[Work]:
         for some in self._works.values():
             if some and some[0].tracked.parents:

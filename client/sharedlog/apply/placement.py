@@ -38,6 +38,10 @@ from .fates import Fates
 from .parents import Parents, Relations
 
 
+class _Tried(Exception):
+    """Takes back what was only tried."""
+
+
 class Placement:
     """Places the rows of one page. Counts what it does."""
 
@@ -86,7 +90,7 @@ class Placement:
                 for work in detached:
                     work.parameters = _parameters(work, ())
                 self._blank(detached, lambda work, column: column.name in work.written)
-            self._remove(gone)
+            self._remove(gone, parents)
             gone, written = self._write(works), True
             if not gone:
                 return
@@ -117,49 +121,66 @@ class Placement:
 
     # -- writing -------------------------------------------------------------------------
 
-    def _remove(self, gone: Iterable[Work]) -> None:
+    def _remove(self, gone: Iterable[Work], parents: Parents | None) -> None:
         """Delete rows from their tables, children before parents."""
-        by_table: dict[str, list[Work]] = defaultdict(list)
-        for work in gone:
-            if work.in_table:
-                work.in_table = False
-                by_table[work.tracked.collection].append(work)
-        leaving = [work for some in by_table.values() for work in some]
-        refused: list[Work] = []
+        leaving = [work for work in gone if work.in_table]
+        held: list[Work] = []
         try:
             with self._savepoint():
-                self._delete(by_table)
+                self._delete(leaving)
         except UNTAKEN:
             try:
                 with self._savepoint():
                     # Rows that refer to each other, so that none of them can go first.
                     self._blank(leaving, lambda work, column: True)
-                    self._delete(by_table)
-            except UNTAKEN:
-                refused = self._delete_each(by_table)
-        self.deleted += sum(not work.state.alive for work in leaving) - len(refused)
+                    self._delete(leaving)
+            except UNTAKEN as error:
+                held = self._hold(leaving, parents, error)
+        for work in leaving:
+            work.in_table = work in held
+            self.deleted += not work.state.alive and not work.in_table
 
-    def _delete_each(self, by_table: Mapping[str, list[Work]]) -> list[Work]:
-        """Delete what the database lets go, and keep the rest until it does: a trigger of the
-        application may hold it."""
-        refused: list[Work] = []
-        for tracked in reversed(self._registry.in_order):
-            for work in by_table.get(tracked.collection, ()):
-                try:
-                    with self._savepoint():
-                        self._delete({tracked.collection: [work]})
-                except UNTAKEN:
-                    if work.state.alive:
-                        raise
-                    work.in_table = work.state.kept = True
-                    refused.append(work)
-        return refused
+    def _hold(self, leaving: list[Work], parents: Parents | None, error: Exception) -> list[Work]:
+        """Delete what the database lets go, and keep the rest in its table until it does: a
+        trigger of the application may hold it. What that refers to stays, too."""
+        held = self._held(leaving)
+        if parents is not None:
+            held += parents.above(held, leaving)
+        for work in held:
+            work.state.kept, work.written, work.yields = True, {}, ()
+            if work.state.parked is not None:
+                work.state.parked += f" (and is in its table still: {error})"
+        going = [work for work in leaving if work not in held]
+        self._blank(going, lambda work, column: True)
+        self._delete(going)
+        return held
 
-    def _delete(self, by_table: Mapping[str, list[Work]]) -> None:
+    def _held(self, leaving: list[Work]) -> list[Work]:
+        """Which of these rows the database does not let go, when each has let go its parents."""
+        held = []
+        with suppress(_Tried), self._savepoint():
+            for work in leaving:
+                with suppress(*UNTAKEN), self._savepoint():
+                    self._blank([work], lambda work, column: True)
+            for tracked in reversed(self._registry.in_order):
+                for work in leaving:
+                    if work.tracked is tracked:
+                        try:
+                            with self._savepoint():
+                                self._delete([work])
+                        except UNTAKEN:
+                            held.append(work)
+            raise _Tried
+        return held
+
+    def _delete(self, works: Iterable[Work]) -> None:
+        keys: dict[str, list[Any]] = defaultdict(list)
+        for work in works:
+            keys[work.tracked.collection].append(work.key_parameters())
         with self._dialect.deleting(self._database):
             for tracked in reversed(self._registry.in_order):
-                if some := by_table.get(tracked.collection):
-                    self._run_many(tracked.delete_sql, [work.key_parameters() for work in some])
+                if some := keys.get(tracked.collection):
+                    self._run_many(tracked.delete_sql, some)
 
     def _blank(self, works: Iterable[Work], which: Callable[[Work, TrackedColumn], bool]) -> None:
         """Let rows refer to nothing for a moment. (Foreign keys are deferred.)"""

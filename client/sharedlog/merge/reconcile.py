@@ -54,7 +54,8 @@ class RowState:
         buried: What the fields were before the latest deletion, with the versions of these
             writes; only where somebody may need it (see `merge`), and only of fields that
             nobody wrote since. `BIRTH` stands for the latest creation.
-        kept: The row is dead and in its table all the same: a child keeps it.
+        kept: The row is in its table all the same: it is dead, and a child keeps it; or it is dead
+            or parked, and a trigger of the application does not let it go.
         cleared: References to deleted rows that were taken out of their columns (SET NULL).
         writes: Of fields with a merge rule, where the version and the value do not say it all.
     """

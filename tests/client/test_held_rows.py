@@ -1,0 +1,195 @@
+"""Rows that should leave their tables, where a trigger of the application does not let them go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import peewee
+import pytest
+
+from sharedlog import MemorySharedLog, SyncModel
+from sharedlog.clock import system_now
+
+from .conftest import OpenDevice
+from .devices import Device
+
+
+class Folder(SyncModel):
+    key = peewee.CharField(primary_key=True)
+    name = peewee.CharField(unique=True)
+    size = peewee.IntegerField(default=0)
+
+
+class Paper(SyncModel):
+    """Goes with its folder."""
+
+    key = peewee.CharField(primary_key=True)
+    folder = peewee.ForeignKeyField(Folder, on_delete="CASCADE")
+
+
+class Sheet(SyncModel):
+    """Keeps its folder, and the sheet that it lies on."""
+
+    key = peewee.CharField(primary_key=True)
+    folder = peewee.ForeignKeyField(Folder, null=True)
+    below = peewee.ForeignKeyField("self", null=True)
+
+
+MODELS = (Folder, Paper, Sheet)
+
+HOLDING = {
+    "sqlite": "CREATE TRIGGER held BEFORE DELETE ON {table} BEGIN SELECT RAISE(ABORT, 'held'); END",
+    "postgres": "CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+    "RAISE EXCEPTION 'held'; END $$; "
+    "CREATE TRIGGER held BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION held()",
+    "mysql": "CREATE TRIGGER held BEFORE DELETE ON {table} FOR EACH ROW "
+    "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'held'",
+}
+everywhere = pytest.mark.parametrize("where", HOLDING)
+
+
+class Pair:
+    """A device that does not let go, and another one."""
+
+    def __init__(self, open_device: OpenDevice, where: str) -> None:
+        log = MemorySharedLog()
+        later = {"now": lambda: system_now() + 1_000}  # so that its rows are the younger ones
+        self.holding = open_device(MODELS, where=where, shared_log=log, **later)
+        self.other = open_device(MODELS, shared_log=log)
+        self._where = where
+        self._dropped = ""
+
+    def hold(self, table: str) -> None:
+        self.holding.database.connection().cursor().execute(
+            HOLDING[self._where].format(table=table)
+        )
+        on = f" ON {table}" if self._where == "postgres" else ""
+        self._dropped = f"DROP TRIGGER held{on}"
+
+    def let_go(self) -> None:
+        self.holding.database.execute_sql(self._dropped)
+        with self.holding:  # something new, so that there is a page to apply
+            Folder.create(key="last", name="last")
+        self.sync()
+
+    def sync(self) -> None:
+        for device in (self.holding, self.other, self.holding, self.other):
+            with device:
+                device.sync.sync()
+
+
+def keys(device: Device, model: Any) -> list[str]:
+    with device:
+        return sorted(row.key for row in model.select())
+
+
+def assert_equal(pair: Pair) -> None:
+    with pair.holding:
+        one = pair.holding.sync.digest(rows=True)
+    with pair.other:
+        assert pair.other.sync.digest(rows=True).compare(one) == []
+
+
+def parked(device: Device) -> list[tuple[str, Any]]:
+    with device:
+        return [(row.code, row.pk) for row in device.sync.parked()]
+
+
+@everywhere
+def test_a_younger_row_that_is_held_stops_nothing(open_device: OpenDevice, where: str) -> None:
+    pair = Pair(open_device, where)
+    with pair.other:
+        Folder.create(key="old", name="x")
+    with pair.holding:
+        Folder.create(key="young", name="x")
+    pair.hold("folder")
+    pair.sync()
+    assert parked(pair.other) == [("UNIQUE", "young")]
+    [(_, pk), *others] = parked(pair.holding)  # MySQL says another reason
+    assert (pk, others) == ("old", [("UNIQUE", "young")])
+    assert keys(pair.holding, Folder) == ["young"]
+    with pair.holding:
+        [reason] = [row.reason for row in pair.holding.sync.parked() if row.pk == "young"]
+    assert "held" in reason
+    with pair.other:
+        Folder.create(key="next", name="next")
+        young = next(row for row in pair.other.sync.parked() if row.pk == "young")
+        pair.other.sync.resolve(young, size=3)
+    pair.sync()
+    assert keys(pair.holding, Folder) == ["next", "young"]  # and others come and go
+    pair.let_go()
+    assert keys(pair.holding, Folder) == keys(pair.other, Folder) == ["last", "next", "old"]
+    assert parked(pair.holding) == parked(pair.other) == [("UNIQUE", "young")]
+    with pair.holding:
+        pair.holding.sync.resolve(pair.holding.sync.parked()[0], name="y")
+    pair.sync()
+    assert_equal(pair)
+    with pair.other:
+        assert Folder.get_by_id("young").size == 3
+
+
+@everywhere
+def test_a_held_row_that_may_stand_after_all_just_stands(
+    open_device: OpenDevice, where: str
+) -> None:
+    pair = Pair(open_device, where)
+    with pair.other:
+        Folder.create(key="old", name="x")
+    with pair.holding:
+        Folder.create(key="young", name="x")
+    pair.hold("folder")
+    pair.sync()
+    with pair.other:
+        young = next(row for row in pair.other.sync.parked() if row.pk == "young")
+        pair.other.sync.resolve(young, name="y", size=3)
+    pair.sync()
+    assert parked(pair.holding) == []
+    assert keys(pair.holding, Folder) == ["old", "young"]
+    with pair.holding:
+        assert Folder.get_by_id("young").size == 3
+    assert_equal(pair)
+
+
+@everywhere
+def test_a_child_that_is_held_keeps_its_parent(open_device: OpenDevice, where: str) -> None:
+    pair = Pair(open_device, where)
+    with pair.other:
+        Folder.create(key="f", name="f")
+    pair.sync()
+    with pair.holding:
+        Paper.create(key="p", folder="f")
+    with pair.other:
+        Folder.delete_by_id("f")
+        Folder.create(key="g", name="g")
+    pair.hold("paper")
+    pair.sync()
+    assert keys(pair.holding, Folder) == ["f", "g"]
+    assert keys(pair.holding, Paper) == ["p"]
+    assert parked(pair.holding) == parked(pair.other) == [("PARENT_DELETED", "p")]
+    pair.let_go()
+    assert keys(pair.holding, Folder) == ["g", "last"]
+    assert keys(pair.holding, Paper) == []
+
+
+@everywhere
+def test_deleted_rows_that_are_held_keep_what_they_refer_to(
+    open_device: OpenDevice, where: str
+) -> None:
+    pair = Pair(open_device, where)
+    with pair.other:
+        Folder.insert_many([("f", "f", 0), ("free", "free", 0)]).execute()
+        Sheet.create(key="a", folder=None)
+        Sheet.create(key="b", folder="f", below="a")
+    pair.sync()
+    pair.hold("sheet")
+    with pair.other:
+        Sheet.delete_by_id("b")
+        Sheet.delete_by_id("a")
+        Folder.delete().execute()
+        Folder.create(key="g", name="g")
+    pair.sync()
+    assert keys(pair.holding, Sheet) == ["a", "b"]
+    assert keys(pair.holding, Folder) == ["f", "g"]
+    pair.let_go()
+    assert keys(pair.holding, Sheet) == []
+    assert keys(pair.holding, Folder) == keys(pair.other, Folder) == ["g", "last"]
