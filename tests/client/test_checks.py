@@ -253,3 +253,15 @@ def test_what_cannot_be_a_token_is_refused_without_telling_it(token: str) -> Non
     with pytest.raises(ConfigurationError) as refused:
         HttpTransport("http://127.0.0.1:1/graphql", token)
     assert token not in str(refused.value)
+
+
+def test_a_trigger_that_ends_transactions_is_refused(database: peewee.SqliteDatabase) -> None:
+    """What others write would end each exchange in its midst, for good."""
+    database.create_tables([Note])
+    database.execute_sql(
+        "CREATE TRIGGER strict BEFORE INSERT ON note WHEN NEW.title = '' "
+        "BEGIN SELECT raise ( rollback, 'no title'); END"
+    )
+    with pytest.raises(ConfigurationError, match="strict") as refused:
+        new_sync(database, [Note]).setup()
+    assert "RAISE(ABORT" in str(refused.value)

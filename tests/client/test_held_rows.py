@@ -7,7 +7,7 @@ from typing import Any
 import peewee
 import pytest
 
-from sharedlog import MemorySharedLog, SyncModel
+from sharedlog import ConfigurationError, MemorySharedLog, SyncModel
 from sharedlog.clock import system_now
 
 from .conftest import OpenDevice
@@ -193,3 +193,48 @@ def test_deleted_rows_that_are_held_keep_what_they_refer_to(
     pair.let_go()
     assert keys(pair.holding, Sheet) == []
     assert keys(pair.holding, Folder) == keys(pair.other, Folder) == ["g", "last"]
+
+
+ENDING = "CREATE TRIGGER ends BEFORE {what} ON folder BEGIN SELECT RAISE(ROLLBACK, 'no more'); END"
+
+
+@pytest.mark.parametrize("what", ["INSERT", "UPDATE", "DELETE"])
+def test_a_trigger_that_ends_the_transaction_is_named_and_nothing_is_half_done(
+    open_device: OpenDevice, what: str
+) -> None:
+    pair = Pair(open_device, "sqlite")
+    with pair.other:
+        Folder.insert_many([("a", "a", 0), ("b", "b", 0), ("c", "c", 0)]).execute()
+    pair.sync()
+    before = pair.holding.stored()["folder"]
+    pair.holding.database.execute_sql(ENDING.format(what=what))
+    with pair.other:
+        Folder.create(key="new", name="new")
+        Folder.update(size=1).where(Folder.key == "b").execute()
+        Folder.delete_by_id("c")
+        pair.other.sync.sync()
+    with pair.holding:
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="no more") as refused:
+                pair.holding.sync.sync()
+        assert "RAISE(ABORT" in str(refused.value)
+        assert pair.holding.stored()["folder"] == before
+        pair.holding.database.execute_sql("DROP TRIGGER ends")
+    pair.sync()
+    assert_equal(pair)
+    with pair.holding:
+        assert pair.holding.sync.verify().differences == []
+
+
+def test_a_trigger_that_ends_the_transaction_takes_a_local_write_with_its_entry(
+    open_device: OpenDevice,
+) -> None:
+    device = open_device(MODELS)
+    device.database.execute_sql(ENDING.format(what="INSERT"))
+    with device, pytest.raises(peewee.IntegrityError, match="no more"):
+        Folder.create(key="a", name="a")
+    with device, pytest.raises(peewee.OperationalError), device.database.atomic():  # as ever
+        Sheet.create(key="s")
+        Folder.create(key="a", name="a")
+    assert device.log() == []
+    assert device.stored()["sheet"] == []

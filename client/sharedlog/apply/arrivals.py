@@ -82,7 +82,7 @@ class Arrivals:
         if not births:
             return set()
         try:
-            with self._journal.savepoint():
+            with self._journal.attempt():
                 self._journal.run_many(tracked.upsert_sql, parameters)
                 if tracked.dialect.typed:
                     keys = [row[: len(tracked.key)] for row in parameters]

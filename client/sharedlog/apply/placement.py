@@ -57,7 +57,7 @@ class Placement:
         self._registry = registry
         self._relations = relations
         self._dialect = journal.dialect
-        self._savepoint = journal.savepoint
+        self._attempt = journal.attempt
         self._run_many = journal.run_many
         self._versions = versions
 
@@ -126,11 +126,11 @@ class Placement:
         leaving = [work for work in gone if work.in_table]
         held: list[Work] = []
         try:
-            with self._savepoint():
+            with self._attempt():
                 self._delete(leaving)
         except UNTAKEN:
             try:
-                with self._savepoint():
+                with self._attempt():
                     # Rows that refer to each other, so that none of them can go first.
                     self._blank(leaving, lambda work, column: True)
                     self._delete(leaving)
@@ -158,15 +158,15 @@ class Placement:
     def _held(self, leaving: list[Work]) -> list[Work]:
         """Which of these rows the database does not let go, when each has let go its parents."""
         held = []
-        with suppress(_Tried), self._savepoint():
+        with suppress(_Tried), self._attempt():
             for work in leaving:
-                with suppress(*UNTAKEN), self._savepoint():
+                with suppress(*UNTAKEN), self._attempt():
                     self._blank([work], lambda work, column: True)
             for tracked in reversed(self._registry.in_order):
                 for work in leaving:
                     if work.tracked is tracked:
                         try:
-                            with self._savepoint():
+                            with self._attempt():
                                 self._delete([work])
                         except UNTAKEN:
                             held.append(work)
@@ -203,7 +203,7 @@ class Placement:
         on among them, in a circle too."""
         for work in works:
             for column in work.yields:
-                with suppress(*UNTAKEN), self._savepoint():
+                with suppress(*UNTAKEN), self._attempt():
                     self._blank_one(work, column)
 
     def _write(self, works: dict[str, list[Work]]) -> list[Work]:
@@ -262,7 +262,7 @@ class Placement:
         return failed
 
     def _run_works(self, sql: str, works: list[Work]) -> None:
-        with self._savepoint():
+        with self._attempt():
             self._run_many(sql, [work.parameters for work in works])
             if self._dialect.typed:
                 expected = {w.pk: w.written if w.values is None else w.values for w in works}

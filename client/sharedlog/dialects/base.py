@@ -144,6 +144,12 @@ class Dialect(ABC):
     def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
         """The foreign keys of all tables of a schema."""
 
+    def ending_triggers(
+        self, database: peewee.Database, table: str, schema: str | None
+    ) -> list[str]:
+        """The triggers of a table that may end a whole transaction."""
+        return []
+
     def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
         """Our triggers, as far as there can be any: name, table, what made it."""
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter
@@ -19,6 +20,9 @@ _FOREIGN_KEYS = """SELECT made.name, part.id, part."from", part."table", part.on
         part.on_update
     FROM {}sqlite_master AS made, pragma_foreign_key_list(made.name, ?) AS part
     WHERE made.type = 'table' ORDER BY made.name, part.id, part.seq"""
+
+
+_ENDS = re.compile(r"\bRAISE\s*\(\s*ROLLBACK\b", re.IGNORECASE)
 
 
 class SQLite(Dialect):
@@ -83,6 +87,19 @@ class SQLite(Dialect):
             "WHERE type = 'trigger' AND name GLOB 'sharedlog_*'"
         )
         return list(cursor.fetchall())
+
+    def ending_triggers(
+        self, database: peewee.Database, table: str, schema: str | None
+    ) -> list[str]:
+        prefix = f"{quote(schema)}." if schema else ""
+        made = (
+            f"SELECT name, sql FROM {prefix}sqlite_master WHERE type = 'trigger' AND tbl_name = ?"
+        )
+        try:
+            found = database.execute_sql(f"{made} COLLATE NOCASE", (table,)).fetchall()
+        except peewee.OperationalError:  # the schema's database is yet to be attached
+            return []
+        return [name for name, sql in found if _ENDS.search(sql)]
 
     def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
         database.execute_sql("PRAGMA defer_foreign_keys = 1")

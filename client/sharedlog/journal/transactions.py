@@ -14,8 +14,14 @@ from typing import Any, TypeVar
 import peewee
 
 from ..dialects import dialect_of
+from ..errors import ConfigurationError
 
 T = TypeVar("T")
+
+ABORT = (
+    "Write RAISE(ABORT, …) in place of RAISE(ROLLBACK, …): that refuses one statement, and leaves "
+    "the transaction to whoever began it."
+)
 
 
 class Transactions:
@@ -92,7 +98,17 @@ class Transactions:
         if self.database.transaction_depth() > 0:
             return self._transaction_by_hand(how)
         self.new_group()
-        return self.database.atomic(how)
+        return self._own_transaction(how)
+
+    @contextmanager
+    def _own_transaction(self, how: str | None) -> Iterator[None]:
+        with self.database.atomic(how):
+            try:
+                yield
+            except BaseException:
+                if not self.dialect.typed and not self.in_transaction():  # a full disk ended it
+                    self.database.begin()  # for Peewee, which ends it once more
+                raise
 
     @contextmanager
     def _transaction_by_hand(self, how: str | None) -> Iterator[None]:
@@ -130,6 +146,19 @@ class Transactions:
             self.run(f"RELEASE SAVEPOINT {name}")
         finally:
             self._local.depth = depth - 1
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """A savepoint, for what the application's tables may refuse. Where one of its triggers
+        ends the whole transaction, that is no refusal: nothing is left to go on with."""
+        try:
+            with self.savepoint():
+                yield
+        except peewee.IntegrityError as error:
+            if not self.in_transaction():
+                said = f"A trigger of the application ended the transaction: {error}."
+                raise ConfigurationError(said, hint=ABORT) from error
+            raise
 
     # -- what is read once ---------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import peewee
 from ..errors import AutoIncrementKey, ConfigurationError
 from ..journal.journal import Journal
 from ..journal.recorder import Capture
+from ..journal.transactions import ABORT
 from ..limits import DEVICE_NAME_CHARS
 from ..models.registry import Registry
 from ..models.syncmodel import SyncModel
@@ -133,7 +134,20 @@ def check_models(database: peewee.Database, registry: Registry, capture: Capture
     will be missing elsewhere. For the caller of our caller: the warning is said to be its."""
     check_bound(database, registry, capture)
     check_keys(database, registry)
+    check_triggers(database, registry)
     warn_of_parents(registry)
+
+
+def check_triggers(database: peewee.Database, registry: Registry) -> None:
+    """Refuse triggers of the application that end whole transactions: what others write would
+    end each exchange in its midst."""
+    for tracked in registry:
+        schema = tracked.model._meta.schema
+        for name in tracked.dialect.ending_triggers(database, tracked.collection, schema):
+            raise ConfigurationError(
+                f"The trigger {name!r} of the table {tracked.collection!r} ends transactions.",
+                hint=ABORT,
+            )
 
 
 def check_keys(database: peewee.Database, registry: Registry) -> None:
