@@ -83,8 +83,12 @@ fuzz: $(VENV)/.dev ## Send 20,000 requests and frames by chance to the service (
 	@echo "FUZZ=$(FUZZ) FUZZ_SEED=$(FUZZ_SEED)"
 	SHAREDLOG_TEST_FUZZ=$(FUZZ) SHAREDLOG_TEST_FUZZ_SEED=$(FUZZ_SEED) $(RUN) pytest -q tests/service/test_fuzz.py tests/service/test_fuzz_sockets.py
 
+.PHONY: backlog
+backlog: $(VENV)/.dev ## Send and receive a backlog of a million entries, and tell the memory it took
+	SHAREDLOG_TEST_BACKLOG=1000000 $(RUN) pytest -q -s tests/system/test_backlog.py
+
 .PHONY: plants
-plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant an eighth)
+plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant a third)
 	PLANTS=all $(RUN) pytest -q tests/system/test_planted.py
 
 .PHONY: bench

@@ -1,0 +1,77 @@
+"""A device with much to send, or to receive, in a process of its own that tells its memory.
+
+python -m tests.system.backlog_device fill PATH URL TOKEN ROWS
+python -m tests.system.backlog_device sync PATH URL TOKEN PAGES
+
+With PAGES, it is killed by its own hand after so many pages; 0 lets it sync to the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import peewee
+
+from sharedlog import GraphQLSharedLog, HttpTransport, Sync, SyncModel
+from sharedlog.events import Reconciled
+
+AT_ONCE = 2_000
+TEXT = "About as much as a line of an order has to say, with a name and an address in it. " * 3
+
+
+class Line(SyncModel):
+    key = peewee.IntegerField(primary_key=True)
+    text = peewee.TextField()
+
+
+def main(task: str, path: str, url: str, token: str, count: int) -> dict[str, Any]:
+    database = peewee.SqliteDatabase(path, pragmas={"journal_mode": "wal"})
+    with database.bind_ctx([Line]):
+        database.create_tables([Line])
+        log = GraphQLSharedLog(HttpTransport(url, token))
+        with Sync(database, [Line], shared_log=log) as sync:
+            if task == "fill":
+                _fill(count)
+                return {}
+            if count:
+                _die_after(sync, count)
+            log.register("warm up", "warm-up")  # so that all is loaded that it takes to ask
+            before = high_water_mark()
+            result = sync.sync()
+            rise = high_water_mark() - before
+            return {"rise_mb": rise, "sent": result.sent, "received": result.received}
+
+
+def _fill(rows: int) -> None:
+    for first in range(0, rows, AT_ONCE):
+        some = range(first, min(first + AT_ONCE, rows))
+        Line.insert_many([(key, f"{key} {TEXT}") for key in some]).execute()
+
+
+def _die_after(sync: Sync, pages: int) -> None:
+    seen: list[object] = []
+
+    @sync.on_event
+    def note(event: object) -> None:
+        if isinstance(event, Reconciled):
+            seen.append(event)
+            if len(seen) == pages:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def high_water_mark(pid: int | str = "self") -> float:
+    """The most memory that a process ever had, in MB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("this system does not tell a process's high-water mark")
+
+
+if __name__ == "__main__":
+    *words, number = sys.argv[1:]
+    sys.stdout.write(json.dumps(main(*words, int(number))))
