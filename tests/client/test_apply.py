@@ -342,12 +342,17 @@ TABLES = {
 
 def placed(entries: Iterable[Entry]) -> Standing:
     """What must stand in the tables, and which rows must be parked."""
+    return standing(TABLES, lives_of(entries))
+
+
+def lives_of(entries: Iterable[Entry]) -> dict[tuple[str, str], list[Write]]:
+    """The writes of each row."""
     writes: dict[tuple[str, str], list[Write]] = {}
     for item in entries:
         change = decode(item.data)
         write = Write((item.ticks, item.device), change.operation, change.value)
         writes.setdefault((change.collection, dumps(change.pk)), []).append(write)
-    return standing(TABLES, writes)
+    return writes
 
 
 def delivered(replica: Replica, entries: list[Entry], chance: random.Random) -> None:
@@ -677,6 +682,41 @@ def test_values_of_a_table_that_is_not_known_are_held(open_replica: Opener) -> N
     replica.apply([entry("unknown", "k", write) for write in reversed(life)])
     assert replica.parked() == {("unknown", '"k"'): {"x": 2}}
     assert replica.row("unknown", '"k"') == row_of(life)
+
+
+def test_a_row_of_an_unknown_table_that_dies_and_comes_back_in_one_page_keeps_its_values(
+    open_replica: Opener,
+) -> None:
+    """There is no table that would still have them."""
+    replica = open_replica(items())
+    life = [Write((1, "a"), "create", {"x": 1}), Write((4, "b"), "modify", {"x": 4})]
+    life += [Write((2, "b"), "delete", None), Write((3, "a"), "create", {"x": 3})]
+    entries = [entry("unknown", "k", write) for write in life]
+    replica.apply(entries[:2])
+    replica.apply(entries[2:])
+    assert replica.parked() == {("unknown", '"k"'): {"x": 4}}
+
+
+OPERATIONS = ("create", "create", "modify", "modify", "delete")
+
+
+def test_rows_of_unknown_tables_are_held_as_they_are(open_replica: Opener) -> None:
+    """Whatever happens to a row, in whatever order that is heard of."""
+    replica, chance = open_replica(items()), random.Random(5)
+    for number in range(1_000):
+        life = []
+        for tick in range(1, 7):
+            operation = chance.choice(OPERATIONS)
+            names = chance.sample("xy", 2 if operation == "create" else 1)
+            values = None if operation == "delete" else dict.fromkeys(names, tick)
+            life.append(Write((tick, "a"), operation, values))
+        order = chance.sample([entry("unknown", number, write) for write in life], k=len(life))
+        cut = chance.randrange(len(order))
+        replica.apply(order[:cut])
+        replica.apply(order[cut:])
+        found, expected = replica.row("unknown", str(number)), row_of(life)
+        assert found.alive == expected.alive
+        assert found == expected or not expected.alive, life
 
 
 def test_an_entry_that_is_no_change_is_set_aside_and_blocks_nobody(open_replica: Opener) -> None:

@@ -29,8 +29,8 @@ class Line(SyncModel):
     text = peewee.TextField()
 
 
-def main(task: str, path: str, url: str, token: str, count: int) -> dict[str, Any]:
-    database = peewee.SqliteDatabase(path, pragmas={"journal_mode": "wal"})
+def main(task: str, path: str, url: str, token: str, rows: str) -> dict[str, Any]:
+    count, database = int(rows), peewee.SqliteDatabase(path, pragmas={"journal_mode": "wal"})
     with database.bind_ctx([Line]):
         database.create_tables([Line])
         log = GraphQLSharedLog(HttpTransport(url, token))
@@ -73,5 +73,4 @@ def high_water_mark(pid: int | str = "self") -> float:
 
 
 if __name__ == "__main__":
-    *words, number = sys.argv[1:]
-    sys.stdout.write(json.dumps(main(*words, int(number))))
+    sys.stdout.write(json.dumps(main(*sys.argv[1:])))

@@ -57,7 +57,7 @@ def test_memory_is_bounded_by_the_batch_and_not_by_the_backlog(
         "receiving": received["rise_mb"],
         "the service": high_water_mark(service.pid) - at_rest,
     }
-    print(f"{ROWS:,} entries, MB above rest: {rises}")
+    sys.stdout.write(f"{ROWS:,} entries, MB above rest: {rises}\n")
     assert sent["sent"] == ROWS
     assert 0 < received["received"] < ROWS  # not from the beginning again
     assert {who: rise for who, rise in rises.items() if rise > RISE_MB[who]} == {}

@@ -188,7 +188,7 @@ class Applier:
         for pk, changes in rows.items():
             state = states.setdefault(pk, RowState())
             in_table = state.stands
-            state.held.update(merge(state, changes, known=dict(state.held), bury=True))
+            state.held.update(merge(state, changes, bury=True))
             unknown = f"UNKNOWN_COLLECTION: there is no tracked table {collection}"
             state.parked = unknown if state.alive and not in_table else None
         self._versions.store(collection, states.items())
