@@ -19,6 +19,7 @@ TEST_ARGS ?=
 TEST_JOBS ?= 4
 SIM_ARGS ?= --seconds 300
 BENCH_ARGS ?=
+MATRIX_ARGS ?=
 FUZZ ?= 20000
 FUZZ_SEED := $(if $(FUZZ_SEED),$(FUZZ_SEED),$(shell date +%s))
 
@@ -86,6 +87,10 @@ fuzz: $(VENV)/.dev ## Send 20,000 requests and frames by chance to the service (
 .PHONY: backlog
 backlog: $(VENV)/.dev ## Send and receive a backlog of a million entries, and tell the memory it took
 	SHAREDLOG_TEST_BACKLOG=1000000 $(RUN) pytest -q -s tests/system/test_backlog.py
+
+.PHONY: matrix
+matrix: $(VENV)/.dev ## Break networks and kill processes between real devices and a service (hours; MATRIX_ARGS="--seconds 20")
+	$(RUN) tests.system.matrix $(MATRIX_ARGS)
 
 .PHONY: plants
 plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant a third)
