@@ -30,8 +30,9 @@ from sharedlog_service.store.store import Store
 from sharedlog_service.web.app import InProcess
 from tests.engines import Engine, Sqlite
 from tests.service.support import NOON, Ids, ManualClock, change
+from tests.volume import times
 
-ATTEMPTS = 3_000
+ATTEMPTS = times(3_000)
 
 MEASURES = {"Int", "Float", "Boolean", "EntryOperation"}
 """Types of arguments that name nothing."""

@@ -21,9 +21,10 @@ import pytest
 from sharedlog.remote.documents import CREATE_DEVICE_ID, GET_UNSYNCED_ENTRIES, WRITE_ENTRIES
 from sharedlog_service.store.store import Store
 from tests.system.service_process import ServiceProcess
+from tests.volume import times
 
-REQUESTS = 1000
-FAILING = 300
+REQUESTS = times(1000)
+FAILING = times(300)
 """How many of them meet a database that fails."""
 
 SENT = "canary-sent-5d1f"
