@@ -37,7 +37,7 @@ def spans() -> Spans:
     def span(scope: Scope) -> Iterator[Tell]:
         with tracer.start_as_current_span(
             "request",
-            context=propagate.extract(dict(Headers(scope=scope))),
+            context=propagate.extract(Headers(scope=scope)),
             kind=trace.SpanKind.SERVER,
             # What an exception says may quote somebody's data.
             record_exception=False,
