@@ -28,8 +28,9 @@ import yaml
 
 from sharedlog import GraphQLSharedLog, HttpTransport
 from sharedlog_service.cli import add_commands
+from sharedlog_service.commands.choosing import choose
 from sharedlog_service.commands.serving import SHUTDOWN_S
-from sharedlog_service.settings import Limits, Patience
+from sharedlog_service.settings import Limits, Patience, is_loopback
 from tests.meta.source import ROOT
 from tests.system.service_process import ServiceProcess, service as service
 
@@ -49,6 +50,18 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="sharedlog")
     add_commands(parser.add_subparsers(required=True))
     return parser.parse_args(words)
+
+
+def check_for_strangers(words: Sequence[str]) -> None:
+    """`serve` with these words is fit for people whom nobody knows: behind a proxy, too, where it
+    listens on a loopback address and takes nobody for a stranger by itself."""
+    args = parsed(words)
+    choose(args, {})
+    assert args.explore is False
+    if is_loopback(args.host):
+        assert args.requests_per_minute
+        assert args.entries_per_minute
+        assert args.bytes_per_minute
 
 
 def head_of(text: str) -> str:
@@ -74,7 +87,7 @@ def last(name: str) -> str:
 def test_the_container_runs_our_command_as_nobody_special() -> None:
     command = [*json.loads(last("ENTRYPOINT")), *json.loads(last("CMD"))]
     assert command[0] == "sharedlog"
-    parsed(command[1:])
+    check_for_strangers(command[1:])
     assert int(last("USER")) > 0
     words = [word for word, _ in instructions()]
     assert words.index("USER") < words.index("ENTRYPOINT")
@@ -128,6 +141,8 @@ def test_compose_runs_our_commands() -> None:
         assert callable(args.handler)
         build = found["build"]
         assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
+        if found["command"][0] == "serve":
+            check_for_strangers(found["command"])
         address = found["command"][found["command"].index("--database") + 1]
         assert urlsplit(address).hostname in services
     for line in re.findall(r"docker compose run --rm service (.*)", head_of_compose()):
@@ -154,14 +169,14 @@ def test_compose_fits_together() -> None:
 
 
 def directive(name: str) -> str:
-    (found,) = re.findall(rf"^{name}=(.*)$", UNIT, re.MULTILINE)
+    (found,) = re.findall(rf"^{name}=(.*)$", UNIT.replace("\\\n", ""), re.MULTILINE)
     return str(found)
 
 
 def test_the_unit_runs_our_command_and_waits_for_its_end() -> None:
     path, *words = shlex.split(directive("ExecStart"))
     assert Path(path).name == "sharedlog"
-    parsed(words)
+    check_for_strangers(words)
     assert int(directive("TimeoutStopSec")) > SHUTDOWN_S
     for line in re.findall(r"bin/sharedlog (token .*)", head_of(UNIT)):
         parsed(shlex.split(line))
@@ -193,8 +208,8 @@ def test_the_proxy_keeps_to_the_bounds_of_the_service() -> None:
     assert value("client_max_body_size") == f"{Limits().request_bytes // 2**20}m"
     for name in ("client_header_timeout", "client_body_timeout", "send_timeout"):
         assert value(name) == f"{Patience().head_s}s", name
-    for line in re.findall(r"sharedlog (serve .*)", head_of(NGINX)):
-        parsed(shlex.split(line))
+    (line,) = re.findall(r"sharedlog (serve .*)", head_of(NGINX).replace("\\\n", ""))
+    check_for_strangers(shlex.split(line))
 
 
 @pytest.fixture
