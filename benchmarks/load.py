@@ -60,11 +60,12 @@ def _engine(
             users = [f"user-{count}-{number}" for number in range(count)]
             with contextlib.closing(Store.open(place)) as store:
                 tokens = [issue_token(store, user, "load") for user in users]
+            limit = _rate(_raw(folder, server, count, data), seconds)[0]
+            # Not before that: the service closes a connection that is idle for five seconds.
             asking = [
                 _Device(service.announced["url"], user, token, data)
                 for user, token in zip(users, tokens, strict=True)
             ]
-            limit = _rate(_raw(folder, server, count, data), seconds)[0]
             for what, asks in (
                 ("push", [device.push for device in asking]),
                 ("pull", [device.pull for device in asking]),
@@ -89,7 +90,11 @@ def _rate(asks: Sequence[Ask], seconds: float) -> tuple[float, list[float]]:
     end = threading.Event()
 
     def run(ask: Ask) -> None:
-        ask(0)  # what happens once is not measured
+        try:
+            ask(0)  # what happens once is not measured
+        except Exception:
+            begin.abort()  # or everybody would wait for this one
+            raise
         begin.wait()
         number = 1
         while not end.is_set():
