@@ -326,30 +326,3 @@ class Looking:
 
     def look(self) -> None:
         self._looks.append(None)
-
-
-UPGRADE = (
-    b"GET /graphql HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
-    b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-    b"sec-websocket-protocol: graphql-transport-ws\r\n\r\n"
-)
-
-
-def test_sockets_take_no_place_of_requests(tmp_path: Path) -> None:
-    async def story() -> None:
-        config = server_config(Settings(db=tmp_path / "log.db"))
-        config.limit_concurrency = 3
-        async with serving(config) as service:
-
-            async def answer(request: bytes) -> bytes:
-                client = await service.connect()
-                client._writer.write(request)
-                return await client.reader.readuntil(b"\r\n")
-
-            for _ in range(4):
-                assert b" 101 " in await answer(UPGRADE)
-            assert b" 200 " in await answer(REQUEST)
-            assert b" 200 " in await answer(REQUEST)
-            assert b" 503 " in await answer(REQUEST)
-
-    asyncio.run(story())

@@ -37,7 +37,7 @@ SHUTDOWN_S = 5
 default waits for ever for a client that keeps a stream open."""
 
 CONNECTIONS_MAX = 500
-"""WebSockets not among them."""
+"""Those on which a request is worked on: see `patience`."""
 
 OPEN_FILES = 10_000
 

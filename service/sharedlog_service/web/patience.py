@@ -1,7 +1,8 @@
 """An end to waiting for slow clients: half a request, or an answer that nobody takes.
 
 uvicorn closes connections that are idle between requests, and waits for ever for the rest of a
-request that has begun. A few hundred such connections keep everybody else out.
+request that has begun. A few hundred such connections keep everybody else out: as long as they are
+waited for they must take nobody's place, either.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from uvicorn.server import ServerState
 from sharedlog_service.settings import Patience
 
 TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+SHORT_BYTES = (64 + 256) * 1024
+"""Nobody without a valid token gets further with a body: what the guard listens to, and what comes
+at once with the head."""
 
 LAST_S = 3
 """How long the service waits, when it ends, for the rest of a request."""
@@ -38,23 +43,36 @@ class PatientProtocol(H11Protocol):
     _stage = Stage()
     _since = 0.0
     _moved = 0
+    _began, _began_at = 0, 0.0
 
     @property
     def limit_concurrency(self) -> int | None:
-        """How many connections there may be before a request is answered 503. WebSockets, which
-        uvicorn keeps in the same list, do not count here: they have a bound of their own."""
+        """How many connections there may be before a request is answered 503. uvicorn asks when the
+        head of one has come. Only those count on which a request is worked on: not WebSockets,
+        which have a bound of their own, and nobody who is idle or has half a head to show."""
         most = self._connections_max
         if most is None or len(self.connections) < most:
             return most
-        return most + sum(not isinstance(other, H11Protocol) for other in self.connections)
+        plain = [other for other in self.connections if isinstance(other, PatientProtocol)]
+        at_work = [other for other in plain if other is not self and other._takes_a_place()]
+        # Work for clients that are gone counts, but not what a socket has, or who is turned away.
+        sockets, leaving = len(self.connections) - len(plain), sum(map(_is_leaving, plain))
+        room = most - max(len(at_work), len(self.tasks) - sockets - leaving)
+        if room <= 0 and _make_room(at_work):
+            room += 1
+        # uvicorn compares it with all connections, this one among them.
+        return len(self.connections) + room
 
     @limit_concurrency.setter
     def limit_concurrency(self, most: int | None) -> None:
         self._connections_max = most
 
     def data_received(self, data: bytes) -> None:
+        before = self.cycle
         self._arrived += len(data)
         super().data_received(data)
+        if self.cycle is not before:
+            self._began, self._began_at = self._arrived - len(data), self.loop.time()
 
     def give_up_if_slow(self, now: float, patience: Patience) -> None:
         """Close the connection if the client takes too long. To be asked about once a second."""
@@ -72,6 +90,24 @@ class PatientProtocol(H11Protocol):
         else:
             self._turn_away()
 
+    def _waits_since(self) -> float | None:
+        """When a request began of whose body a short part has come, and not all; else None."""
+        is_short = self._arrived - self._began <= SHORT_BYTES
+        return self._began_at if is_short and self._progress()[0].name == "body" else None
+
+    def _turn_away(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(TOO_SLOW)
+            self.transport.close()
+
+    def _takes_a_place(self) -> bool:
+        """Whether a request is worked on, or what it was answered still takes memory."""
+        untaken = self.transport.get_write_buffer_size() > 0
+        return untaken or (self._is_asking() and not self.transport.is_closing())
+
+    def _is_asking(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def shutdown(self) -> None:
         """End as soon as the request is answered that has begun, if it is whole in a while."""
         super().shutdown()
@@ -80,11 +116,6 @@ class PatientProtocol(H11Protocol):
     def _leave_unfinished(self) -> None:
         if self._progress()[0].name == "body":
             self._turn_away()
-
-    def _turn_away(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(TOO_SLOW)
-            self.transport.close()
 
     def _progress(self) -> tuple[Stage, int]:
         """Return what the client is waited for, and a count of bytes that grows as it moves."""
@@ -96,6 +127,19 @@ class PatientProtocol(H11Protocol):
         # Between requests uvicorn's own timer runs, until something of the next one comes.
         idle = self.timeout_keep_alive_task is not None
         return Stage("" if idle else "head", cycle), self._arrived
+
+
+def _is_leaving(found: PatientProtocol) -> bool:
+    return found._is_asking() and found.transport.is_closing()
+
+
+def _make_room(at_work: list[PatientProtocol]) -> bool:
+    """Turn away who keeps the rest of a short body back for longest; False if there is nobody.
+    Whoever sends at once is answered before that, however many do not."""
+    waiting = {since: found for found in at_work if (since := found._waits_since()) is not None}
+    if waiting:
+        waiting[min(waiting)]._turn_away()
+    return bool(waiting)
 
 
 class Reaper:
