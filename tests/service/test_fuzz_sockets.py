@@ -319,6 +319,23 @@ def test_text_that_is_not_utf8_closes_its_socket_with_one_line(tmp_path: Path) -
     assert told == [("socket", status, "info") for status in (1007, 1007, 4400, 1000)]
 
 
+def test_a_socket_that_is_refused_is_no_fault(tmp_path: Path) -> None:
+    asked = (
+        b"GET /graphql HTTP/1.1\r\nhost: evil.example\r\nconnection: upgrade\r\n"
+        b"upgrade: websocket\r\nsec-websocket-version: 13\r\n"
+        b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    with ServiceProcess(tmp_path / "service.db", "--no-auth", "--log-format", "json") as service:
+        address = urlsplit(service.url)
+        with socket.create_connection(("127.0.0.1", address.port), timeout=END_S) as talk:
+            talk.sendall(asked)
+            assert b"".join(iter(lambda: talk.recv(4096), b"")).startswith(b"HTTP/1.1 421 ")
+        service.stop()
+    said = service.output.read_text().partition("Stop it with Ctrl-C.")[2].split("\n")
+    lines = [json.loads(line) for line in said if line.strip()]
+    assert [(line["level"], line.get("code")) for line in lines] == [("info", "HOST_NOT_ALLOWED")]
+
+
 class Gone(Conversation):
     """Is not there any more when it is answered."""
 

@@ -1,8 +1,9 @@
 """Frames that are none, or no text: their socket is closed, and nothing more is said of it.
 
 uvicorn closes it, too, but writes an error with a traceback where text is not UTF-8; and an
-application that sends something meanwhile is told of it as of a fault of its own. Whoever can open
-a socket could fill the log that way, without a token.
+application that sends something meanwhile is told of it as of a fault of its own. So is one that
+answers a handshake by a refusal. Whoever can open a socket could fill the log that way, without a
+token.
 """
 
 from __future__ import annotations
@@ -42,3 +43,5 @@ class TextSocketProtocol(WebSocketsSansIOProtocol):
             if self._broken:  # which the application is told only with its next `receive`
                 raise ClientDisconnected from error
             raise
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True  # uvicorn takes a refusal for none, and tells a fault
