@@ -144,6 +144,20 @@ def test_children_stay_when_the_row_leaves_that_another_one_replaces() -> None:
         assert two.parked() == [("group", "2", "UNIQUE")]
 
 
+@pytest.mark.parametrize("on_delete", [None, "SET NULL", "CASCADE"])
+def test_children_stay_with_an_older_row_that_arrives_alone(on_delete: str | None) -> None:
+    with fleet("CASCADE", on_delete) as (one, two, _):
+        one.group.create(id="4", code="d")
+        two.group.create(id="5", code="d")
+        two.item.create(id="z", group="d")
+        two.sync.sync()
+        one.sync.sync()
+        two.sync.sync()
+        assert two.rows() == one.rows()
+        assert two.parked() == one.parked() == [("group", "5", "UNIQUE")]
+        assert two.sync.verify().equal
+
+
 def do_something(device: Device, chance: Random) -> None:
     """One change, or a sync; what the database refuses is left."""
     codes = [None, *(code for _, code in device.rows()[0])]

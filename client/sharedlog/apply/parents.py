@@ -109,7 +109,7 @@ class Parents:
         fresh |= self._renamed()
         if not dependants and not fresh:
             return []
-        self._arriving = self._find_arriving({target for target, _ in dependants})
+        self._arriving = self._find_arriving({target for target, _ in (*dependants, *fresh)})
         self._present = self._find_present(columns)
         self._lost = fresh
         orphans = self._bereft(work for some in dependants.values() for work in some)
