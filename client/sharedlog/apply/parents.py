@@ -57,6 +57,7 @@ class Parents:
         self._arriving: dict[Reference, Work] = {}
         self._present: set[Reference] = set()
         self._lost: set[Reference] = set()
+        self._dependants: dict[Reference, list[Work]] = {}
         self._shielded: set[tuple[str, str, str]] = set()
         self._detached: list[Work] = []
 
@@ -99,7 +100,7 @@ class Parents:
         rows that never got into them. Rows that are about to refer to another parent than the
         one they lose are `detached`.
         """
-        dependants: dict[Reference, list[Work]] = defaultdict(list)
+        dependants = self._dependants = defaultdict[Reference, list[Work]](list)
         columns: dict[Reference, TrackedColumn] = {}
         for work in self._candidates():
             for column, reference in work.references():
@@ -120,6 +121,7 @@ class Parents:
             fresh = self._offered([work for work in orphans if work.in_table]) - self._lost
             self._lost |= fresh
             hopes = fresh | self._offered([work for work in orphans if not work.in_table])
+            hopes |= self._promised(orphans)
             orphans = self._bereft(w for r in sorted(hopes) for w in dependants.get(r, ()))
         return parked
 
@@ -188,6 +190,7 @@ class Parents:
                     if name in work.written or self._stands(reference):
                         work.written.setdefault(name, value)
                         self._detached.append(work)
+                        self._dependants[reference].append(work)
                         continue
                     self._park(work, missing(column, reference), values)
                     orphans.append(work)
@@ -212,6 +215,15 @@ class Parents:
                 for values in read_rows(self._database, tracked, keys).values():
                     offered.add((target, dumps(values[column.name])))
         return offered
+
+    def _promised(self, works: Iterable[Work]) -> set[Reference]:
+        """As what others may have been about to refer to these rows, had they got new values."""
+        return {
+            ((work.tracked.collection, column.name), dumps(work.written[column.name]))
+            for work in works
+            for column in self._relations.referred.get(work.tracked.collection, ())
+            if column.name in work.written
+        }
 
     def _renamed(self) -> set[Reference]:
         """What rows that stay in their tables offered, and will no more."""

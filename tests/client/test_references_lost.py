@@ -1,0 +1,119 @@
+"""References to a field beside the key, of rows that stay while what they refer to turns out not to
+stand: they are parked, too, and the database refuses nothing."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from itertools import count
+from typing import Any
+
+import peewee
+import pytest
+
+from sharedlog import MemorySharedLog, Sync, SyncModel
+
+
+class Device:
+    """A group has a code that items refer to, and a head, who is one of its people."""
+
+    def __init__(self, log: MemorySharedLog, now: Any) -> None:
+        self.database = peewee.SqliteDatabase(":memory:", pragmas={"foreign_keys": 1})
+
+        class Group(SyncModel):
+            id: Any = peewee.TextField(primary_key=True)
+            code = peewee.TextField(unique=True, null=True)
+            head = peewee.DeferredForeignKey(
+                "Person",
+                null=True,
+                on_delete="SET NULL",
+                constraints=[
+                    peewee.SQL(
+                        'REFERENCES "person" ("id") ON DELETE SET NULL '
+                        "DEFERRABLE INITIALLY DEFERRED"
+                    )
+                ],
+            )
+
+            class Meta:
+                table_name = "group"
+
+        class Person(SyncModel):
+            id: Any = peewee.TextField(primary_key=True)
+            name = peewee.TextField(unique=True)
+            group = peewee.ForeignKeyField(Group, null=True, on_delete="CASCADE")
+
+            class Meta:
+                table_name = "person"
+
+        class Item(SyncModel):
+            id: Any = peewee.TextField(primary_key=True)
+            group = peewee.ForeignKeyField(
+                Group, field="code", null=True, on_update="CASCADE", on_delete="SET NULL"
+            )
+
+            class Meta:
+                table_name = "item"
+
+        self.group: Any = Group
+        self.person: Any = Person
+        self.item: Any = Item
+        models = [Group, Person, Item]
+        self.database.bind(models)
+        self.database.create_tables(models)
+        self.sync = Sync(self.database, models, shared_log=log, now=lambda: next(now)).setup()
+
+    def parked(self) -> list[tuple[str, Any, str]]:
+        return sorted((row.collection, row.pk, row.code) for row in self.sync.parked())
+
+
+@pytest.fixture
+def devices() -> Any:
+    log, now = MemorySharedLog(), count(1_790_000_000_000)
+    one, two = Device(log, now), Device(log, now)
+    with closing(one.database), closing(two.database):
+        yield one, two
+
+
+def test_a_new_value_of_a_row_that_has_to_leave(devices: tuple[Device, Device]) -> None:
+    one, two = devices
+    one.group.create(id="1", code="a")
+    one.item.create(id="x", group="a")
+    one.sync.sync()
+    two.sync.sync()
+    two.person.create(id="older", name="sam")
+    one.person.create(id="younger", name="sam")
+    one.item.create(id="y")  # so that items are looked at before groups
+    one.group.update(code="b", head="younger").execute()  # and x refers to b
+    one.sync.sync()
+    two.sync.sync()
+    assert two.parked() == [
+        ("group", "1", "PARENT_MISSING"),
+        ("item", "x", "PARENT_MISSING"),
+        ("person", "younger", "UNIQUE"),
+    ]
+    one.sync.sync()
+    assert one.parked() == two.parked()
+    assert one.sync.verify().equal
+    assert two.sync.verify().equal
+
+
+def test_an_older_row_that_arrives_and_has_to_leave(devices: tuple[Device, Device]) -> None:
+    one, two = devices
+    one.group.create(id="older", code="a")
+    one.group.create(id="younger")
+    two.group.create(id="younger", code="a")
+    two.item.create(id="x", group="a")
+    one.person.create(id="p", name="pat", group="younger")
+    one.group.update(head="p").where(one.group.id == "older").execute()
+    two.sync.sync()
+    one.sync.sync()
+    two.sync.sync()
+    assert two.parked() == [
+        ("group", "older", "PARENT_MISSING"),
+        ("group", "younger", "UNIQUE"),
+        ("item", "x", "PARENT_MISSING"),
+        ("person", "p", "PARENT_MISSING"),
+    ]
+    assert one.parked() == two.parked()
+    assert one.sync.verify().equal
+    assert two.sync.verify().equal
