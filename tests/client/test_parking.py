@@ -159,6 +159,42 @@ def test_a_value_that_is_unique_to_the_collation_of_an_index_belongs_to_the_olde
     assert fleet.keys(Author) == ["ann"]
 
 
+@pytest.mark.parametrize("recorder", ["signals", "triggers"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_keys_that_differ_and_are_equal_to_their_collation(
+    tmp_path: Path, recorder: str, order: Sequence[int]
+) -> None:
+    """The older row has the place; neither gets what was written to the other one."""
+
+    def word() -> Any:
+        class Word(SyncModel):
+            text = peewee.CharField(primary_key=True, collation="NOCASE")
+            count = peewee.IntegerField(default=0)
+
+        return Word
+
+    log, words = MemorySharedLog(), [word(), word()]
+    devices = [
+        Device(tmp_path / f"{n}.db", [each], shared_log=log, recorder=recorder)
+        for n, each in enumerate(words)
+    ]
+    with devices[0]:
+        words[0].create(text="older")
+    with devices[1]:
+        words[1].create(text="OLDER")
+        words[1].update(count=5).execute()
+    for n in order * 3:
+        with devices[n]:
+            devices[n].sync.sync()
+    for device, each in zip(devices, words, strict=True):
+        with device:
+            assert list(each.select(each.text, each.count).tuples()) == [("older", 0)]
+            (parked,) = device.sync.parked()
+            assert (parked.pk, parked.code, parked.values) == ("OLDER", "UNIQUE", {"count": 5})
+            assert device.sync.verify().equal
+        device.close()
+
+
 def _clash(fleet: Fleet) -> None:
     one, two = fleet.devices
     with one:

@@ -161,6 +161,23 @@ def test_rows_in_the_way_are_parked_and_settled(
             assert names == {"a": "same", "b": "another"}
 
 
+def test_a_key_that_is_another_one_to_its_collation_is_parked(
+    log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    """By default MySQL takes capitals for equal; what is done to the other row blocks nobody."""
+    device = open_device(MODELS, where="mysql", shared_log=log)
+    other = open_device(MODELS, shared_log=log)
+    with other:
+        Folder.create(key="a", name="small")
+        Folder.update(name="smaller").execute()
+    with device:
+        Folder.create(key="A", name="large")
+    sync(other, device, other, device)
+    with device:
+        assert [(folder.key, folder.name) for folder in Folder.select()] == [("A", "large")]
+        assert [(row.pk, row.code) for row in device.sync.parked()] == [("a", "VALUE_UNFIT")]
+
+
 @on_each
 def test_rows_come_in_any_order(
     where: str, recorder: str, log: MemorySharedLog, open_device: OpenDevice

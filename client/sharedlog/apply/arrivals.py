@@ -17,6 +17,7 @@ from ..clock import Version
 from ..journal.journal import Journal
 from ..models.tracked import Tracked
 from ..tables.rows import UNFIT, UNTAKEN, ValueAltered, check_written, conversions
+from ..tables.uniques import key_is_exact
 from ..tables.versions import Versions
 
 Changes = dict[str, list[tuple[Version, Change]]]
@@ -55,7 +56,7 @@ class Arrivals:
 
         `known` are the rows that were heard of before.
         """
-        if tracked.parents:
+        if tracked.parents or not key_is_exact(self._journal.database, tracked):
             return set()
         names = list(tracked.by_name)
         plans = _Plans(tracked, self._journal.database)

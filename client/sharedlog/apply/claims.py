@@ -111,8 +111,10 @@ def _age(work: Work) -> tuple[bool, Version, str]:
 def _is_decidable(unique: Unique, tracked: Tracked) -> bool:
     """Whether rows can claim it here. What partial indexes and those over expressions mean, only
     the database can tell, so what it refuses is parked, whoever came first."""
-    if unique.others or unique.partial or set(unique.columns) == set(tracked.key):
+    if unique.others or unique.partial:
         return False
+    if set(unique.columns) == set(tracked.key) and not unique.folds:
+        return False  # rows with one key are one row
     return all(collation.upper() in _FOLDS for collation in unique.collations)
 
 

@@ -130,13 +130,16 @@ def standing_rows(
     database: peewee.Database, tracked: Tracked, pks: Iterable[str]
 ) -> dict[str, dict[str, Wire]]:
     """Those of these rows that are in the table."""
-    keys = []
+    asked, keys = set(), []
     for pk in pks:
         try:
             keys.append(tracked.checked_key(loads(pk)))
         except UNFIT:
             continue  # not a key of this table: the row cannot be in it
-    return read_rows(database, tracked, keys)
+        asked.add(pk)
+    found = read_rows(database, tracked, keys)
+    # A collation finds other rows, too, whose keys are equal to it.
+    return {pk: values for pk, values in found.items() if pk in asked}
 
 
 def select_rows(

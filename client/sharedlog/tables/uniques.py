@@ -27,6 +27,11 @@ class Unique(NamedTuple):
     partial: bool = False
 
     @property
+    def folds(self) -> bool:
+        """Whether values are compared by a collation that may take different ones for equal."""
+        return any(collation != PLAIN for collation in self.collations)
+
+    @property
     def condition(self) -> str:
         """Says, in SQL, that a row has these values."""
         parts = zip(self.columns, self.collations, strict=True)
@@ -45,6 +50,13 @@ def unique_sets(database: peewee.Database, tracked: Tracked, *, committed: bool)
         columns, collations = [part[0] for part in known], [part[1] for part in known]
         found.append(Unique(columns, collations, len(known) < len(parts), index.partial))
     return found
+
+
+def key_is_exact(database: peewee.Database, tracked: Tracked) -> bool:
+    """Whether the table takes no two keys for equal that differ, as some collations do."""
+    key = set(tracked.key)
+    found = unique_sets(database, tracked, committed=True)
+    return not any(unique.folds for unique in found if set(unique.columns) == key)
 
 
 def _equals(column: TrackedColumn, collation: str) -> str:
