@@ -183,7 +183,7 @@ def test_keys_that_differ_and_are_equal_to_their_collation(
     with devices[1]:
         words[1].create(text="OLDER")
         words[1].update(count=5).execute()
-    for n in order * 3:
+    for n in (*order, *order, *order):
         with devices[n]:
             devices[n].sync.sync()
     for device, each in zip(devices, words, strict=True):

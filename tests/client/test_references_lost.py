@@ -62,7 +62,7 @@ class Device:
         self.database.create_tables(models)
         self.sync = Sync(self.database, models, shared_log=log, now=lambda: next(now)).setup()
 
-    def parked(self) -> list[tuple[str, Any, str]]:
+    def parked(self) -> list[tuple[str | None, Any, str]]:
         return sorted((row.collection, row.pk, row.code) for row in self.sync.parked())
 
 
