@@ -60,7 +60,9 @@ class Device:
         models = [Group, Person, Item]
         self.database.bind(models)
         self.database.create_tables(models)
-        self.sync = Sync(self.database, models, shared_log=log, now=lambda: next(now)).setup()
+        self.sync = Sync(
+            self.database, models, shared_log=log, now=lambda: next(now), batch_size=4
+        ).setup()
 
     def parked(self) -> list[tuple[str | None, Any, str]]:
         return sorted((row.collection, row.pk, row.code) for row in self.sync.parked())
@@ -117,3 +119,26 @@ def test_an_older_row_that_arrives_and_has_to_leave(devices: tuple[Device, Devic
     assert one.parked() == two.parked()
     assert one.sync.verify().equal
     assert two.sync.verify().equal
+
+
+def test_a_row_in_its_table_that_is_read_anew(devices: tuple[Device, Device]) -> None:
+    """At the end of the first page the group 1 has the code that it had then, not that of today."""
+    one, two = devices
+    one.group.create(id="1", code="a")
+    one.group.create(id="2", code="c")
+    two.sync.sync()
+    one.sync.sync()
+    two.sync.sync()
+    one.item.create(id="x", group="c")
+    one.sync.sync()
+    two.group.delete_by_id("2")
+    two.sync.sync()
+    one.sync.sync()
+    one.group.update(code="c").where(one.group.id == "1").execute()
+    one.sync.sync()
+    two.sync.sync()
+    before = list(one.item.select().tuples())
+    one.sync.reset()
+    one.sync.sync()
+    assert list(one.item.select().tuples()) == before == list(two.item.select().tuples())
+    assert one.sync.verify().equal

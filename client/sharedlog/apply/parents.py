@@ -226,17 +226,19 @@ class Parents:
         }
 
     def _renamed(self) -> set[Reference]:
-        """What rows that stay in their tables offered, and will no more."""
+        """What rows that stay in their tables offered, and will no more. A row that is to be
+        inserted may be in its table all the same, after `reset()`, and is overwritten."""
         renamed: set[Reference] = set()
         for name, some in self._works.items():
             for column in self._relations.referred.get(name, ()):
-                target = (name, column.name)
                 if some and column.name in some[0].tracked.by_name:
-                    for work in some:
-                        if work.in_table and work.stands and column.name in work.written:
-                            new = (target, dumps(work.wire(column.name)))
-                            old = {r for r in self._offered([work]) if r[0] == target}
-                            renamed |= old - {new}
+                    changing = [w for w in some if w.stands and w.writes(column)]
+                    keys = [work.key_parameters() for work in changing]
+                    before = read_rows(self._database, some[0].tracked, keys)
+                    for work in changing:
+                        old = before[work.pk][column.name] if work.pk in before else None
+                        if old is not None and old != work.wire(column.name):
+                            renamed.add(((name, column.name), dumps(old)))
         return renamed
 
     def _find_arriving(self, targets: set[Target]) -> dict[Reference, Work]:
