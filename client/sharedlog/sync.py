@@ -9,6 +9,7 @@ it repeats the exchange, which changes nothing the second time.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
@@ -160,7 +161,8 @@ class Sync(Care):
         if not self._ready:
             check_outside_transaction(self.journal, "setup")
             check_models(self.database, self.registry, self._recording.capture)
-            self._check_foreign_keys()
+            for warning in self._check_foreign_keys():
+                warnings.warn(warning, stacklevel=2)
             self.journal.create_tables()
             with self.journal.transaction():
                 self.identity.prepare()
@@ -360,9 +362,10 @@ class Sync(Care):
                 self._carryover.finish()
             self._tables_checked = True
 
-    def _check_foreign_keys(self) -> None:
-        check_foreign_keys(self.database, self.registry)
+    def _check_foreign_keys(self) -> list[str]:
+        left_out = check_foreign_keys(self.database, self.registry)
         prepare_foreign_keys(self.database, self.registry)
+        return left_out
 
     def _writing(self) -> AbstractContextManager[None]:
         return self._recording.writing()

@@ -81,6 +81,7 @@ def notes(device: Device) -> dict[str, Any]:
     ids=lambda models: models[0].__name__,
 )
 @pytest.mark.filterwarnings("ignore:Body.head refers to Head, which is not given")
+@pytest.mark.filterwarnings("ignore:Left.right refers to Right, but its table does not")
 def test_models_made_from_a_file_are_described_the_same(
     open_device: OpenDevice, models: Any
 ) -> None:

@@ -97,6 +97,58 @@ def test_what_harms_nothing_is_not_refused(where: str, open_device: OpenDevice) 
     setup(open_device, [Town, Street], where, street, mark)
 
 
+@pytest.mark.parametrize("where", WHERE)
+def test_of_a_reference_that_the_table_does_not_keep_is_warned(
+    where: str, open_device: OpenDevice
+) -> None:
+    street = f"CREATE TABLE street ({NAME}, town_id VARCHAR(255))"
+    with pytest.warns(UserWarning, match=r"Street\.town refers to Town") as warned:
+        setup(open_device, [Town, Street], where, street)
+    how = {"sqlite": """constraints=[SQL('REFERENCES "town" ("name")')]"""}
+    assert how.get(where, "create_foreign_key(Street.town)") in str(warned[0].message)
+
+
+@pytest.mark.parametrize("recorder", RECORDERS)
+@pytest.mark.parametrize("rule", ["SET NULL", "CASCADE", None])
+@pytest.mark.filterwarnings("ignore:Team.head refers to Player")
+def test_devices_end_equal_where_the_tables_keep_no_reference(
+    open_device: OpenDevice, recorder: str, rule: str | None
+) -> None:
+    """As Peewee makes a circle on SQLite."""
+
+    class Team(SyncModel):
+        name = peewee.CharField(primary_key=True)
+        head: Any = peewee.DeferredForeignKey("Player", null=True, on_delete=rule)
+
+    class Player(SyncModel):
+        name = peewee.CharField(primary_key=True)
+        team = peewee.ForeignKeyField(Team, on_delete="CASCADE")
+
+    log = MemorySharedLog()
+    devices = [open_device([Team, Player], recorder=recorder, shared_log=log) for _ in range(3)]
+    with devices[0] as one:
+        Team.create(name="a")
+        Player.create(name="b", team="a")
+        Team.update(head="b").execute()
+        one.sync.sync()
+    for device in devices[1:]:
+        with device:
+            device.sync.sync()
+    with devices[0]:
+        Player.delete_by_id("b")
+    with devices[1]:
+        Team.create(name="c", head="b")
+    for device in devices * 2:
+        with device:
+            device.sync.sync()
+    for device in devices:
+        with device:
+            assert sorted(Team.select(Team.name, Team.head).tuples()) == [("a", "b"), ("c", "b")]
+            assert list(Player.select()) == []
+            assert device.sync.parked() == []
+            assert device.sync.verify().differences == []
+
+
 def test_a_reference_of_several_columns_is_refused(open_device: OpenDevice) -> None:
     house = f"CREATE TABLE house ({NAME}, town_id TEXT, FOREIGN KEY (name, town_id) REFERENCES x)"
     with pytest.raises(ConfigurationError, match=r"\(name, town_id\)"):

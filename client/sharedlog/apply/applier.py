@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ..changes import CREATE, DELETE, Change, Entry, Wire, dumps, loads
 from ..clock import BEFORE_TRACKING, Version
@@ -70,10 +71,14 @@ class Applier:
         self._inbox = Inbox(journal)
         self._versions = versions
         self._decode_data = decode
-        self._relations = Relations(registry)
         self._arrivals = Arrivals(journal, versions)
         self._shapes: dict[tuple[str, ...], frozenset[str]] = {}
         self._rules: dict[str, Rules] = {t.collection: t.rules for t in registry if t.rules}
+
+    @cached_property
+    def _relations(self) -> Relations:
+        """Known once the tables were looked at."""
+        return Relations(self._registry)
 
     def apply(self, entries: Sequence[Entry], local_since: int | None = None) -> Applied:
         """Apply entries inside the open transaction; parked rows are tried again, too.

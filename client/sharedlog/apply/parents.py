@@ -237,7 +237,7 @@ class Parents:
                     before = read_rows(self._database, some[0].tracked, keys)
                     for work in changing:
                         old = before[work.pk][column.name] if work.pk in before else None
-                        if old is not None and old != work.wire(column.name):
+                        if old is not None and dumps(old) != dumps(work.wire(column.name)):
                             renamed.add(((name, column.name), dumps(old)))
         return renamed
 

@@ -7,31 +7,33 @@ of others that can never be committed).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 import peewee
 
-from ..dialects.base import ForeignKey
+from ..dialects.base import ForeignKey, quote
 from ..errors import ConfigurationError
 from ..models.registry import ACTING, RESTRICTING, Registry, Rule, on_delete, on_update
 from ..models.tracked import Tracked, TrackedColumn
 from .comparing import enforces_foreign_keys
 
 
-def check_foreign_keys(database: peewee.Database, registry: Registry) -> None:
-    """Refuse what the models do not tell of, as far as there are tables yet."""
+def check_foreign_keys(database: peewee.Database, registry: Registry) -> list[str]:
+    """Refuse what the models do not tell of, as far as there are tables yet, and leave alone what
+    only they tell of: what is said of such references, to be warned of."""
     if not enforces_foreign_keys(database):
-        return
+        return []
     some = next(iter(registry))
     tables = {_folded(tracked, tracked.collection): tracked for tracked in registry}
     every = (*registry, *registry.all_outside)
     children = {(c.model._meta.schema, _folded(c, c.collection)): c for c in every}
+    kept = set[TrackedColumn]()
     for schema in dict.fromkeys(schema for schema, _ in children):
         for found in some.dialect.foreign_keys(database, schema):
             child = children.get((schema, _folded(some, found.table)))
             parent = tables.get(_folded(some, found.parent))  # which may be of another schema
             if child is not None and registry.model(child.model):
-                _check_child(child, found)
+                kept.add(_check_child(child, found))
             elif parent is not None and found.acts[0] in RESTRICTING:
                 raise ConfigurationError(
                     f"The table {found.table!r} refers to {found.parent!r} and is not tracked: "
@@ -41,6 +43,7 @@ def check_foreign_keys(database: peewee.Database, registry: Registry) -> None:
                 )
             elif child is not None and _goes_on(registry.rules.get(child, ()), found):
                 _check_outside(child, parent, found)
+    return list(_leave_out(database, registry, kept))
 
 
 def _folded(tracked: Tracked, table: str) -> str:
@@ -48,7 +51,40 @@ def _folded(tracked: Tracked, table: str) -> str:
     return table if tracked.dialect.typed else table.lower()
 
 
-def _check_child(child: Tracked, found: ForeignKey) -> None:
+def _leave_out(
+    database: peewee.Database, registry: Registry, kept: Collection[TrackedColumn]
+) -> Iterator[str]:
+    """Take references that their tables do not have for plain values, as the database does: to do
+    for the rows of others what it does not do for its own would let devices differ."""
+    for child in registry:
+        if not database.table_exists(child.collection, child.model._meta.schema):
+            continue
+        child.parents = [column for column in child.references if column in kept]
+        for column in child.references:
+            if column not in kept:
+                yield (
+                    f"{column} refers to {column.field.rel_model.__name__}, but its table does "
+                    "not: nothing happens to a row when what it refers to is deleted. "
+                    + _how_to_keep(child, column)
+                )
+
+
+def _how_to_keep(child: Tracked, column: TrackedColumn) -> str:
+    if child.dialect.typed:
+        model = child.model.__name__
+        return f"To change that, on all devices: {model}._schema.create_foreign_key({column})"
+    told = (("DELETE", on_delete(column)), ("UPDATE", on_update(column)))
+    acts = "".join(f" ON {what} {act}" for what, act in told if act)
+    meta, name = column.field.rel_model._meta, column.field.rel_field.column_name
+    return (
+        "To change that, make the table anew on all devices. For a DeferredForeignKey Peewee "
+        "leaves it out on SQLite, unless the field says "
+        f"constraints=[SQL('REFERENCES {quote(meta.table_name)} ({quote(name)}){acts}')]."
+    )
+
+
+def _check_child(child: Tracked, found: ForeignKey) -> TrackedColumn:
+    """Return the field for a foreign key of a tracked table."""
     column = _declared(child, found)
     if column is None:
         names = ", ".join(found.columns)
@@ -59,6 +95,7 @@ def _check_child(child: Tracked, found: ForeignKey) -> None:
             hint=("Take it" if len(found.columns) > 1 else write) + " out of the table.",
         )
     _check_acts(column, found)
+    return column
 
 
 def _check_acts(column: TrackedColumn, found: ForeignKey) -> None:
@@ -110,7 +147,7 @@ def _check_outside(table: Tracked, parent: Tracked | None, found: ForeignKey) ->
 
 def _declared(child: Tracked, found: ForeignKey) -> TrackedColumn | None:
     """The model's field for a foreign key of its table."""
-    for column in child.parents:
+    for column in child.references:
         referred = _folded(child, column.field.rel_model._meta.table_name)
         if [column.field.column_name] == [*found.columns] and referred == _folded(
             child, found.parent

@@ -14,6 +14,7 @@ from typing import Any
 import peewee
 
 from ..apply.parking import Parked, Parking
+from ..capture.foreignkeys import check_foreign_keys
 from ..changes import FIRST_SCHEMA, dumps, loads
 from ..clock import TICKS_PER_MS, Now, system_now
 from ..errors import ConfigurationError
@@ -79,7 +80,9 @@ class DeviceFile:
     def registry(self) -> Registry:
         """The tracked models, as the file tells of them."""
         schema = application(self.journal).get("schema", FIRST_SCHEMA)
-        return Registry(self.database, models_of(self.journal), schema)
+        registry = Registry(self.database, models_of(self.journal), schema)
+        check_foreign_keys(self.database, registry)
+        return registry
 
     def status(self) -> Status:
         return read_status(self.journal)

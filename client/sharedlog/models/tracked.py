@@ -259,9 +259,9 @@ class Tracked:
         """Whether a modification revives a deleted row."""
         self.buries = self.final = False
         """Whether a child, or a later change, may need a deleted row; whether nobody ever can."""
-        self.parents = [
-            column for column in self.every if isinstance(column.field, peewee.ForeignKeyField)
-        ]
+        self.references = [c for c in self.every if isinstance(c.field, peewee.ForeignKeyField)]
+        self.parents = self.references
+        """Those of them that the database keeps, too."""
 
     def _column(self, field: peewee.Field) -> TrackedColumn:
         if self.dialect.typed:
