@@ -116,9 +116,24 @@ upgrade: $(VENV)/.dev ## Take the newest versions that pyproject.toml allows, an
 	$(INSTALL) --upgrade --upgrade-strategy eager -e '.[dev]'
 	@$(MAKE) --no-print-directory constraints
 
+.PHONY: audit
+audit: .venv-release/.ready ## Ask for known holes of what is pinned; fails where nobody can be asked
+	.venv-release/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
+
+.PHONY: sbom
+sbom: .venv-release/.ready ## Write what a release is tested with into build/sbom.json (CycloneDX)
+	@mkdir -p build
+	.venv-release/bin/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml -o build/sbom.json constraints.txt
+
+# Apart from what is tested: these tools bring many packages of their own.
+.venv-release/.ready: | $(BIN)/python
+	@$(BIN)/python -m venv .venv-release
+	@.venv-release/bin/python -m pip install -qq --disable-pip-version-check 'pip-audit>=2.9' 'cyclonedx-bom>=7'
+	@touch $@
+
 .PHONY: clean
 clean: ## Remove the environment and everything that can be made again
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-release build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find client service tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that was moved or copied here would run the code of the place it came from.
