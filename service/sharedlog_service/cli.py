@@ -195,6 +195,7 @@ def _serve(args: argparse.Namespace) -> int:
             log_entries=args.quota_entries or None,
             log_bytes=args.quota_bytes or None,
             log_devices=args.quota_devices or None,
+            answers_bytes=args.answers_bytes or None,
         ),
     )
     named = {

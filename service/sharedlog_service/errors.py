@@ -42,6 +42,10 @@ class Code(Enum):
     RATE_LIMITED = "Too much at once: ask again later. Nothing was done."
     QUOTA_EXCEEDED = "The log is full: nothing of this batch was written. Reading goes on."
 
+    ANSWERS_WAITING = (
+        "Too many answers wait to be taken. This one is not sent; what it was about is done."
+    )
+
     # What is asked.
     INVALID_ARGUMENT = "An argument has a value that is not allowed here."
     BATCH_TOO_LARGE = "The batch is over the limits; send it in smaller parts."

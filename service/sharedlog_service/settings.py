@@ -48,6 +48,9 @@ class Limits:
     request_bytes: int = 17 * 1024 * 1024
     # Of one user in one process, of bodies that are not short; one alone is always taken.
     bodies_bytes: int = 64 * 1024 * 1024
+    # Of answers that are not short, in one process, from when they are made until they are taken;
+    # one user may have a quarter waiting. None for no bound.
+    answers_bytes: int | None = 256 * 1024 * 1024
     people_entries: int = 1_000
     log_entries: int | None = None
     log_bytes: int | None = None

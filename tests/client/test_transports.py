@@ -180,11 +180,12 @@ def test_what_stands_before_the_service_may_ask_to_wait_too(
     assert (error.value.retry_after, error.value.retryable) == (seconds, True)
 
 
+@pytest.mark.parametrize("code", ["RATE_LIMITED", "ANSWERS_WAITING"])
 @pytest.mark.parametrize(
     ("details", "seconds"), [({"retryAfterMs": 1_500}, 1.5), ({}, RETRY_AFTER_S)]
 )
-def test_the_service_says_how_long(details: dict[str, Any], seconds: float) -> None:
-    extensions = {"code": "RATE_LIMITED", **details}
+def test_the_service_says_how_long(code: str, details: dict[str, Any], seconds: float) -> None:
+    extensions = {"code": code, **details}
     error = error_from([{"message": "Too much.", "extensions": extensions}])
     assert isinstance(error, RateLimited)
     assert (error.message, error.retry_after) == ("Too much.", seconds)

@@ -126,7 +126,7 @@ SERVICE_LAYERS = (
         {"backup", "writer"},
         {"upkeep"},
     ),
-    *within("access", {"auth", "jwks"}, {"metering", "provider", "watch"}),
+    *within("access", {"answers", "auth", "jwks"}, {"metering", "provider", "watch"}),
     *within(
         "api",
         {"extent", "faults", "known", "records", "wire"},
@@ -136,8 +136,8 @@ SERVICE_LAYERS = (
     ),
     *within(
         "web",
-        {"compression", "patience", "reporting", "request", "spans", "textframes"},
-        {"graphiql", "guard", "metrics"},
+        {"answering", "compression", "patience", "reporting", "request", "spans"},
+        {"graphiql", "guard", "metrics", "textframes"},
         {"recording", "service", "sockets"},
         {"endpoint"},
         {"app"},

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from sharedlog_service.access.answers import Answers
 from sharedlog_service.api.known import KnownDocuments
 from sharedlog_service.api.records import RECORD_KEY, Record
 from sharedlog_service.settings import Limits
@@ -181,6 +182,7 @@ def guarded(
         documents=KnownDocuments([]),
         body_bytes_max=body_bytes_max,
         admit=admit,
+        answers=Answers(None),
     )
     all_headers = [(b"content-type", b"application/json"), *headers]
     scope = {"type": "http", "method": "POST", "headers": all_headers, RECORD_KEY: Record("1")}

@@ -28,7 +28,7 @@ WRITTEN: dict[str, tuple[Any, Any, Any]] = {
         name: (0, 1, 2)
         for name in (
             *("requests_per_minute", "entries_per_minute", "bytes_per_minute"),
-            *("quota_entries", "quota_bytes", "quota_devices"),
+            *("quota_entries", "quota_bytes", "quota_devices", "answers_bytes"),
         )
     },
     **{
@@ -139,7 +139,7 @@ WRONG = {
         name: (SECRET, "-1", "1.5", "")
         for name in (
             *("requests_per_minute", "entries_per_minute", "bytes_per_minute"),
-            *("quota_entries", "quota_bytes", "quota_devices"),
+            *("quota_entries", "quota_bytes", "quota_devices", "answers_bytes"),
         )
     },
     **{

@@ -13,7 +13,8 @@ import uvicorn
 
 from sharedlog_service.commands.serving import AnnouncingServer, listen, server_config
 from sharedlog_service.settings import Patience, Settings
-from sharedlog_service.web.patience import Reaper
+from sharedlog_service.web.answering import PART_BYTES, InParts
+from sharedlog_service.web.patience import CountingTransport, Reaper
 
 PATIENCE = Patience(head_s=10, stalled_s=10, bytes_a_second=1000)
 
@@ -51,6 +52,13 @@ class Running:
         for _ in range(int(seconds)):
             self.now += 1
             self._reaper.look()
+
+    @property
+    def transport(self) -> CountingTransport:
+        """Of the only connection."""
+        (transport,) = (found.transport for found in self.server.server_state.connections)
+        assert isinstance(transport, CountingTransport)
+        return transport
 
     @property
     def arrived(self) -> int:
@@ -272,6 +280,89 @@ def test_an_answer_that_is_taken_slowly_is_waited_for() -> None:
     asyncio.run(story())
 
 
+class SlowTaking:
+    """A client that takes an answer in parts, at a rate that the service sees."""
+
+    def __init__(self, service: Running, client: Client) -> None:
+        self.taken = 0
+        self._service = service
+        self._client = client
+        self._transport = service.transport
+
+    async def take(self, bytes_a_second: int) -> bool:
+        """Take until the service can send more; then let pass the time that this may take. Returns
+        whether there is more to come."""
+        await until(self._is_settled)
+        self._service.pass_time(1)
+        before = self._transport.taken
+        while self._transport.taken == before and not self.is_over:
+            chunk = await self._client.reader.read(16 * 1024)
+            self.taken += len(chunk)
+            await asyncio.sleep(0)
+        await until(self._is_settled)
+        self._service.pass_time((self._transport.taken - before) / bytes_a_second - 1)
+        return not self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        return self.taken == LONG or self._transport.is_closing()
+
+    def _is_settled(self) -> bool:
+        """Whether the service waits for the client, or for nothing more."""
+        return self._transport.untaken > 0 or self._transport.taken >= LONG or self.is_over
+
+
+def in_parts() -> uvicorn.Config:
+    config = long_answers()
+    config.app = InParts(long_answer)
+    return config
+
+
+def test_who_takes_parts_slowly_is_waited_for() -> None:
+    async def story() -> None:
+        async with serving(in_parts()) as service:
+            client = await service.connect()
+            await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            await client.reader.readuntil(b"\r\n\r\n")
+            slow = SlowTaking(service, client)
+            while await slow.take(PATIENCE.bytes_a_second * 3 // 2):
+                pass
+            assert slow.taken == LONG
+
+    asyncio.run(story())
+
+
+def test_who_takes_parts_too_slowly_is_not() -> None:
+    """However often there is room for another part."""
+
+    async def story() -> None:
+        async with serving(in_parts()) as service:
+            client = await service.connect()
+            await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            await client.reader.readuntil(b"\r\n\r\n")
+            slow = SlowTaking(service, client)
+            with contextlib.suppress(ConnectionError):  # what was on the way is thrown away
+                while await slow.take(PATIENCE.bytes_a_second * 3 // 4):
+                    pass
+            assert slow.taken < LONG / 4
+            await until(lambda: not service.server.server_state.connections)
+
+    asyncio.run(story())
+
+
+def test_the_server_holds_no_more_than_some_parts_of_an_answer() -> None:
+    async def story() -> None:
+        async with serving(in_parts()) as service:
+            client = await service.connect()
+            await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            await client.reader.readuntil(b"\r\n\r\n")
+            transport = service.transport
+            await until(lambda: transport.untaken > PART_BYTES)
+            assert transport.untaken <= 2 * PART_BYTES
+
+    asyncio.run(story())
+
+
 def test_who_is_answered_and_idle_is_left_to_the_server(tmp_path: Path) -> None:
     async def story(service: Running) -> None:
         client = await service.connect()
@@ -326,3 +417,32 @@ class Looking:
 
     def look(self) -> None:
         self._looks.append(None)
+
+
+UPGRADE = (
+    b"GET /graphql HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    b"sec-websocket-protocol: graphql-transport-ws\r\n\r\n"
+)
+
+PING = b"\x89\xfd\0\0\0\0" + b"x" * 125
+"""The longest one: the answer to it is as long."""
+
+
+def test_a_socket_whose_answers_nobody_takes_is_given_up(tmp_path: Path) -> None:
+    """Closing it in order, as after a ping without an answer, would wait for what is not taken."""
+
+    async def story(service: Running) -> None:
+        client = await service.connect()
+        client._writer.write(UPGRADE)
+        await client.reader.readuntil(b"\r\n\r\n")
+        transport = service.transport
+        while not transport.untaken:  # nobody reads what is answered
+            client._writer.write(PING)
+            await asyncio.sleep(0)
+        service.pass_time(10)
+        assert len(service.server.server_state.connections) == 1
+        service.pass_time(1)
+        await until(lambda: not service.server.server_state.connections)
+
+    run(tmp_path / "log.db", story)

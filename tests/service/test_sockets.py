@@ -22,11 +22,13 @@ from sharedlog_service.access.auth import issue_token, revoke_token, token_diges
 from sharedlog_service.api.context import Asker
 from sharedlog_service.api.schema import build_schema
 from sharedlog_service.api.service_schema import ServiceSchema
+from sharedlog_service.entries import NewEntry
 from sharedlog_service.settings import Settings
 from sharedlog_service.store.store import Store
 from sharedlog_service.web import endpoint, sockets
 from sharedlog_service.web.app import create_app
 from sharedlog_service.web.sockets import FRAME_BYTES_MAX, OPERATIONS_MAX
+from tests.service.support import READ
 from tests.service.test_guard import BODIES
 
 PROTOCOL = "graphql-transport-ws"
@@ -237,6 +239,25 @@ def test_only_so_many_operations_run_on_one_socket(served: Served) -> None:
         socket.send_json({"type": "complete", "id": "0"})
         socket.send_json(subscribe("subscription { count(to: 1) }", "new"))
         assert socket.receive_json()["id"] == "new"
+
+
+def test_a_long_answer_does_not_come_by_a_socket(served: Served) -> None:
+    store = Store.open(served.db)
+    for device in ("writer", "reader"):
+        store.create_device("ada", device_id=device)
+    store.write("ada", "writer", [NewEntry(n, 0, "x" * 100_000) for n in (1, 2)])
+    store.close()
+    variables = {"user": "ada", "device": "reader"}
+    with served.greeted() as socket:
+        socket.send_json(subscribe(READ, "a", variables=variables))
+        answer = socket.receive_json()
+        assert (answer["type"], answer["id"]) == ("next", "a")
+        [error] = answer["payload"]["errors"]
+        assert error["extensions"] == {"code": "INVALID_ARGUMENT"}
+        assert "by HTTP" in error["message"]
+        assert socket.receive_json() == {"type": "complete", "id": "a"}
+        socket.send_json(subscribe("subscription { count(to: 1) }", "b"))
+        assert socket.receive_json()["payload"] == {"data": {"count": 0}}
 
 
 def test_a_revoked_token_is_noticed_on_an_open_socket(served: Served) -> None:

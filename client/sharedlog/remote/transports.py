@@ -254,7 +254,7 @@ def error_from(errors: Sequence[Any]) -> SharedLogError:
         )
     if code == "UNAVAILABLE":
         return ConnectionFailed(message, hint="Nothing is lost: the next sync() sends it.")
-    if code == "RATE_LIMITED":
+    if code in ("RATE_LIMITED", "ANSWERS_WAITING"):
         wait_ms = details.get("retryAfterMs")
         wait_s = wait_ms / 1000 if isinstance(wait_ms, int | float) else RETRY_AFTER_S
         return _rate_limited(message, wait_s)

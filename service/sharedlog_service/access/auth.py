@@ -64,6 +64,10 @@ class Access(ABC):
         """Count what came to be written."""
         return None
 
+    def room(self) -> int | None:
+        """Return how many bytes of data the next page for who asked may have; None for no bound."""
+        return None
+
     @abstractmethod
     def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
         """Refuse what is not allowed."""

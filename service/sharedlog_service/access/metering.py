@@ -13,6 +13,7 @@ from math import ceil
 from threading import Lock
 from typing import NamedTuple, Self
 
+from sharedlog_service.access.answers import Answers
 from sharedlog_service.access.auth import Access
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import Scope
@@ -175,12 +176,17 @@ class LargeBody:
 
 
 class MeteredAccess(Access):
-    """What somebody may do, as often as they may. Who has no access to a log uses up nothing of
-    what its user may ask for."""
+    """What somebody may do in one request, or on one socket, as often as they may. Who has no
+    access to a log uses up nothing of what its user may ask for."""
 
-    def __init__(self, access: Access, meter: Meter) -> None:
+    user_asked: str | None = None
+    """Whose request it was that was counted last."""
+
+    def __init__(self, access: Access, meter: Meter, answers: Answers) -> None:
         self._access = access
         self._meter = meter
+        self._answers = answers
+        self._pages = 0
         self.makes_users, self.token = access.makes_users, access.token
 
     def check(self, store: Store, claimed: str, scope: Scope, device: str | None) -> None:
@@ -188,6 +194,7 @@ class MeteredAccess(Access):
 
     def asked(self, user: str, device: str | None) -> None:
         self._meter.ask(user, None if device is None else device[:DEVICE_CHARS_MAX])
+        self.user_asked = user
 
     def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:
         self._meter.wrote(user, device, entries, bytes)
@@ -196,7 +203,12 @@ class MeteredAccess(Access):
         user = self._access.viewer(store)
         if user is not None:
             self._meter.ask(user)
+            self.user_asked = user
         return user
+
+    def room(self) -> int | None:
+        self._pages += 1
+        return self._answers.room(self.user_asked, self._pages)
 
     def may_explore(self, store: Store) -> bool:
         return self._access.may_explore(store)

@@ -10,6 +10,12 @@ from sharedlog_service.entries import Cursor as Place
 from sharedlog_service.store.store import Store
 
 
+def within_room(context: Context, byte_limit: int) -> int:
+    """Return how many bytes a page may have: less than asked for, where many answers wait."""
+    room = context.access.room()
+    return byte_limit if room is None else min(byte_limit, room)
+
+
 def read_update(
     context: Context,
     store: Store,
@@ -18,6 +24,7 @@ def read_update(
     after: Place | None,
     **how: Any,
 ) -> SharedSyncLogUpdate:
+    how["byte_limit"] = within_room(context, how["byte_limit"])
     page = store.read(user, device_id, after, **how)
     context.record.pages += 1
     if (mark := page.mark) is not None:

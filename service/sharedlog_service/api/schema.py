@@ -32,7 +32,7 @@ from sharedlog_service.api.overview import (
     SharedSyncLogLimits,
     SharedSyncLogStats,
 )
-from sharedlog_service.api.reading import read_update
+from sharedlog_service.api.reading import read_update, within_room
 from sharedlog_service.api.service_schema import ServiceSchema
 from sharedlog_service.api.subscription import Subscription
 from sharedlog_service.api.wire import (
@@ -149,7 +149,8 @@ class SharedSyncLogQuery:
         def work(store: Store) -> SharedSyncLogOwnEntries:
             user = info.context.access.user(store, user_id, Scope.READ, device=device_id)
             since = whole(created_from, TICKS_PER_MS)
-            page = store.read_own(user, device_id, since, limit=batch_size, byte_limit=byte_limit)
+            room = within_room(info.context, byte_limit)
+            page = store.read_own(user, device_id, since, limit=batch_size, byte_limit=room)
             return SharedSyncLogOwnEntries.of(page)
 
         return info.context.run.read(work)

@@ -230,6 +230,13 @@ OPTIONS: Sequence[Option] = (
         1000,
         "how many devices one user may have that are not revoked; 0 for no bound (default: 1000)",
     ),
+    Option(
+        "answers_bytes",
+        COUNT,
+        256 * 1024 * 1024,
+        "how many bytes of answers may wait to be taken in one process, of one user a quarter; "
+        "0 for no bound (default: 268435456)",
+    ),
     Option("jwt_issuer", TEXT, None, "take JWTs, whose iss must be this, beside own tokens"),
     Option("jwt_audience", TEXT, None, "what their aud must be, or have in it"),
     Option("jwt_jwks", TEXT, None, "the issuer's public keys: an https address, or a file"),

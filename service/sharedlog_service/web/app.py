@@ -24,6 +24,7 @@ from sharedlog_service.settings import Settings
 from sharedlog_service.store.pokes import Pokes
 from sharedlog_service.store.store import Store
 from sharedlog_service.store.writer import Inline
+from sharedlog_service.web.answering import InParts
 from sharedlog_service.web.endpoint import NO_SUBSCRIPTIONS, Endpoint, Extend
 from sharedlog_service.web.graphiql import GraphiQL
 from sharedlog_service.web.guard import Guard, LoopbackHosts
@@ -63,6 +64,7 @@ def create_app(
         ],
         lifespan=service.lifespan,
         middleware=[
+            Middleware(InParts),
             Middleware(Recording, metrics=service.metrics, new_id=settings.new_id),
             *([Middleware(LoopbackHosts)] if settings.no_auth else []),
         ],
@@ -82,6 +84,7 @@ def graphql_routes(endpoint: Endpoint, service: Service) -> list[BaseRoute]:
         documents=service.documents,
         body_bytes_max=settings.limits.request_bytes,
         admit=service.admit,
+        answers=service.answers,
     )
     sockets = SocketGuard(endpoint, documents=service.documents, allow=service.allow)
     return [

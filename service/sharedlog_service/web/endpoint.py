@@ -25,15 +25,24 @@ from strawberry.types.unset import UnsetType
 from sharedlog_service.access.auth import Access, TokenAccess
 from sharedlog_service.access.watch import Watched
 from sharedlog_service.api.context import Context
+from sharedlog_service.api.faults import refused_answer
 from sharedlog_service.api.records import RECORD_KEY
 from sharedlog_service.api.service_schema import ServiceSchema
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.grants import Scope
 from sharedlog_service.store.store import Store
+from sharedlog_service.web.answering import METERED_KEY
 from sharedlog_service.web.guard import SCOPE_KEY, STATUS, headers_of
 from sharedlog_service.web.request import GraphQLRequest
 from sharedlog_service.web.service import Service
-from sharedlog_service.web.sockets import INIT_WAIT_S, OPERATIONS_MAX, SOCKET_KEY
+from sharedlog_service.web.sockets import (
+    FRAME_BYTES_MAX,
+    INIT_WAIT_S,
+    OPERATIONS_MAX,
+    SOCKET_KEY,
+)
+
+TOO_LONG = f"An answer on a socket has {FRAME_BYTES_MAX} bytes at most: ask for this by HTTP."
 
 NO_SUBSCRIPTIONS = "A subscription needs a WebSocket that speaks graphql-transport-ws."
 
@@ -61,11 +70,17 @@ class ParsedRequest(StarletteRequestAdapter):
 
 
 class TextSocket(ASGIWebSocketAdapter):
-    """Sends text, as the protocol wants it, where Strawberry would send orjson's bytes."""
+    """Sends text, as the protocol wants it, where Strawberry would send orjson's bytes; and short
+    ones only: long answers are for HTTP, where it is counted what waits to be taken."""
 
     async def send_json(self, message: Mapping[str, object]) -> None:
+        text = orjson.dumps(message)
+        if len(text) > FRAME_BYTES_MAX:
+            refused = Refused(Code.INVALID_ARGUMENT, TOO_LONG)
+            self.ws.scope[RECORD_KEY].failed(refused.code.name)
+            text = orjson.dumps({**message, "payload": refused_answer(refused)})
         try:
-            await self.ws.send_text(orjson.dumps(message).decode())
+            await self.ws.send_text(text.decode())
         except WebSocketDisconnect as error:
             raise WebSocketDisconnected from error
 
@@ -94,6 +109,9 @@ class SocketAccess(Access):
 
     def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:
         self._told.wrote(user, device, entries, bytes)
+
+    def room(self) -> int | None:
+        return self._told.room()
 
 
 class Endpoint(GraphQL[Context, None]):
@@ -137,6 +155,7 @@ class Endpoint(GraphQL[Context, None]):
         asked: GraphQLRequest = request.scope[SCOPE_KEY]
         await service.allow(asked.query, request.scope)
         access = service.metered(await service.access(request.scope))
+        request.scope[METERED_KEY] = access
         return Context(service.workers, access, request.scope[RECORD_KEY], service.pokes)
 
     async def on_ws_connect(self, context: Context) -> UnsetType:

@@ -16,12 +16,14 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sharedlog_service.access.answers import Answers
 from sharedlog_service.access.metering import LargeBody
 from sharedlog_service.api.faults import internal_error, log_fault, refused_answer
 from sharedlog_service.api.known import KnownDocuments
 from sharedlog_service.api.records import RECORD_KEY, Record
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import is_loopback
+from sharedlog_service.web.answering import HeldAnswer
 from sharedlog_service.web.compression import FoldedAnswer, takes_gzip, unfolding_of
 from sharedlog_service.web.request import (
     GraphQLRequest,
@@ -49,6 +51,7 @@ STATUS: Mapping[Code, int] = {
     Code.HOST_NOT_ALLOWED: 421,
     Code.RATE_LIMITED: 429,
     Code.UNAVAILABLE: 503,
+    Code.ANSWERS_WAITING: 503,
     Code.INTERNAL: 500,
 }
 
@@ -69,8 +72,10 @@ class Guard:
         documents: KnownDocuments,
         body_bytes_max: int,
         admit: Admit,
+        answers: Answers,
     ) -> None:
         self._app = app
+        self._answers = answers
         self._page = page
         self._documents = documents
         self._body_bytes_max = body_bytes_max
@@ -82,7 +87,7 @@ class Guard:
             await self._page(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        send = FoldedAnswer(send, gzip=takes_gzip(headers))
+        send = HeldAnswer(scope, FoldedAnswer(send, gzip=takes_gzip(headers)), self._answers)
         record: Record = scope[RECORD_KEY]
         try:
             with ExitStack() as held:

@@ -8,6 +8,8 @@ waited for they must take nobody's place, either.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,14 +38,73 @@ class Stage(NamedTuple):
     request: object = None
 
 
-class PatientProtocol(H11Protocol):
-    """uvicorn's protocol, which can tell whether it has waited for too long."""
+class CountingTransport:
+    """A transport that counts what it was given: what of that is not untaken is taken."""
 
-    _arrived = 0
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._given = 0
+
+    @property
+    def untaken(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    @property
+    def taken(self) -> int:
+        return self._given - self.untaken
+
+    def write(self, data: bytes) -> None:
+        self._given += len(data)
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class Patient:
+    """A protocol on a `CountingTransport` that can tell whether it has waited for too long."""
+
+    transport: Any
     _stage = Stage()
     _since = 0.0
     _moved = 0
     _began, _began_at = 0, 0.0
+
+    def give_up_if_slow(self, now: float, patience: Patience) -> None:
+        """Close the connection if the client takes too long. To be asked about once a second."""
+        stage, moved = self._progress()
+        if stage != self._stage:
+            self._stage, self._since, self._moved = stage, now, moved
+        allowed = patience.head_s
+        if stage.name != "head":
+            allowed = patience.stalled_s + (moved - self._moved) / patience.bytes_a_second
+        if not stage.name or now - self._since < allowed:
+            return
+        if stage.name == "answer":
+            # Closing in order would wait for what nobody takes, and so would the system.
+            connection = self.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+        else:
+            self._turn_away()
+
+    def _progress(self) -> tuple[Stage, int]:
+        """Return what the client is waited for, and a count of bytes that grows as it moves."""
+        return Stage("answer" if self.transport.untaken else ""), self.transport.taken
+
+    def _turn_away(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(TOO_SLOW)
+            self.transport.close()
+
+
+class PatientProtocol(Patient, H11Protocol):
+    """uvicorn's protocol for HTTP, with patience, but not without end."""
+
+    _arrived = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(CountingTransport(transport))  # type: ignore[arg-type]
 
     @property
     def limit_concurrency(self) -> int | None:
@@ -74,36 +135,14 @@ class PatientProtocol(H11Protocol):
         if self.cycle is not before:
             self._began, self._began_at = self._arrived - len(data), self.loop.time()
 
-    def give_up_if_slow(self, now: float, patience: Patience) -> None:
-        """Close the connection if the client takes too long. To be asked about once a second."""
-        stage, moved = self._progress()
-        if stage != self._stage or moved < self._moved:
-            self._stage, self._since, self._moved = stage, now, moved
-        allowed = patience.head_s
-        if stage.name != "head":
-            allowed = patience.stalled_s + (moved - self._moved) / patience.bytes_a_second
-        if not stage.name or now - self._since < allowed:
-            return
-        if stage.name == "answer":
-            # Closing in order would wait for what nobody takes.
-            self.transport.abort()
-        else:
-            self._turn_away()
-
     def _waits_since(self) -> float | None:
         """When a request began of whose body a short part has come, and not all; else None."""
         is_short = self._arrived - self._began <= SHORT_BYTES
         return self._began_at if is_short and self._progress()[0].name == "body" else None
 
-    def _turn_away(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(TOO_SLOW)
-            self.transport.close()
-
     def _takes_a_place(self) -> bool:
         """Whether a request is worked on, or what it was answered still takes memory."""
-        untaken = self.transport.get_write_buffer_size() > 0
-        return untaken or (self._is_asking() and not self.transport.is_closing())
+        return self.transport.untaken > 0 or (self._is_asking() and not self.transport.is_closing())
 
     def _is_asking(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -118,10 +157,9 @@ class PatientProtocol(H11Protocol):
             self._turn_away()
 
     def _progress(self) -> tuple[Stage, int]:
-        """Return what the client is waited for, and a count of bytes that grows as it moves."""
         cycle: Any = self.cycle
-        if untaken := self.transport.get_write_buffer_size():
-            return Stage("answer", cycle), -untaken
+        if self.transport.untaken:
+            return Stage("answer", cycle), self.transport.taken
         if cycle is not None and not cycle.response_complete:
             return Stage("body" if cycle.more_body else "", cycle), self._arrived
         # Between requests uvicorn's own timer runs, until something of the next one comes.
@@ -155,5 +193,5 @@ class Reaper:
     def look(self) -> None:
         now = self._seconds()
         for connection in list(self._state.connections):
-            if isinstance(connection, PatientProtocol):
+            if isinstance(connection, Patient):
                 connection.give_up_if_slow(now, self._patience)

@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope as SocketScope
 
+from sharedlog_service.access.answers import Answers
 from sharedlog_service.access.auth import (
     TOKEN_PREFIX,
     Access,
@@ -78,6 +79,7 @@ class Service:
         if authenticate is not None and settings.issuer is not None:
             raise ConfigurationError("Either authenticate or an issuer of JWTs says who asks.")
         self._meter = Meter(settings.metered, settings.steady)
+        self.answers = Answers(settings.limits.answers_bytes)
         self._bodies = Bodies(self._meter, settings.limits.bodies_bytes)
 
     @asynccontextmanager
@@ -154,9 +156,9 @@ class Service:
                 raise
             return NoAccess(str(refused))
 
-    def metered(self, access: Access) -> Access:
+    def metered(self, access: Access) -> MeteredAccess:
         """Return this access, with what is asked by it counted."""
-        return MeteredAccess(access, self._meter)
+        return MeteredAccess(access, self._meter, self.answers)
 
     async def context(self, request: HTTPConnection) -> Context:
         """Return what the resolvers of the shared log need, for a request that came to another

@@ -13,11 +13,14 @@ from typing import Any
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from sharedlog_service.web.patience import Patient
+
 NOT_UTF8 = 1007
 
 
-class TextSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, which looks at text before it hands it on."""
+class TextSocketProtocol(Patient, WebSocketsSansIOProtocol):
+    """uvicorn's protocol, which looks at text before it hands it on, and does not wait for ever for
+    who takes nothing."""
 
     _broken = False
 
