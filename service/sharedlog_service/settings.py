@@ -52,6 +52,7 @@ class Limits:
     # one user may have a quarter waiting. None for no bound.
     answers_bytes: int | None = 256 * 1024 * 1024
     people_entries: int = 1_000
+    people_bytes: int = 1024 * 1024
     log_entries: int | None = None
     log_bytes: int | None = None
     log_devices: int | None = 1_000

@@ -8,8 +8,10 @@ import pytest
 
 from sharedlog_service.entries import CollectionStats, EntryFilter, NewEntry
 from sharedlog_service.errors import Code, Refused
+from sharedlog_service.settings import Limits
 from sharedlog_service.store.store import Store
 from sharedlog_service.web.app import InProcess
+from tests.service.conftest import OpenStore
 from tests.service.support import NOON, NOON_MS, ManualClock, change, entries, texts
 
 ROWS: list[tuple[str, Any, str]] = [
@@ -216,6 +218,75 @@ def test_a_connection_is_bounded(filled: Store, variables: dict[str, int]) -> No
         entries(userId: "ada", first: $first, last: $last) { pageInfo { endCursor } } } }"""
     answer = InProcess(filled, "ada").execute(text, variables)
     assert answer["errors"][0]["extensions"]["code"] == "INVALID_ARGUMENT"
+
+
+LONG = 100_000
+"""Ten of them are a page for people."""
+
+
+@pytest.fixture
+def large(store: Store) -> Store:
+    """25 long entries about one row, whose data take two bytes a character."""
+    device = store.create_device("ada")
+    for n in range(25):
+        data = change("a", "modify").replace('"value": null', f'"value": "{"é" * (LONG // 2)}"')
+        store.write("ada", device, [NewEntry(NOON + n, 0, data)])
+    return store
+
+
+def pages_of(store: Store, forwards: bool, most: int) -> list[list[int]]:
+    """Read a connection to its end, page by page, as Relay does."""
+    count, beyond, cursor, end, before = (
+        ("first", "hasNextPage", "after", "endCursor", "hasPreviousPage")
+        if forwards
+        else ("last", "hasPreviousPage", "before", "startCursor", "hasNextPage")
+    )
+    pages: list[list[int]] = []
+    info: dict[str, Any] = {beyond: True, end: None}
+    while info[beyond]:
+        seqs, info = connection(store, **{count: most, cursor: info[end]})
+        assert info[before] is bool(pages)
+        pages.append(seqs)
+    return pages
+
+
+def test_a_connection_ends_a_page_before_it_gets_too_long(large: Store) -> None:
+    assert pages_of(large, True, 300) == [[*range(1, 11)], [*range(11, 21)], [*range(21, 26)]]
+    assert pages_of(large, False, 300) == [[*range(16, 26)], [*range(6, 16)], [*range(1, 6)]]
+    assert pages_of(large, True, 7)[0] == [*range(1, 8)]
+
+
+def test_a_page_for_people_has_one_entry_at_least(open_store: OpenStore, large: Store) -> None:
+    narrow = open_store(Limits(people_bytes=LONG // 2, page_bytes=LONG // 2))
+    assert pages_of(narrow, True, 300) == [[n] for n in range(1, 26)]
+    assert pages_of(narrow, False, 300) == [[n] for n in range(25, 0, -1)]
+    assert positions(narrow) == [1]
+
+
+HISTORY = """
+    query History($after: String) { sharedSyncLog {
+        history(userId: "ada", collection: "note", pk: "a", first: 500, after: $after) {
+            position cursor
+        }
+    } }
+"""
+
+
+def positions(store: Store, after: str | None = None) -> list[int]:
+    answer = InProcess(store, "ada").execute(HISTORY, {"after": after})
+    return [int(entry["position"]) for entry in answer["data"]["sharedSyncLog"]["history"]]
+
+
+def test_a_history_ends_before_it_gets_too_long_and_goes_on_from_there(
+    open_store: OpenStore, large: Store
+) -> None:
+    assert positions(large) == [*range(1, 26)]
+    narrow = open_store(Limits(page_bytes=10 * LONG + 5_000))
+    assert positions(narrow) == [*range(1, 11)]
+    tenth = narrow.find("ada", EntryFilter(), count=10).cursor
+    assert positions(narrow, str(tenth)) == [*range(11, 21)]
+    # Who asks the store itself says by how much it is bounded.
+    assert len(narrow.history("ada", "note", "a", 25).rows) == 25
 
 
 def test_a_connection_refuses_a_foreign_cursor(filled: Store) -> None:

@@ -55,6 +55,7 @@ CASES: Mapping[str, str] = {
     "entries before": "cursor",
     "history collection": "collection",
     "history pk": "pk",
+    "history after": "cursor",
     "createDeviceId requestId": "request",
     "createDeviceId deviceId": "device",
     "writeEntries deviceId": "device",

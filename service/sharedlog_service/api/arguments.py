@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import strawberry
 from strawberry import ID
 
-from sharedlog_service.api.wire import Cursor, SharedSyncLogEntryInput
+from sharedlog_service.api.wire import Cursor, PackedEntries, SharedSyncLogEntryInput
 from sharedlog_service.entries import Cursor as Place
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.store.store import Store
@@ -23,6 +23,21 @@ BatchSize = Annotated[
     int, said("Entries in a page, about: a page never ends inside a transaction group.")
 ]
 ByteLimit = Annotated[int, said("Bytes of data in a page, about; at least one entry comes.")]
+Collections = Annotated[
+    list[str] | None,
+    said(
+        "Only entries of these collections, sealed ones, and those of collections that are not "
+        "counted; null for all."
+    ),
+]
+Packed = Annotated[
+    PackedEntries | None,
+    said("The entries as `[[createdOnTicks, groupTicks, data], ...]`; or use `entries`."),
+]
+Now = Annotated[
+    float | None,
+    said("The device's own time in milliseconds; only shown as the device's clockSkew."),
+]
 Until = Annotated[
     Cursor | None, said("Nothing that comes after this cursor; null for all there is.")
 ]

@@ -13,8 +13,11 @@ from strawberry.schema.config import StrawberryConfig
 from sharedlog_service.api.arguments import (
     BatchSize,
     ByteLimit,
+    Collections,
     DeviceId,
     Lineage,
+    Now,
+    Packed,
     Until,
     User,
     WithOwn,
@@ -38,7 +41,6 @@ from sharedlog_service.api.subscription import Subscription
 from sharedlog_service.api.wire import (
     SCALARS,
     Cursor,
-    PackedEntries,
     SharedSyncLogDevice,
     SharedSyncLogEntry,
     SharedSyncLogEntryInput,
@@ -101,13 +103,7 @@ class SharedSyncLogQuery:
         ] = None,
         batch_size: BatchSize = 1000,
         byte_limit: ByteLimit = 1_000_000,
-        collections: Annotated[
-            list[str] | None,
-            said(
-                "Only entries of these collections, sealed ones, and those of collections that are "
-                "not counted; null for all."
-            ),
-        ] = None,
+        collections: Collections = None,
         until: Until = None,
         with_own: WithOwn = False,
         lineage: Lineage = None,
@@ -158,7 +154,8 @@ class SharedSyncLogQuery:
     @field(
         EntryConnection,
         "Entries for people, as a Relay connection in the order of the log. "
-        "Without `first` and `last`: the first 100.",
+        "Without `first` and `last`: the first 100. A page ends before its data are longer than "
+        "1 MiB, but not before its first entry; pageInfo tells whether there is more.",
     )
     def entries(
         self,
@@ -179,6 +176,7 @@ class SharedSyncLogQuery:
                 after=place(after),
                 before=place(before),
                 count=people_count(store, first, last),
+                byte_limit=within_room(info.context, store.limits.people_bytes),
                 newest=newest,
             )
             bounded = (before if newest else after) is not None
@@ -188,7 +186,8 @@ class SharedSyncLogQuery:
 
     @field(
         list[SharedSyncLogEntry],
-        "What happened to one row, oldest first. Knows only what was not sealed.",
+        "What happened to one row, oldest first. Knows only what was not sealed. Ends before its "
+        "data are longer than 8 MiB, but not before its first entry: `after` goes on.",
     )
     def history(
         self,
@@ -197,11 +196,19 @@ class SharedSyncLogQuery:
         collection: Annotated[str, said("The row's collection.")],
         pk: Annotated[JSON, said("The row's primary key, a list if composite.")],
         first: Annotated[int, said("So many at most, 1000 at most.")] = 100,
+        after: Annotated[str | None, said("Only what comes after this cursor.")] = None,
     ) -> Awaitable[list[SharedSyncLogEntry]] | list[SharedSyncLogEntry]:
         def work(store: Store) -> list[SharedSyncLogEntry]:
             user = info.context.access.user(store, user_id, Scope.READ)
-            count = people_count(store, first, None)
-            return typed_entries(store.history(user, collection, pk, count), user)
+            page = store.history(
+                user,
+                collection,
+                pk,
+                people_count(store, first, None),
+                after=place(after),
+                byte_limit=within_room(info.context, store.limits.page_bytes),
+            )
+            return typed_entries(page, user)
 
         return info.context.run.read(work)
 
@@ -276,14 +283,8 @@ class SharedSyncLogMutation:
         entries: Annotated[
             list[SharedSyncLogEntryInput] | None, said("The entries spelled out; or use `packed`.")
         ] = None,
-        packed: Annotated[
-            PackedEntries | None,
-            said("The entries as `[[createdOnTicks, groupTicks, data], ...]`; or use `entries`."),
-        ] = None,
-        now: Annotated[
-            float | None,
-            said("The device's own time in milliseconds; only shown as the device's clockSkew."),
-        ] = None,
+        packed: Packed = None,
+        now: Now = None,
         after: Annotated[
             Cursor | None, said("Up to where the device durably holds the log already.")
         ] = None,

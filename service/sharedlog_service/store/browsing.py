@@ -6,8 +6,7 @@ Runs inside the caller's snapshot. Nothing here is on the path of a sync.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 
 import orjson
 import peewee
@@ -26,7 +25,7 @@ from sharedlog_service.entries import (
 )
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.store.beginnings import KIND, Beginnings
-from sharedlog_service.store.paging import seq_before
+from sharedlog_service.store.paging import bytes_of, seq_before
 
 MS_MAX = 1e15
 """Some thirty thousand years: beyond every entry, and no overflow when counted in ticks."""
@@ -51,9 +50,11 @@ def find_entries(
     after: int,
     before: int,
     count: int,
+    byte_limit: int | None,
     newest: bool,
-) -> list[Row]:
-    """Return up to `count` rows with `after < seq < before`: the first ones, or the newest.
+) -> tuple[list[Row], bool]:
+    """Return rows with `after < seq < before`, the first ones or the newest, up to the bounds but
+    at least one; and whether there are more of them.
 
     The newest come newest first.
     """
@@ -80,12 +81,24 @@ def find_entries(
     found: Iterator[Row] = Beginnings(db).whole(query.tuples().iterator(db))
     if wanted.pk is not None:
         found = _of_row(found, _identity(wanted.collection or "", wanted.pk))
-    return list(islice(found, count))
+    return _within(found, count, byte_limit)
 
 
 def collection_stats(db: Session, log: int, count: int | None) -> list[CollectionStats]:
     """Return the counts of each collection, by name; of so many at most."""
     return [CollectionStats(*row) for row in db.rows(COUNTS, log, ANY if count is None else count)]
+
+
+def _within(found: Iterable[Row], count: int, byte_limit: int | None) -> tuple[list[Row], bool]:
+    rows: list[Row] = []
+    size = 0
+    for row in found:
+        size += bytes_of(row)
+        full = byte_limit is not None and size > byte_limit
+        if len(rows) == count or (rows and full):
+            return rows, True
+        rows.append(row)
+    return rows, False
 
 
 def _conditions(log: int, wanted: EntryFilter) -> Iterator[peewee.Expression]:

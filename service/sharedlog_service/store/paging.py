@@ -49,7 +49,7 @@ class Stretch:
     def fill(self, found: Iterable[Row]) -> None:
         size = 0
         for row in found:
-            size += len(row[5]) if row[5].isascii() else len(row[5].encode())
+            size += bytes_of(row)
             full = len(self.rows) >= self._limit or size > self._byte_limit
             if full and self.rows and not self._continues(row, size):
                 self.has_more = True
@@ -60,6 +60,12 @@ class Stretch:
         last = self.rows[-1]
         same_group = row[1] == last[1] and row[2] - row[3] == last[2] - last[3]
         return same_group and len(self.rows) < self._limit_max and size <= self._byte_limit_max
+
+
+def bytes_of(row: Row) -> int:
+    """Return how long the data of an entry is, in UTF-8."""
+    data: str = row[5]
+    return len(data) if data.isascii() else len(data.encode())
 
 
 def read_others(

@@ -274,20 +274,23 @@ class Store(Accounts):
         after: Cursor | None = None,
         before: Cursor | None = None,
         count: int,
+        byte_limit: int | None = None,
         newest: bool = False,
     ) -> Page:
-        """Return up to `count` entries for people, in seq order: the first ones or the newest."""
+        """Return entries for people, in seq order: the first ones or the newest, within bounds."""
         with self._database.snapshot() as db:
             log = log_of(db, user)
             low = log.checked_seq(db, after)
             high = log.head + 1 if before is None else log.checked_seq(db, before)
-            found = find_entries(db, log.id, log.head, wanted, low, high, count + 1, newest)
-            chosen = found[:count][::-1] if newest else found[:count]
-            return self._page(db, log, chosen, log.head, len(found) > count)
+            found, more = find_entries(
+                db, log.id, log.head, wanted, low, high, count, byte_limit, newest
+            )
+            return self._page(db, log, found[::-1] if newest else found, log.head, more)
 
-    def history(self, user: str, collection: str, pk: object, count: int) -> Page:
-        """Return the entries of one row, oldest first."""
-        return self.find(user, EntryFilter(collection=collection, pk=pk), count=count)
+    def history(self, user: str, collection: str, pk: object, count: int, **bounds: Any) -> Page:
+        """Return the entries of one row, oldest first; `bounds` as of `find`."""
+        row = EntryFilter(collection=collection, pk=pk)
+        return self.find(user, row, count=count, **bounds)
 
     def stats(self, user: str, collections_max: int | None = None) -> Stats:
         """Return a log in numbers; costs the same at any length."""
