@@ -15,7 +15,18 @@ from typing import Any
 
 import orjson
 
-from . import capture, compaction, documents, exchange, incremental, load, memory, pokes, size
+from . import (
+    capture,
+    compaction,
+    documents,
+    exchange,
+    incremental,
+    load,
+    memory,
+    neighbours,
+    pokes,
+    size,
+)
 from .figures import Figure
 from .table import quantity, show
 
@@ -23,7 +34,7 @@ RESULTS = Path(__file__).parent / "results"
 
 NAMES = (
     *("capture", "exchange", "incremental", "size", "memory"),
-    *("compaction", "load", "documents", "pokes"),
+    *("compaction", "load", "documents", "pokes", "neighbours"),
 )
 
 
@@ -56,7 +67,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, nargs="+", help="default: 1000 10000 100000")
     parser.add_argument("--history", type=int, nargs="+", help="default: 1000 100000 1000000")
     parser.add_argument("--bulk", type=int, default=5_000, help="new rows after a history")
-    parser.add_argument("--seconds", type=float, help="of each load (default: 5)")
+    parser.add_argument("--seconds", type=float, help="of each load and turn (default: 5)")
     parser.add_argument("--rounds", type=int, help="repetitions (default: 7 to 3, by rows)")
     parser.add_argument("--quick", action="store_true", help="small numbers, a minute at most")
     parser.add_argument("--only", choices=NAMES, action="append", help="may be repeated")
@@ -88,6 +99,8 @@ def _measure(folder: Path, options: argparse.Namespace) -> Iterator[Figure]:
             yield from documents.measure(own, *((5, 100) if options.quick else (300, 3_000)))
         elif name == "pokes":
             yield from pokes.measure(own, *((20, 10, 0.3) if options.quick else (1_000, 200, 5)))
+        elif name == "neighbours":
+            yield from neighbours.measure(own, options.seconds or 5, 1 if options.quick else 4)
         else:
             for rows in options.rows:
                 yield from _for_rows(name, own, rows, _rounds(options, rows))

@@ -11,29 +11,24 @@ ten rows.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-import orjson
 import psycopg
 from tests.engines import Postgres, drop_schema, new_schema, unreachable
 
-from sharedlog.remote.documents import CREATE_DEVICE_ID, GET_UNSYNCED_ENTRIES, WRITE_ENTRIES
 from sharedlog_service.access.auth import issue_token
 from sharedlog_service.store.store import Store
 
+from .asking import PAGE, PUSH, Device
 from .figures import Figure, percentile
 from .records import as_change, records
 from .service import Service
 
 DEVICES = (1, 8, 64)
-PUSH, PAGE = 10, 100
 
 Ask = Callable[[int], None]
 """One request of one device; the argument counts them."""
@@ -63,7 +58,7 @@ def _engine(
             limit = _rate(_raw(folder, server, count, data), seconds)[0]
             # Not before that: the service closes a connection that is idle for five seconds.
             asking = [
-                _Device(service.announced["url"], user, token, data)
+                Device(service.announced["url"], user, token, data)
                 for user, token in zip(users, tokens, strict=True)
             ]
             for what, asks in (
@@ -112,50 +107,6 @@ def _rate(asks: Sequence[Ask], seconds: float) -> tuple[float, list[float]]:
     for thread in threads:
         thread.join()
     return len(waits) / seconds, waits
-
-
-class _Device:
-    """Asks with little work of its own: the bodies are made of parts that are encoded once."""
-
-    def __init__(self, url: str, user: str, token: str, data: list[str]) -> None:
-        address = urlsplit(url)
-        self._connection = http.client.HTTPConnection(address.hostname or "", address.port)
-        self._headers = {
-            "Authorization": f"Bearer {token}",
-            "Content-Type": "application/json",
-        }
-        self._data = data
-        self._user = user
-        self._begin = time.time_ns() // 1_000_000 * 1024
-        created = self._ask(CREATE_DEVICE_ID, name=None, deviceId=f"device-of-{user}")
-        self._device = created["createDeviceId"]
-
-    def push(self, number: int) -> None:
-        ticks = self._begin + number * PUSH
-        packed = [(ticks + n, n, text) for n, text in enumerate(self._data)]
-        told = self._ask(WRITE_ENTRIES, deviceId=self._device, packed=packed, now=0.0, **PAGES)
-        if told["writeEntries"]["accepted"] != PUSH:
-            raise RuntimeError(f"A push was answered {told}.")
-
-    def pull(self, number: int) -> None:
-        if number == 0:  # as another device, which wrote none of it
-            reader = f"reader-of-{self._user}"
-            self._device = self._ask(CREATE_DEVICE_ID, name=None, deviceId=reader)["createDeviceId"]
-        told = self._ask(GET_UNSYNCED_ENTRIES, deviceId=self._device, **PAGES)
-        if not told["getUnsyncedEntries"]["packed"]["entries"]:
-            raise RuntimeError("There is nothing to pull.")
-
-    def _ask(self, document: str, **variables: Any) -> Any:
-        variables["userId"] = self._user
-        body = orjson.dumps({"query": document, "variables": variables})
-        self._connection.request("POST", "/graphql", body, self._headers)
-        answer = orjson.loads(self._connection.getresponse().read())
-        if "errors" in answer:
-            raise RuntimeError(f"The service answers {answer['errors']}.")
-        return answer["data"]["sharedSyncLog"]
-
-
-PAGES = {"after": None, "batchSize": PAGE, "byteLimit": 1_000_000, "lineage": None}
 
 
 def _raw(folder: Path, server: str | None, count: int, data: list[str]) -> list[Ask]:

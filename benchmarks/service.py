@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,9 @@ from urllib.parse import urlsplit
 import orjson
 
 from sharedlog import GraphQLSharedLog, HttpTransport
+
+RATE = 600
+"""Requests a minute that a bounded service allows each user."""
 
 
 class Served:
@@ -77,6 +81,12 @@ class Service(Served):
     def shared_log(self) -> GraphQLSharedLog:
         """A way to the log as an application has it: GraphQL over real HTTP."""
         return GraphQLSharedLog(HttpTransport(self.announced["url"], self.announced["token"]))
+
+
+class BoundedService(Service):
+    """The same, which allows each user so many requests a minute."""
+
+    kind = "bounded"
 
 
 class BareRoute(Served):
@@ -168,13 +178,16 @@ def _serve_bare(path: str, announce: Callable[[dict[str, Any]], None]) -> None:
     AnnouncingServer(config, lambda: announce({"url": url})).run(sockets=[listener])
 
 
-def _serve_real(path: str, announce: Callable[[dict[str, Any]], None]) -> None:
+def _serve_real(
+    path: str, announce: Callable[[dict[str, Any]], None], rate: int | None = None
+) -> None:
     from sharedlog_service.commands.serving import serve
     from sharedlog_service.engines.database import is_server
-    from sharedlog_service.settings import Settings
+    from sharedlog_service.settings import Rates, Settings
 
+    db = path if is_server(path) else Path(path)
     serve(
-        Settings(db=path if is_server(path) else Path(path), grace_s=0),
+        Settings(db=db, grace_s=0, rates=Rates(requests=rate)),
         port=0,
         user="bench",
         announce=lambda found: announce(dict(found.for_machines())),
@@ -187,4 +200,9 @@ def _announce(found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    {"bare": _serve_bare, "service": _serve_real}[sys.argv[1]](sys.argv[2], _announce)
+    kinds: dict[str, Callable[..., None]] = {
+        "bare": _serve_bare,
+        "service": _serve_real,
+        "bounded": partial(_serve_real, rate=RATE),
+    }
+    kinds[sys.argv[1]](sys.argv[2], _announce)
