@@ -14,8 +14,9 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Scope
 
-from sharedlog_service.access.auth import issue_token
-from sharedlog_service.access.metering import Bodies, Meter
+from sharedlog.remote.documents import GET_UNSYNCED_ENTRIES
+from sharedlog_service.access.auth import issue_token, revoke_token, token_digest
+from sharedlog_service.access.metering import Asking, Bodies, Meter, Refusals
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.settings import PUBLIC_RATES, Limits, Rates, Settings
 from sharedlog_service.store.store import Store
@@ -351,6 +352,50 @@ def test_made_up_devices_do_not_help(ask: Ask) -> None:
     ]
     # All of them are one device to the meter.
     assert codes == ["DEVICE_UNKNOWN"] * 31 + ["RATE_LIMITED"] * 69
+
+
+def test_who_was_refused_a_moment_ago_is_not_looked_up(tmp_path: Path, steady: ManualClock) -> None:
+    """By the library's documents, which tell in their variables who asks."""
+    settings = Settings(db=tmp_path / "log.db", steady=steady, rates=Rates(requests=8))
+    store = Store.open(settings.db)
+    token = issue_token(store, "ada", "test")
+    for device in ("till", "tablet"):
+        store.create_device("ada", device_id=device)
+    with TestClient(create_app(settings), base_url="http://127.0.0.1:8000") as client:
+
+        def pull(device: str, wait_ms: int = 0) -> int:
+            steady.ms += wait_ms
+            pages = {"after": None, "batchSize": 1, "byteLimit": 1, "lineage": None}
+            body = {
+                "query": GET_UNSYNCED_ENTRIES,
+                "variables": {"userId": "ada", "deviceId": device, **pages},
+            }
+            headers = {"authorization": f"Bearer {token}"}
+            return int(client.post("/graphql", json=body, headers=headers).status_code)
+
+        assert [pull("till") for _ in range(7)] == [200] * 5 + [429] * 2
+        assert pull("tablet") == 200
+        # A device may ask each 15 seconds, which it is told at once.
+        assert [pull("till", ms) for ms in (14_999, 1, 0)] == [429, 200, 429]
+        revoke_token(store, token_digest(token))
+        assert [pull("till"), pull("tablet"), pull("till", 999)] == [429, 401, 429]
+        assert pull("till", 1) == 401
+    store.close()
+
+
+def test_only_the_last_who_were_refused_are_remembered(steady: ManualClock) -> None:
+    refusals = Refusals(steady, kept_max=2)
+    for user in ("ada", "bob", "cy"):
+        refusals.note(Asking("token", user, None), 5_000)
+    waits = [
+        wait_of(lambda user=user: refusals.check(Asking("token", user, None)))  # type: ignore[misc]
+        for user in ("ada", "bob", "cy")
+    ]
+    assert waits == [None, 5_000, 5_000]
+    steady.ms += 400
+    assert wait_of(lambda: refusals.check(Asking("token", "cy", None))) == 4_600
+    assert wait_of(lambda: refusals.check(Asking("other", "cy", None))) is None
+    assert wait_of(lambda: refusals.check(Asking("token", "cy", "till"))) is None
 
 
 def test_several_fields_of_one_request_count_each(ask: Ask) -> None:

@@ -34,6 +34,9 @@ BODY_BYTES = 1024 * 1024
 BODY_RETRY_MS = 1_000
 """When to send a body again for which others left no room. They are answered soon, as a rule."""
 
+LOOKED_UP_EVERY_MS = 1_000
+"""So long may who is refused for asking too much not hear that their token ended meanwhile."""
+
 DEVICE_CHARS_MAX = 200
 """No device has a longer id; whoever makes one up need not fill the memory with it."""
 
@@ -48,6 +51,14 @@ class Use(NamedTuple):
 
 Key = tuple[str, str | None, str]
 """Whose, and of which measure."""
+
+
+class Asking(NamedTuple):
+    """By which token a request is made, and whose it says that it is."""
+
+    token: str
+    user: str
+    device: str | None
 
 
 class Meter:
@@ -117,6 +128,36 @@ def rate_limited(wait_ms: int) -> Refused:
     )
 
 
+class Refusals:
+    """Who was refused a moment ago, by their token and as which device. Until they have waited, a
+    second at most, they are refused again without looking them up: else who asks fifty times as
+    often as they may would keep the database busy. May be used from several threads."""
+
+    def __init__(self, steady: Clock, kept_max: int = KEPT_MAX) -> None:
+        self._steady = steady
+        self._kept_max = kept_max
+        self._until: OrderedDict[Asking, tuple[int, int]] = OrderedDict()
+        self._lock = Lock()
+
+    def note(self, asking: Asking, wait_ms: int) -> None:
+        now = self._steady()
+        with self._lock:
+            self._until[asking] = now + min(wait_ms, LOOKED_UP_EVERY_MS), now + wait_ms
+            self._until.move_to_end(asking)
+            if len(self._until) > self._kept_max:
+                self._until.popitem(last=False)
+
+    def check(self, asking: Asking) -> None:
+        """Refuse who has not waited yet."""
+        now = self._steady()
+        with self._lock:
+            look_up_at, until = self._until.get(asking, (now, now))
+            if look_up_at <= now:
+                self._until.pop(asking, None)
+                return
+        raise rate_limited(until - now)
+
+
 class Bodies:
     """How many bytes of large bodies each user has at work. Of one thread: the event loop's."""
 
@@ -182,9 +223,10 @@ class MeteredAccess(Access):
     user_asked: str | None = None
     """Whose request it was that was counted last."""
 
-    def __init__(self, access: Access, meter: Meter, answers: Answers) -> None:
+    def __init__(self, access: Access, meter: Meter, refusals: Refusals, answers: Answers) -> None:
         self._access = access
         self._meter = meter
+        self._refusals = refusals
         self._answers = answers
         self._pages = 0
         self.makes_users, self.token = access.makes_users, access.token
@@ -193,7 +235,14 @@ class MeteredAccess(Access):
         self._access.check(store, claimed, scope, device)
 
     def asked(self, user: str, device: str | None) -> None:
-        self._meter.ask(user, None if device is None else device[:DEVICE_CHARS_MAX])
+        try:
+            self._meter.ask(user, None if device is None else device[:DEVICE_CHARS_MAX])
+        except Refused as refused:
+            if self.token is not None and len(device or "") <= DEVICE_CHARS_MAX:
+                wait_ms = refused.details["retryAfterMs"]
+                assert isinstance(wait_ms, int)
+                self._refusals.note(Asking(self.token, user, device), wait_ms)
+            raise
         self.user_asked = user
 
     def wrote(self, user: str, device: str, entries: int, bytes: int) -> None:

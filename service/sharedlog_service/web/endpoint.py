@@ -136,6 +136,8 @@ class Endpoint(GraphQL[Context, None]):
 
     async def __call__(self, scope: SocketScope, receive: Receive, send: Send) -> None:
         try:
+            if scope["type"] == "http" and scope[RECORD_KEY].operation is not None:
+                await self._service.check_pace(scope, scope[SCOPE_KEY].variables or {})
             await super().__call__(scope, receive, send)
         finally:
             if SOCKET_KEY in scope:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -24,7 +24,14 @@ from sharedlog_service.access.auth import (
     bearer,
     bearer_digest,
 )
-from sharedlog_service.access.metering import Bodies, LargeBody, Meter, MeteredAccess
+from sharedlog_service.access.metering import (
+    Asking,
+    Bodies,
+    LargeBody,
+    Meter,
+    MeteredAccess,
+    Refusals,
+)
 from sharedlog_service.access.watch import Watch
 from sharedlog_service.api.context import Context
 from sharedlog_service.api.faults import log_fault
@@ -80,6 +87,7 @@ class Service:
             raise ConfigurationError("Either authenticate or an issuer of JWTs says who asks.")
         self._meter = Meter(settings.metered, settings.steady)
         self.answers = Answers(settings.limits.answers_bytes)
+        self._refusals = Refusals(settings.steady)
         self._bodies = Bodies(self._meter, settings.limits.bodies_bytes)
 
     @asynccontextmanager
@@ -158,7 +166,14 @@ class Service:
 
     def metered(self, access: Access) -> MeteredAccess:
         """Return this access, with what is asked by it counted."""
-        return MeteredAccess(access, self._meter, self.answers)
+        return MeteredAccess(access, self._meter, self._refusals, self.answers)
+
+    async def check_pace(self, scope: SocketScope, variables: Mapping[str, Any]) -> None:
+        """Refuse a document of the library of who was refused a moment ago and has not waited."""
+        token = (await self.access(scope)).token
+        user, device = variables.get("userId"), variables.get("deviceId")
+        if token and isinstance(user, str) and isinstance(device, str | None):
+            self._refusals.check(Asking(token, user, device))
 
     async def context(self, request: HTTPConnection) -> Context:
         """Return what the resolvers of the shared log need, for a request that came to another
