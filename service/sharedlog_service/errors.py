@@ -43,7 +43,8 @@ class Code(Enum):
     QUOTA_EXCEEDED = "The log is full: nothing of this batch was written. Reading goes on."
 
     ANSWERS_WAITING = (
-        "Too many answers wait to be taken. This one is not sent; what it was about is done."
+        "Too many answers wait to be taken: this one is not sent, though what was asked for may be "
+        "done."
     )
 
     # What is asked.
