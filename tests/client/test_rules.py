@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from sharedlog import Change, Counter, Custom, Maximum, Members, Minimum, Version
-from sharedlog.merge.counter import restamped
+from sharedlog.changes import Wire
+from sharedlog.merge.counter import alone, lost, restamped
 from sharedlog.merge.extremes import by_moment, by_number, by_text
 from sharedlog.merge.reconcile import RowState, merge
 from sharedlog.merge.rules import (
     Writes,
+    in_order,
     misfit,
     stands_alone,
     with_write,
@@ -388,6 +390,64 @@ def test_a_counters_words_follow_a_restamp() -> None:
     }
     assert restamped({"add": 1, "total": 1}, {70: 7}) == {"add": 1, "total": 1}
     assert restamped(70, {70: 7}) == 70
+
+
+def increment(ticks: int, device: str, add: int, total: int, since: int) -> tuple[Version, Wire]:
+    """An increment of a run, as its device says it."""
+    first = {} if since == ticks else {"since": since}
+    return Version(ticks, device), {"add": add, "total": total, **first}
+
+
+def left(write: tuple[Version, Wire], device: str) -> tuple[Version, Wire]:
+    """The same, as a copy of that device sends it alone."""
+    return Version(write[0].ticks, device), alone(*write)
+
+
+def test_an_increment_that_stands_alone_is_the_same_whoever_sends_it() -> None:
+    first, second = increment(1, "a", 2, 2, 1), increment(5, "a", 3, 5, 1)
+    assert left(second, "a.1")[1] == left(second, "a.2")[1]
+    assert left(first, "a.1")[1] == left(left(first, "a.1"), "a.1.2")[1]
+    counter = Counter()
+    assert counter.value([first, left(second, "a.1"), left(second, "a.2")]) == 5
+    at_one_tick = increment(5, "a", 4, 6, 1)
+    assert counter.value([first, at_one_tick, left(second, "a.1")]) == 9
+
+
+def test_what_a_log_lost_counts_until_it_is_there_again() -> None:
+    counter = Counter()
+    first, gone = increment(1, "a", 2, 2, 1), increment(9, "a", 3, 5, 1)
+    known = [first, (gone[0], lost(gone[1]))]
+    assert counter.value(known) == 5
+    assert counter.value(with_write(known, *gone)) == 5
+    assert counter.value(with_write(known, *left(gone, "a.1"))) == 5
+    handed_over = {**dict(gone[1]), "of": "a"}
+    assert counter.value(with_write(known, Version(9, "a.1"), handed_over)) == 5
+    # The run went on elsewhere, from where the log ended.
+    assert counter.value(with_write(known, *increment(5, "a", 7, 9, 1))) == 5
+    assert counter.value(with_write(known, *increment(12, "a", 7, 9, 1))) == 9
+    both = with_write(with_write(known, *left(gone, "a.1")), *increment(5, "a", 7, 9, 1))
+    assert counter.value(both) == 12
+
+
+RUN = [increment(t, "a", t, t * (t + 1) // 2, 1) for t in range(1, 5)]
+ALONE = [left(write, f"a.{n}") for n, write in enumerate(RUN)]
+BASE: tuple[Version, Wire] = (Version(2, "b"), 100)
+
+
+@given(
+    st.sampled_from(RUN),
+    st.lists(st.sampled_from([*RUN, *ALONE, BASE]), unique_by=lambda write: write[0]),
+    st.data(),
+)
+def test_what_is_lost_may_be_there_again_in_any_order(
+    gone: tuple[Version, Wire], some: list[tuple[Version, Wire]], data: st.DataObject
+) -> None:
+    counter = Counter()
+    known: Writes = [(gone[0], lost(gone[1]))]
+    at_once = [write for write in known if write[0] not in dict(some)]
+    for write in data.draw(st.permutations(some)):
+        known = counter.keep(with_write(known, *write))
+    assert known == counter.keep(in_order([*at_once, *some]))
 
 
 def test_of_each_member_the_latest_word_counts() -> None:

@@ -372,6 +372,8 @@ class World:
         self._losing = losing
         self._words = 0
         self._increments: dict[str, list[int]] = defaultdict(list)
+        self._counting = self.chance.choice((0.3, 0.8))
+        self._counters = self.chance.choice((KEYS, KEYS[:1]))
         self._copies = 0
         self._pruned: dict[Path, set[int]] = {}
         self._backups: list[tuple[File, Path]] = []
@@ -431,8 +433,8 @@ class World:
     def _write(self, file: File) -> None:
         self._words += 1
         key, word = self.chance.choice(KEYS), f"word{self._words}"
-        if self.chance.random() < 0.3:
-            self._count(file, key)
+        if self.chance.random() < self._counting:
+            self._count(file, self.chance.choice(self._counters))
         elif self.chance.random() < 0.15:
             file.delete(key)
         else:
@@ -512,21 +514,20 @@ class World:
         self._check_tallies(log)
 
     def _check_tallies(self, log: list[Entry]) -> None:
-        """Counters are the same everywhere, and every increment counts once. (Where a log loses
-        its end, one that copies have unsent in common may count as that of both.)"""
+        """Counters are the same everywhere, and every increment counts once. (Where a log lost its
+        end, it may have one in the run of one copy, and alone as another one's: these count as
+        they come.)"""
+        wanted, twice = counted(log)
+        made = {key: sum(some) for key, some in self._increments.items()}
+        if self._losing and wanted != made:
+            raise Bad(f"{made} was counted, and {wanted} is in the log")
         found = [file.tallies() for file in self.files]
-        wanted = counted(log)
-        if any(tallies != wanted for tallies in found):
+        if any(tallies != found[0] for tallies in found):
             raise Bad(f"counted {found}, should be {wanted}")
-        if self._losing:
-            self._check_increments(log, wanted)
-
-    def _check_increments(self, log: list[Entry], wanted: dict[str, int]) -> None:
-        made: dict[str, int] = {key: sum(some) for key, some in self._increments.items()}
-        there = counted(log, once=True)
-        if there != made:
-            raise Bad(f"{made} was counted, and {there} is in the log")
-        self.counts["counted twice"] += made != wanted
+        for key, number in found[0].items():
+            if number - wanted[key] not in sums(twice[key] if self._losing else set()):
+                raise Bad(f"counted {found[0]}, should be {wanted}; in two ways: {twice}")
+        self.counts["counted twice"] += found[0] != wanted
 
     def _check_once(self, log: list[Entry]) -> None:
         """Every change that is held somewhere is in the log, and no word is in it twice."""
@@ -576,22 +577,28 @@ def expected(log: list[Entry]) -> dict[str, tuple[str, str]]:
     }
 
 
-def counted(log: list[Entry], *, once: bool = False) -> dict[str, int]:
-    """What the increments of a log come to: each of them once, also where it was sent again by a
-    copy; `once` also where copies began runs of their own with it."""
-    found: dict[tuple[object, ...], int] = {}
+def counted(log: list[Entry]) -> tuple[dict[str, int], dict[str, set[int]]]:
+    """What the increments of a log come to; and which of them are there in two ways: alone and in
+    a run. Each is by a number of its own, so it counts once, under however many ids it is there."""
+    ways: dict[str, dict[int, set[bool]]] = defaultdict(lambda: defaultdict(set))
     for entry in log:
         change = json.loads(entry.data)
         if change["collection"] == "tally":
             value = change["value"]["count"]
             said: dict[str, Any] = value if isinstance(value, dict) else {"add": 0}
-            device = said.get("of", entry.device)
-            author = (device.partition(".")[0], said["add"]) if once else device
-            found[change["pk"], entry.ticks, author] = said["add"]
-    counts: Count[str] = Count()
-    for (key, *_), added in found.items():
-        counts[str(key)] += added
-    return dict(counts)
+            ways[change["pk"]][said["add"]].add(said.get("since") == entry.ticks)
+    return (
+        {key: sum(numbers) for key, numbers in ways.items()},
+        {key: {n for n, found in some.items() if len(found) == 2} for key, some in ways.items()},
+    )
+
+
+def sums(numbers: set[int]) -> set[int]:
+    """What some of these numbers come to."""
+    found = {0}
+    for number in numbers:
+        found |= {number + other for other in found}
+    return found
 
 
 def _is_word(value: object) -> bool:

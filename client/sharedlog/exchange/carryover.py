@@ -9,7 +9,7 @@ must not have two contents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..changes import DELETE, Entry, dumps, loads
@@ -17,7 +17,6 @@ from ..clock import BEFORE_TRACKING
 from ..errors import EntryUnreadable
 from ..evolution.formerly import Fields
 from ..evolution.restating import ASIDE, changes_of, forget, rename_fields, upgrade
-from ..journal.journal import CHUNK
 from ..merge.reconcile import RowState
 from ..models.registry import Registry
 from ..models.tracked import Tracked
@@ -95,7 +94,7 @@ class Carryover:
         asides = [aside for aside in self._asides() if _said_of(aside)[0] == collection]
         for name in (collection, *self._names.of_table(collection), *asides):
             self._rename_shapes(name, fields)
-            for states in self._states(name, f"fields IS NOT NULL OR {VALUES}"):
+            for states in self._versions.each(name, f"fields IS NOT NULL OR {VALUES}"):
                 clashing = {pk: rename_fields(state, fields) for pk, state in states.items()}
                 self._versions.store(name, states.items())
                 self._versions.store(
@@ -134,7 +133,7 @@ class Carryover:
 
     def _merge_again(self, aside: str) -> None:
         collection, *_ = _said_of(aside)
-        for states in self._states(aside):
+        for states in self._versions.each(aside):
             rows = {pk: changes_of(collection, loads(pk), state) for pk, state in states.items()}
             self._journal.run_many(
                 "DELETE FROM sharedlog_row WHERE collection = ? AND pk = ?",
@@ -149,31 +148,13 @@ class Carryover:
         )
         return [row[0] for row in cursor.fetchall()]
 
-    def _states(self, collection: str, condition: str = "1") -> Iterator[dict[str, RowState]]:
-        """The states of a collection's rows, a few hundred at a time."""
-        last = ""
-        while True:
-            cursor = self._journal.run(
-                "SELECT pk FROM sharedlog_row WHERE collection = ? AND pk > ? "
-                f"AND ({condition}) ORDER BY pk LIMIT {CHUNK}",
-                (collection, last),
-            )
-            pks = [row[0] for row in cursor.fetchall()]
-            if not pks:
-                return
-            yield self._versions.load(collection, pks)
-            last = pks[-1]
-
     # -- values --------------------------------------------------------------------------
 
     def _upgrade_values(self, schema: int) -> None:
         """Let values beside the tables pass the upgraders from this schema version on."""
-        collections = self._journal.run(
-            f"SELECT DISTINCT collection FROM sharedlog_row WHERE {VALUES}"
-        ).fetchall()
-        for (name,) in collections:
+        for name in self._versions.collections(VALUES):
             collection = _said_of(name)[0] if name.startswith(ASIDE) else name
-            for states in self._states(name, VALUES):
+            for states in self._versions.each(name, VALUES):
                 upgraded = [
                     (pk, self._upgraded(collection, pk, state, schema))
                     for pk, state in states.items()

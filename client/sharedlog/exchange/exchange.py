@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ..apply.applier import Applied
+from ..changes import MODIFY
 from ..errors import (
     DeviceUnknown,
     EpochChanged,
@@ -33,7 +34,7 @@ from ..events import (
     SyncResult,
     told,
 )
-from ..journal.journal import RefusedEntry
+from ..journal.journal import OPERATION_CODES, RefusedEntry
 from ..journal.status import note_contact
 from ..limits import TOO_LARGE
 from ..remote.sharedlog import Outgoing, Page, Receipt, Rejection
@@ -86,7 +87,7 @@ class Exchange:
         self._since = self._journal.oldest_unsent()
         until = self._journal.next_ticks()
         pending = self._journal.count_unsent()
-        if send and self._identity.was_sought(self._since):
+        if send and (self._identity.was_sought(self._since) or self._may_be_a_copy()):
             with self._replica.writing():
                 self._identity.look_again()
         more, surprises = True, 0
@@ -128,6 +129,14 @@ class Exchange:
             self._emit(Progress(self._result.sent, self._result.received, left))
         if full is not None:
             raise full
+
+    def _may_be_a_copy(self) -> bool:
+        """Whether copies may have sent what this device counted, as with a program that is
+        delivered with data: it has been to no log yet."""
+        if self._apply is None or self._journal.state("checkpoint") is not None:
+            return False
+        counted = f"operation = {OPERATION_CODES[MODIFY]} AND rules IS NOT NULL"
+        return self._journal.oldest_unsent(counted) is not None
 
     def _find_out(self, surprise: RemoteError, after: str | None, lineage: str) -> None:
         """The log is not what it was when this device last heard of it, or the device is not."""
@@ -263,7 +272,8 @@ class Exchange:
             return None
         if (self._identity.device, self._identity.lineage) != (device, lineage):
             return None
-        self._lineage.recognize(page.entries)
+        if not self._lineage.recognize(page.entries):
+            return None
         applied = Applied(entries=len(page.entries))
         if self._apply:
             applied = self._replica.applier.apply(page.entries, self._since)
@@ -287,6 +297,8 @@ class Exchange:
 
     def _took(self, page: Page | None, applied: Applied | None) -> bool:
         """Account for a page that is stored; return whether there is more to read."""
+        while self._lineage.forked:
+            self._emit(self._lineage.forked.pop())
         if self._lineage.lost:
             self._emit(LogShrunk(self._lineage.lost))
             self._lineage.lost = 0

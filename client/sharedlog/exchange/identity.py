@@ -10,6 +10,9 @@ checkpoint: it is there, before it. Where neither says so any more, the entry is
 unsent, and still its author's. Before anything is sent, all that may have it is read; what is
 found is sent, and what is not is the present id's, and sent once more. (Where that fails, what
 came meanwhile is read before it is tried again: other copies look for the same entries.)
+
+Where a copy goes on under an id (`elsewhere`), it goes on with that id's runs of counters. So what
+others have of these, and the log has not, leaves them (see `merge.runs`).
 """
 
 from __future__ import annotations
@@ -102,15 +105,21 @@ class Identity:
     def catch_up(self) -> int:
         """All there is was read. What was in doubt and not found is this device's from here on;
         return how many entries the log has lost so."""
-        for entries in self._journal.each(f"status = {UNSENT} AND reason IS NOT NULL"):
-            self._hand_over(entries, self.device)
+        left = self.elsewhere()
+        for author in self._authors_of_unsent():
+            if left or author != self.device:
+                self._versions.fold_local()
+                which = f"status = {UNSENT} AND ifnull(reason, ?) = ?"
+                entries = self._journal.each(which, self.device, author)
+                self._entries.hand_over(entries, of=author, to=self.device, left=left)
         lost = self._journal.run(
             f"UPDATE sharedlog_entry SET reason = ? WHERE status = {UNSENT} AND reason IS NOT NULL",
             (self.device,),
         )
         told = self._journal.state("behind") == AGAIN
         newest = self._journal.newest_unsent()
-        self._journal.set_state(behind=None, sought_until=None if newest is None else str(newest))
+        sought = None if newest is None else str(newest)
+        self._journal.set_state(behind=None, elsewhere=None, sought_until=sought)
         return 0 if told else int(lost.rowcount)
 
     def find(self, entries: Sequence[LocalEntry], sender: str) -> None:
@@ -130,12 +139,35 @@ class Identity:
         for author in sorted(set(authors.values()) - {device}):
             self._versions.fold_local()
             some = [entry for entry in entries if authors[entry.ticks] == author]
-            self._entries.hand_over(some, of=author, to=device)
+            self._entries.hand_over([some], of=author, to=device)
+
+    def _authors_of_unsent(self) -> list[str]:
+        cursor = self._journal.run(
+            f"SELECT DISTINCT ifnull(reason, ?) FROM sharedlog_entry WHERE status = {UNSENT} "
+            "ORDER BY 1",
+            (self.device,),
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+    def elsewhere(self) -> list[str]:
+        """The ids that copies go on under, with other runs of counters than this device has."""
+        found: list[str] = loads(self._journal.state("elsewhere") or "[]")
+        return found
+
+    def note_elsewhere(self, device: str) -> None:
+        """A copy goes on under this id. What this device has of it and the log has not, is not
+        that copy's; so the increments among it leave their runs, or they would get lost."""
+        known = self.elsewhere()
+        if device not in known:
+            self._journal.set_state(elsewhere=dumps([*known, device]))
 
     def doubt(self) -> None:
         """The log may have lost anything: look for all that was sent, and read all again."""
         self._journal.unsend()
-        self._journal.set_state(checkpoint=None, seen_until=None, lineage=None, behind="yes")
+        self._versions.doubt_counts()
+        self._journal.set_state(
+            checkpoint=None, seen_until=None, lineage=None, behind="yes", elsewhere=None
+        )
 
     def fork(self) -> str:
         """Take another id, and return it. Whatever is not known to be in the log will be sent
@@ -148,12 +180,14 @@ class Identity:
             self.doubt()
         else:
             journal.unsend("reason IS NULL AND ticks > ?", int(seen))
+            self._versions.doubt_counts(former)
+        self.note_elsewhere(former)
         journal.run(
             f"UPDATE sharedlog_entry SET reason = ? WHERE status = {SENT} AND reason IS NULL",
             (former,),
         )
         new = journal.each(f"(status = {UNSENT} AND reason IS NULL OR status = {REFUSED})")
-        self._entries.begin_anew(new, of=former, to=device)
+        self._entries.hand_over(new, of=former, to=device, left=[former])
         former_ids = dumps([*self.former(), former])
         journal.set_state(device=device, former=former_ids, lineage=None, behind="yes")
         journal.set_state(sent_until=None, pruned_until=None, seen_until=seen and "0")

@@ -17,12 +17,14 @@ entry comes after all that are known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ..changes import Entry
+from ..changes import Entry, Wire
 from ..clock import Version
 from ..events import Event, Forked
 from ..journal.journal import UNSENT, LocalEntry
+from ..merge.counter import is_alone, is_increment, run_of
+from ..merge.runs import counts_of
 from ..remote.sharedlog import OwnPage
 from .identity import akin
 from .replica import Replica
@@ -44,6 +46,8 @@ class Lineage:
         """Entries that were in the log although nobody had told."""
         self.lost = 0
         """Entries that are not in the log any more."""
+        self.forked: list[Forked] = []
+        """What has not been told yet."""
 
     def trace(self) -> None:
         """Settle with the log what is unsent. Afterwards the device may go on, if need be as
@@ -120,7 +124,10 @@ class Lineage:
                 foreign = True
                 break
         self._identity.find(known, device)
-        self.found += sum(e.author is None and e.ticks > acknowledged for e in known)
+        untold = sum(e.author is None and e.ticks > acknowledged for e in known)
+        if untold:  # a copy may have sent them, and more under other ids
+            self._identity.look_again()
+        self.found += untold
         if forgotten:  # pruned here, or never here: nobody can tell
             self._take(forgotten)
         return not foreign
@@ -132,20 +139,58 @@ class Lineage:
         else:
             self._replica.inbox.keep(entries)
 
-    def recognize(self, entries: Sequence[Entry]) -> None:
+    def recognize(self, entries: Sequence[Entry]) -> bool:
         """What is unsent here may be among what comes from a copy of this file: both had it when
-        they parted."""
+        they parted. Return whether this device is still what it was."""
         if self._journal.oldest_unsent() is None:
-            return
+            return True
         device = self._identity.device
         for other in {entry.device for entry in entries}:
-            if not akin(device, other):
-                continue
-            theirs = {entry.ticks: entry.data for entry in entries if entry.device == other}
-            mine = self._journal.entries_at(list(theirs), f"AND status = {UNSENT}").values()
-            same = [entry for entry in mine if self._is_there(entry, theirs[entry.ticks], other)]
-            if same:
-                self._identity.find(same, other)
+            if akin(device, other):
+                self._recognize({e.ticks: e.data for e in entries if e.device == other}, other)
+        if device not in self._identity.elsewhere():
+            return True
+        self.forked.append(Forked(device, self._identity.fork()))
+        return False
+
+    def _recognize(self, theirs: Mapping[int, str], other: str) -> None:
+        oldest = self._journal.oldest()
+        local = self._journal.entries_at(list(theirs))
+        unsent = self._journal.entries_at(list(theirs), f"AND status = {UNSENT}")
+        found: list[LocalEntry] = []
+        for ticks, data in theirs.items():
+            mine = local.get(ticks)
+            if mine is not None and self._is_there(mine, data, other):
+                found += [mine] if ticks in unsent else []
+            elif mine is not None and ticks in unsent and (told := self._told(mine, data, other)):
+                if is_alone(ticks, next(iter(told.values()))):
+                    self._leave_runs(mine)
+                else:
+                    self._journal.restate(mine, told)
+                    found.append(mine)
+            elif ticks >= oldest:  # what is older may have been pruned here
+                self._note_unknown(Version(ticks, other), data)
+        if found:
+            self._identity.find(found, other)
+
+    def _note_unknown(self, version: Version, data: str) -> None:
+        """What a copy wrote: under an id that this device gave up, or in that id's runs, or even
+        in this device's."""
+        said = self._replica.pipeline.increments(data)
+        runs = {run_of(version, v).device for v in said if not is_alone(version.ticks, v)}
+        if self._identity.behind:
+            for device in sorted({version.device, *runs}):
+                self._identity.note_elsewhere(device)
+        elif self._identity.device in runs:
+            self._identity.note_elsewhere(self._identity.device)
+
+    def _leave_runs(self, entry: LocalEntry) -> None:
+        """A copy has taken this entry's increments out of the runs that they are in here."""
+        version = Version(entry.ticks, entry.author or self._identity.device)
+        for value in counts_of(entry.value, entry.rules).values():
+            if is_increment(value):
+                self._identity.note_elsewhere(run_of(version, value).device)
+        self._identity.look_again()
 
     def catch_up(self) -> None:
         """All there is was read. What this device counted is merged once more: what was read says
@@ -180,6 +225,11 @@ class Lineage:
         states = versions.load(versions.names.table(entry.collection), [entry.pk])
         state, version = states.get(entry.pk), Version(entry.ticks, self._identity.device)
         return state is not None and state.has(version)
+
+    def _told(self, entry: LocalEntry, data: str, sender: str) -> Mapping[str, Wire]:
+        """The increments of this entry, as the log has it as the sender's, in other runs."""
+        author = entry.author or self._identity.device
+        return self._replica.pipeline.told(entry, data, author, sender)
 
     def _is_there(self, entry: LocalEntry, data: str, sender: str) -> bool:
         """Whether this is the entry that the log has as the sender's."""

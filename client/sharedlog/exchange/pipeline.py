@@ -9,11 +9,13 @@ from typing import Protocol
 import orjson
 
 from .. import changes
-from ..changes import Change
+from ..changes import Change, Wire
+from ..clock import Version
 from ..errors import ConfigurationError, EntryUnreadable
 from ..evolution.evolution import Evolution
 from ..journal.journal import DROPPED, Beginnings, LocalEntry, RefusedEntry
-from ..merge.runs import COUNTER, handed_over
+from ..merge.counter import alone
+from ..merge.runs import handed_over, increments
 from ..remote.sharedlog import Outgoing
 
 Processor = Callable[[Change], Change | None]
@@ -105,14 +107,42 @@ class Pipeline:
         in_plain = self.pre_send is None and self.serializer is None
         if in_plain and entry.data() == data and (entry.rules is None or mine == theirs):
             return True
+        said, other = self._said(entry), self._heard(data)
+        if said is None or other is None:
+            return False
+        return _restated(said, lambda value: handed_over(value, mine)) == _restated(
+            other, lambda value: handed_over(value, theirs)
+        )
+
+    def told(self, entry: LocalEntry, data: str, mine: str, theirs: str) -> dict[str, Wire]:
+        """The increments of `data`, where it is the same but for that they have left their runs
+        (see `runs`) in the one and not in the other."""
+        said, other = self._said(entry), self._heard(data)
+        if entry.rules is None or said is None or other is None:
+            return {}
+        one, two = Version(entry.ticks, mine), Version(entry.ticks, theirs)
+        alike = _restated(said, lambda value: alone(one, value)) == _restated(
+            other, lambda value: alone(two, value)
+        )
+        return increments(other.value, other.rules) if alike else {}
+
+    def increments(self, data: str) -> list[Wire]:
+        """The increments that an entry of the log says."""
+        other = self._heard(data)
+        return [] if other is None else [*increments(other.value, other.rules).values()]
+
+    def _said(self, entry: LocalEntry) -> Change | None:
+        """What an entry is sent as."""
         change: Change | None = changes.decode(entry.data())
         if self.pre_send is not None and change is not None:
             change = processed("pre_send", self.pre_send, change)
+        return change
+
+    def _heard(self, data: str) -> Change | None:
         try:
-            other = self._deserialized(data)
+            return self._deserialized(data)
         except EntryUnreadable:
-            return False
-        return change is not None and _attributed(change, mine) == _attributed(other, theirs)
+            return None
 
     def decode(self, data: str) -> Change | None:
         """A received entry's change; None if an upgrader or `post_receive` drops it."""
@@ -150,11 +180,10 @@ def processed(name: str, processor: Processor, change: Change) -> Change | None:
     return answer
 
 
-def _attributed(change: Change, device: str) -> bytes:
-    """The change as text, with the increments of counters said to be of this device. Python takes
-    0 and False for equal, and 1 and 1.0."""
-    counted = {name for name, rule in (change.rules or {}).items() if rule == COUNTER}
-    values = dict(change.value or {})
-    values |= {name: handed_over(values[name], device) for name in counted & values.keys()}
+def _restated(change: Change, restate: Callable[[Wire], Wire]) -> bytes:
+    """The change as text, with its increments restated. Python takes 0 and False for equal, and 1
+    and 1.0."""
+    found = increments(change.value, change.rules)
+    values = {**(change.value or {}), **{name: restate(found[name]) for name in found}}
     said = [*change._replace(value=values, rules=dict(change.rules or {}))]
     return orjson.dumps(said, option=orjson.OPT_SORT_KEYS)

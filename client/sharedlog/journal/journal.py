@@ -13,7 +13,17 @@ from typing import NamedTuple, TypeVar
 
 import peewee
 
-from ..changes import CREATE, DELETE, FIRST_SCHEMA, MODIFY, assemble, beginning
+from ..changes import (
+    CREATE,
+    DELETE,
+    FIRST_SCHEMA,
+    MODIFY,
+    Wire,
+    assemble,
+    beginning,
+    dumps,
+    loads,
+)
 from ..clock import TICKS_PER_MS, Now
 from ..groups import ENVELOPE, Group, parts, series
 from ..limits import Limits
@@ -238,13 +248,23 @@ class Journal(State):
             found |= {row[0]: LocalEntry(*row) for row in self.run(sql, chunk).fetchall()}
         return found
 
-    def each(self, which: str) -> Iterator[list[LocalEntry]]:
+    def restate(self, entry: LocalEntry, values: Mapping[str, Wire]) -> None:
+        """Let an entry say of these fields what it says in the log."""
+        value = dumps({**loads(entry.value or "{}"), **values})
+        self.run("UPDATE sharedlog_entry SET value = ? WHERE ticks = ?", (value, entry.ticks))
+
+    def each(self, which: str, *parameters: object) -> Iterator[list[LocalEntry]]:
         """Local entries, oldest first, so many at a time."""
         sql = f"{SELECT} WHERE ticks > ? AND {which} ORDER BY ticks LIMIT {CHUNK}"
         last = -1
-        while rows := self.run(sql, (last,)).fetchall():
+        while rows := self.run(sql, (last, *parameters)).fetchall():
             yield [LocalEntry(*row) for row in rows]
             last = rows[-1][0]
+
+    def oldest(self) -> int:
+        """The timestamp of the oldest entry that is still here."""
+        row = self.run("SELECT ifnull(min(ticks), 0) FROM sharedlog_entry").fetchone()
+        return int(row[0])
 
     def oldest_unsent(self, which: str = "1 = 1") -> int | None:
         """The timestamp of the oldest unsent entry."""

@@ -19,6 +19,7 @@ FORGOTTEN = (
     "relearning",
     "checkpoint",
     "behind",
+    "elsewhere",
     "sought_until",
     "all_sent_until",
     "sent_until",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from hashlib import blake2b
 
 from ..changes import Wire, dumps, loads
 from ..clock import Version
@@ -11,6 +12,9 @@ from ..raw import EXACT_INTEGER
 from .rules import NOTHING_DONE, MergeRule, Writes
 
 ADD, TOTAL, SINCE, OF = "add", "total", "since", "of"
+LOST = "lost"
+"""Marks an increment that the log may not have any more. It never travels."""
+
 _WHOLE = re.compile(r"-?\d+", re.ASCII)
 
 
@@ -41,6 +45,10 @@ class Counter(MergeRule):
     belongs to an earlier life of the row and does not count; a device begins a new one when it
     hears of such a deletion. (`of` names the device that began the run, if that is not the one
     whose entry it is: see `runs`.)
+
+    An increment that left its run stands alone, in a run of its own (see `runs`). What was in a log
+    that lost its end (`lost`) counts until it is there again, in whatever run, or something later
+    of its run is.
     """
 
     name = "counter"
@@ -83,14 +91,23 @@ class Counter(MergeRule):
         return [write for write in writes if run_of(*write) > died]
 
     def keep(self, writes: Writes) -> Writes:
-        """The latest base, and the latest increment of each run."""
+        """The latest base, and the latest increment of each run; before it, if that is lost, the
+        latest one that is not."""
         kept: Writes = []
         seen: set[Version | None] = set()
+        lost: set[Version | None] = set()
+        there = _names_there(writes)
         for version, operand in reversed(writes):
             run = run_of(version, operand) if type(operand) is dict else None
-            if run not in seen:
+            if run in seen:
+                continue
+            if not is_lost(operand):
                 seen.add(run)
-                kept.append((version, operand))
+            elif run in lost or alone_of(version, operand) in there:
+                continue
+            else:
+                lost.add(run)
+            kept.append((version, operand))
         return kept[::-1]
 
     def value(self, writes: Writes) -> Wire:
@@ -101,7 +118,28 @@ class Counter(MergeRule):
         return number(base + self._increments(writes))
 
     def _increments(self, writes: Writes) -> int:
-        return sum(whole(o[TOTAL]) for _, o in self.keep(writes) if type(o) is dict)
+        some = self.keep(writes) if any(is_lost(operand) for _, operand in writes) else writes
+        counted = {run_of(*write): write[1][TOTAL] for write in some if type(write[1]) is dict}
+        return sum(map(whole, counted.values()))
+
+
+def _names_there(writes: Writes) -> set[Version]:
+    """Which increments are not lost, in whatever run, as far as anything is lost."""
+    if not any(is_lost(operand) for _, operand in writes):
+        return set()
+    return {alone_of(v, o) for v, o in writes if is_increment(o) and not is_lost(o)}
+
+
+def is_increment(value: Wire) -> bool:
+    return type(value) is dict and TOTAL in value
+
+
+def is_lost(value: Wire) -> bool:
+    return type(value) is dict and LOST in value
+
+
+def lost(value: Wire) -> Wire:
+    return {**value, LOST: True} if is_increment(value) else value
 
 
 def run_of(version: Version, operand: Wire) -> Version:
@@ -109,6 +147,28 @@ def run_of(version: Version, operand: Wire) -> Version:
     if type(operand) is not dict:
         return version
     return Version(operand.get(SINCE, version.ticks), operand.get(OF, version.device))
+
+
+def is_alone(ticks: int, value: Wire) -> bool:
+    """Whether an increment has left the run that it was recorded in."""
+    return type(value) is dict and value.get(SINCE) == ticks
+
+
+def alone_of(version: Version, operand: Wire) -> Version:
+    """The run of an increment when it stands alone. It is named by how the increment was recorded:
+    copies of one device may count at the same tick."""
+    run = run_of(version, operand)
+    if is_alone(version.ticks, operand):
+        return run
+    said = dumps([operand[ADD], operand[TOTAL], operand.get(SINCE)])
+    name = blake2b(said.encode(), digest_size=4).hexdigest()
+    return Version(version.ticks, f"{run.device}.{name}")
+
+
+def alone(version: Version, operand: Wire) -> Wire:
+    """What an increment says when it stands alone."""
+    ticks, name = alone_of(version, operand)
+    return {ADD: operand[ADD], TOTAL: operand[ADD], SINCE: ticks, OF: name}
 
 
 def restamped(value: Wire, renamed: Mapping[int, int]) -> Wire:

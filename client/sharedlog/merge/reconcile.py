@@ -287,7 +287,7 @@ class _Ruled:
                 writes = with_write(self._writes(name, rule), version, operand)
                 if created:  # it says anew what stood there before there was a log
                     writes = [write for write in writes if write[0] != BEFORE_TRACKING]
-                state.writes[name] = Listed(rule.name, rule.keep(writes))
+                state.writes[name] = Listed(rule.name, writes)
             elif created and name in state.shape:
                 self._writes(name, rule)  # soon nothing will tell that it came with a creation
 
@@ -303,9 +303,9 @@ class _Ruled:
             rule = self._rules.get(name)
             if rule is None:
                 continue  # of a table that is not known (any more)
+            writes = rule.keep(writes)
             live = rule.live(writes, state.died)
-            if not self._bury:
-                state.writes[name] = Listed(of, writes := live)
+            state.writes[name] = Listed(of, writes := writes if self._bury else live)
             if state.version_of(name) is None:
                 if not writes:
                     del state.writes[name]

@@ -1,23 +1,22 @@
 """The runs of counters (see `counter.Counter`), where increments change hands. Pure.
 
 A run belongs to the device that began it. Where somebody else sends an increment, it says whose
-run it is of. And where a device goes on under another id beside one that has the same past, both
-would go on with the same runs: the increments that it has not sent begin runs of their own.
+run it is of. But a copy that has the same past must not go on with the same runs: the increments
+that are not in the log stand alone from then on, each under a name that follows from how it was
+recorded. So it is the same whichever copy sends it, and counts once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Container, Hashable, Mapping
 
-from ..changes import Wire
+from ..changes import Wire, loads
 from ..clock import Version
-from .counter import ADD, OF, SINCE, TOTAL, Counter, number, run_of, whole
+from .counter import ADD, OF, TOTAL, Counter, alone, is_increment, lost, number, run_of, whole
 
 COUNTER = Counter.name
 
-
-def is_increment(value: Wire) -> bool:
-    return type(value) is dict and TOTAL in value
+Values = dict[str, Wire]
 
 
 def handed_over(value: Wire, device: str) -> Wire:
@@ -25,31 +24,40 @@ def handed_over(value: Wire, device: str) -> Wire:
     return {**value, OF: device} if is_increment(value) and OF not in value else value
 
 
-class NewRuns:
-    """Restates the increments that become another device's, one after the other."""
+def increments(values: Mapping[str, Wire] | None, rules: Mapping[str, str] | None) -> Values:
+    """Those among the values of a change that are increments."""
+    counts = {name for name, rule in (rules or {}).items() if rule == COUNTER}
+    return {n: v for n, v in (values or {}).items() if n in counts and is_increment(v)}
 
-    def __init__(self, device: str) -> None:
+
+def counts_of(value_json: str | None, rules_json: str | None) -> Values:
+    """What a change in a client log says of counters: increments, and bases."""
+    if value_json is None or rules_json is None:
+        return {}
+    values, rules = loads(value_json), loads(rules_json)
+    return {name: v for name, v in values.items() if rules.get(name) == COUNTER}
+
+
+class Handover:
+    """Restates increments of one device that become another one's, one after the other. They leave
+    the runs of the devices in `left`."""
+
+    def __init__(self, device: str, to: str, left: Container[str]) -> None:
         self._device = device
+        self._goes_on = device == to
+        self._left = left
         self._begun: set[Hashable] = set()
-        self._sums: dict[Hashable, tuple[int, int]] = {}
 
     def restated(
         self, field: Hashable, ticks: int, value: Wire
     ) -> tuple[Wire, tuple[Version, Wire] | None]:
-        """What an increment of a field of a row says then; and, with the first one of a run that
-        goes on, what that run came to before it."""
-        run = run_of(Version(ticks, self._device), value)
-        key = (field, run)
-        if run.device != self._device or key in self._begun:
-            return value, None
-        if run.ticks == ticks:
-            self._begun.add(key)
-            return value, None
-        added = whole(value[ADD])
-        first, total = self._sums.get(key, (ticks, 0))
-        self._sums[key] = first, total + added
-        restated = {ADD: value[ADD], TOTAL: number(total + added)}
-        if first != ticks:
-            return {**restated, SINCE: first}, None
-        before = number(whole(value[TOTAL]) - added)
-        return restated, (run, {ADD: before, TOTAL: before})
+        """What an increment of a field of a row says then; and, with the first one that leaves a
+        run which goes on, what that run came to before it."""
+        version = Version(ticks, self._device)
+        run = run_of(version, value)
+        if run.device not in self._left:
+            return value if self._goes_on else handed_over(value, self._device), None
+        first = run.ticks != ticks and (field, run) not in self._begun
+        self._begun.add((field, run))
+        before = number(whole(value[TOTAL]) - whole(value[ADD]))
+        return alone(version, value), (run, lost({ADD: before, TOTAL: before})) if first else None

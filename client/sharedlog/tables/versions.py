@@ -8,7 +8,7 @@ who wins later.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..changes import CREATE, MODIFY, Change, Wire, dumps, loads
@@ -16,8 +16,8 @@ from ..clock import BEFORE_TRACKING, Version
 from ..errors import ValueRefused
 from ..evolution.evolution import Evolution
 from ..evolution.restating import ASIDE
-from ..journal.journal import OPERATION_NAMES, Journal, LocalEntry, chunks
-from ..merge.counter import Counter, restamped
+from ..journal.journal import CHUNK, OPERATION_NAMES, Journal, LocalEntry, chunks
+from ..merge.counter import Counter, lost, restamped, run_of
 from ..merge.reconcile import NO_FIELDS, NO_RULES, Listed, RowState
 from ..merge.rules import misfit
 from ..models.registry import Registry
@@ -154,6 +154,22 @@ class Versions:
                 state.rename(new)
             self.store(collection, states.items())
 
+    def doubt_counts(self, device: str | None = None) -> None:
+        """The log may have lost what this device knows of counters (see `Counter`), or have other
+        runs of this device."""
+
+        def doubted(version: Version, operand: Wire) -> Wire:
+            return lost(operand) if device in (None, run_of(version, operand).device) else operand
+
+        for collection in self.collections("writes IS NOT NULL"):
+            for states in self.each(collection, "writes IS NOT NULL"):
+                for state in states.values():
+                    for name, (rule, writes) in state.writes.items():
+                        if rule == Counter.name:
+                            said = [(v, doubted(v, o)) for v, o in writes]
+                            state.writes[name] = Listed(rule, said)
+                self.store(collection, states.items())
+
     def forget_numbers(self) -> None:
         """After a rollback."""
         self.devices.forget()
@@ -189,6 +205,19 @@ class Versions:
             "WHERE kept IS NOT NULL OR cleared IS NOT NULL"
         )
         return {row[0] for row in cursor.fetchall() if not row[0].startswith(ASIDE)}
+
+    def collections(self, condition: str) -> list[str]:
+        """The collections with such rows."""
+        sql = f"SELECT DISTINCT collection FROM sharedlog_row WHERE {condition}"
+        return [row[0] for row in self._run(sql).fetchall()]
+
+    def each(self, collection: str, condition: str = "1 = 1") -> Iterator[dict[str, RowState]]:
+        """The states of a collection's rows, a few hundred at a time."""
+        last = ""
+        chunk = f"pk > ? AND ({condition}) ORDER BY pk LIMIT {CHUNK}"
+        while found := self._rows(collection, chunk, (last,)):
+            yield self._read(collection, found)
+            last = found[-1][0]
 
     def _of_these(
         self, collection: str, pks: Sequence[str], condition: str = ""

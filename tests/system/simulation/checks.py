@@ -124,8 +124,8 @@ def check_once(
     """Nothing of a family is in the log more often than it was committed, under however many ids.
 
     Not guaranteed of what the log had, and `lost`: so many at these timestamps. Copies that have it
-    in common may all send it again, if none had `read` what another one sent. And increments if
-    one did not know that they had been sent, and has made them the first of a run of its own.
+    in common may all send it again, if none had `read` what another one sent. And increments also
+    then: the one has them in a run that the other one has taken them out of.
     """
     committed = Counter((change.ticks, _made(_committed(change))) for change in own)
     shared: dict[tuple[int, Change], list[Logged]] = defaultdict(list)
@@ -148,7 +148,7 @@ def _were_unread(entries: Sequence[Logged], read: Mapping[Identity, int]) -> boo
 
 
 def _made(change: Change) -> Change:
-    """What was done, whatever run of increments it is in: copies begin runs of their own."""
+    """What was done, whatever run of increments it is in: copies take them out of their runs."""
     operation, collection, pk, values = change
     value = orjson.loads(values)
     for increment in _increments(value):
