@@ -962,8 +962,8 @@ def test_what_copies_have_in_common_and_the_log_lost_counts_once(
 
 
 def left_run(new_file: NewFile, home: MemoryHome, folder: Path) -> tuple[File, File, File]:
-    """A file, a copy that has unsent in common with it, and a third that had been faster, so that
-    the copy took what it counted out of its run. Then the log has nothing of all that any more."""
+    """A file, a copy that has unsent in common with it, and a third that was faster, so that the
+    copy takes what it counted out of its run. The home has a backup from before."""
     file = new_file("a")
     file.put("x", text="common")
     file.sync()
@@ -1046,6 +1046,27 @@ def test_copies_that_count_at_the_same_tick_both_count(
     home.wipe()
     copy.sync()
     assert counted_by(file, copy, new_file("b")) == [{"t": 3}] * 3
+
+
+def test_copies_that_write_one_row_at_the_same_tick_end_equal(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path
+) -> None:
+    """What a log lost gets an id that is later than that of what was read before."""
+    file = new_file("a", now=lambda: NOON_MS, new_id=lambda: "f" * 16)
+    file.sync()
+    for name in ("early", "copy"):
+        copy_by_backup(file.path, tmp_path / f"{name}.db")
+    early, copy = (new_file(name, now=lambda: NOON_MS) for name in ("early", "copy"))
+    file.put("x", text="by the first")
+    copy.put("x", note="by the copy")
+    early.put("y", text="early")
+    for each in (file, copy):
+        each.sync()
+    home.wipe()
+    for each in (early, copy):
+        each.sync()
+    settle(home, file, early, copy, new_file("b"))
+    assert file.device > copy.device
 
 
 # -- whose file it is -----------------------------------------------------------------------

@@ -193,12 +193,13 @@ class Lineage:
         self._identity.look_again()
 
     def catch_up(self) -> None:
-        """All there is was read. What this device counted is merged once more: what was read says
-        again how runs began that were left for others."""
+        """All there is was read. What the log lost is merged once more: under its new id it may be
+        later than what a copy wrote at the same tick. So is all that this device counted: what
+        was read says again how runs began that were left for others."""
         if self._identity.behind:
             self.lost += self._identity.catch_up()
-            which = f"(reason IS NULL OR status = {UNSENT}) AND rules IS NOT NULL"
-            for entries in self._journal.each(which):
+            lost = f"status = {UNSENT} AND reason IS NOT NULL"
+            for entries in self._journal.each(f"({lost} OR reason IS NULL AND rules IS NOT NULL)"):
                 self._merge_own(entries)
 
     def _merge_own(self, entries: Sequence[LocalEntry]) -> None:
