@@ -311,7 +311,8 @@ class _Ruled:
                     del state.writes[name]
                 continue
             value = rule.value(live)
-            if live != self._before[name] or name in written:
+            stale = self._known.get(name, value) != value  # the writes were restated
+            if live != self._before[name] or name in written or stale:
                 written[name] = value
             if writes == self._said(name, rule, value):
                 del state.writes[name]
