@@ -120,7 +120,7 @@ SERVICE_LAYERS = (
     *within(
         "store",
         {"beginnings", "copying", "places", "pokes"},
-        {"accounts", "appending", "paging"},
+        {"accounts", "appending", "digests", "paging"},
         {"browsing", "compacting", "devices"},
         {"store"},
         {"backup", "writer"},

@@ -186,13 +186,89 @@ def spoil(file: Path, *statements: str) -> None:
 def test_a_backup_that_is_not_whole_is_not_put_back(
     backup: Path, tmp_path: Path, statement: str, said: str
 ) -> None:
-    spoil(backup, statement)
+    spoil(backup, statement, "DROP TABLE digests")
     with pytest.raises(ConfigurationError, match=said):
         restore(backup, tmp_path / "new.db")
     assert not (tmp_path / "new.db").exists()
     with pytest.raises(ConfigurationError, match=said):
         back_up(backup, tmp_path / "again.db")
     assert not (tmp_path / "again.db").exists()
+
+
+def flip(file: Path, text: bytes, place: int, bit: int = 1) -> None:
+    """Change one bit of a text that the file has, wherever it has it."""
+    content = bytearray(file.read_bytes())
+    assert text in content
+    begin = -1
+    while (begin := content.find(text, begin + 1)) >= 0:
+        content[begin + place] ^= bit
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "bit", "said"),
+    [
+        (b'"pk-987"', 4, 1, "the rows of entries are not those that were saved"),
+        (b"ada", 2, 1, "the rows of (devices|logs|users) are not those that were saved"),
+        (b"created_at INTEGER", 3, 32, "the rows of sqlite_master are not those"),
+        (b'"pk-987"', 4, 128, "a text in it is none"),
+    ],
+)
+def test_one_bit_of_what_was_saved_is_noticed(
+    backup: Path, tmp_path: Path, text: bytes, place: int, bit: int, said: str
+) -> None:
+    """SQLite sees that pages fit together, not what is written on them."""
+    flip(backup, text, place, bit)
+    with pytest.raises(ConfigurationError, match=rf"monday\.db is damaged: {said}"):
+        restore(backup, tmp_path / "new.db")
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_so_is_one_of_a_digest(backup: Path, tmp_path: Path) -> None:
+    spoil(backup, "UPDATE digests SET digest = 'x' || substr(digest, 2) WHERE name = 'users'")
+    with pytest.raises(ConfigurationError, match="is damaged: the rows of users"):
+        restore(backup, tmp_path / "new.db")
+
+
+def test_a_backup_has_what_was_to_be_saved(backup: Path, tmp_path: Path) -> None:
+    """Whatever becomes of it before it is on the disk."""
+
+    def lose(text: str) -> None:
+        if text == "checking":
+            [part] = tmp_path.glob(".tuesday.db.*/part")
+            flip(part, b'"pk-987"', 4)
+
+    with pytest.raises(ConfigurationError, match=r"tuesday\.db is damaged: the rows of entries"):
+        back_up(tmp_path / "log.db", tmp_path / "tuesday.db", lose)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.db", "monday.db"]
+
+
+def tables(file: Path) -> set[str]:
+    with closing(sqlite3.connect(file)) as db:
+        return {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+
+
+def test_digests_are_in_the_backup_alone(backup: Path, tmp_path: Path) -> None:
+    restore(backup, tmp_path / "new.db")
+    assert tables(backup) - tables(tmp_path / "new.db") == {"digests"}
+    assert tables(tmp_path / "new.db") == tables(tmp_path / "log.db")
+
+
+def test_a_backup_that_was_used_as_a_database_can_be_saved_again(
+    backup: Path, tmp_path: Path
+) -> None:
+    with closing(Store.open(backup)) as store:
+        store.create_user("bob")
+    with pytest.raises(ConfigurationError, match="sharedlog backup makes one of it"):
+        restore(backup, tmp_path / "new.db")
+    assert back_up(backup, tmp_path / "again.db").logs == 2
+    assert restore(tmp_path / "again.db", tmp_path / "new.db").compared
+
+
+def test_a_backup_without_digests_is_put_back_and_says_so(backup: Path, tmp_path: Path) -> None:
+    """As a version made them that knew of none."""
+    spoil(backup, "DROP TABLE digests")
+    assert restore(backup, tmp_path / "new.db") == Saved(logs=1, entries=1_000, compared=False)
 
 
 @pytest.mark.parametrize("where", [0.05, 0.5, 0.9])

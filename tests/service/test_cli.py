@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -84,9 +85,10 @@ def test_programs_are_told_the_figures_of_what_was_done(run: Run, tmp_path: Path
     dropped = {"dropped_entries": 2, "dropped_bytes": len(texts[0]) * 2, "entries": 1}
     nothing = {"dropped_entries": 0, "dropped_bytes": 0, "entries": 0}
     assert told("compact") == [{"user": "ada", **dropped}, {"user": "bob", **nothing}]
-    assert told("backup", "monday.db") == {"file": "monday.db", "logs": 2, "entries": 1}
+    saved = {"logs": 2, "entries": 1, "compared": True}
+    assert told("backup", "monday.db") == {"file": "monday.db", **saved}
     place = str(tmp_path / "new.db")
-    restored = {"database": place, "logs": 2, "entries": 1, "tokens_revoked": True}
+    restored = {"database": place, **saved, "tokens_revoked": True}
     assert told("restore", "monday.db", "--db", "new.db", "--revoke-tokens") == restored
     copied = told("copy", "--from", "new.db", "--to", "copy.db")
     assert (copied.pop("database"), copied.pop("rows") > 5) == (str(tmp_path / "copy.db"), True)
@@ -193,6 +195,16 @@ def test_a_backup_is_made_and_put_back(run: Run, tmp_path: Path) -> None:
         text for text in run("token", "list", "--db", "other.db")[1].splitlines() if "ada" in text
     ]
     assert "revoked" in line
+
+
+def test_a_backup_that_cannot_be_compared_is_put_back_with_a_word(run: Run, tmp_path: Path) -> None:
+    assert run("token", "create", "--user", "ada")[0] == 0
+    assert run("backup", "monday.db")[0] == 0
+    assert "no digests" not in run("restore", "monday.db", "--db", "new.db")[1]
+    with closing(sqlite3.connect(tmp_path / "monday.db")) as db:
+        db.execute("DROP TABLE digests")
+    code, printed, _ = run("restore", "monday.db", "--db", "other.db")
+    assert (code, "The backup has no digests" in printed) == (0, True)
 
 
 UNREADABLE = "/proc/sys/vm/drop_caches"

@@ -58,8 +58,8 @@ examples:
   sharedlog backup monday.db
   sharedlog backup monday.db --database postgresql://sharedlog@db.example/sharedlog
 
-Writes the state of one moment into a new SQLite file and checks it: users, tokens (not their
-secrets), devices and logs. The service may run meanwhile, and so may its writers.
+Writes the state of one moment into a new SQLite file, reads it back and compares: users, tokens
+(not their secrets), devices and logs. The service may run meanwhile, and so may its writers.
 Nothing is written over. Put it back with: sharedlog restore
 """
 
@@ -69,8 +69,8 @@ examples:
   sharedlog restore monday.db --database postgresql://sharedlog@db.example/sharedlog
   sharedlog restore monday.db --revoke-tokens       then: sharedlog token create --user NAME
 
-Checks a backup and puts it into a new SQLite file, or into an empty PostgreSQL database;
-nothing is written over. Then start the service.
+Compares a backup with what was saved, and puts it into a new SQLite file or an empty
+PostgreSQL database; nothing is written over. Then start the service.
 
 Devices have seen entries that the backup lacks. Each log gets a new epoch, which
 tells them to start over and to offer their own entries again, so that what the
@@ -215,6 +215,11 @@ def _restore(args: argparse.Namespace) -> int:
         f"{saved.entries:,}.\n"
         f"{left} that were revoked since the backup are to be revoked again."
     )
+    if not saved.compared:
+        print(
+            "The backup has no digests, as older versions made none: its pages and its counts are "
+            "checked, its rows could not be compared with what was saved."
+        )
     return 0
 
 

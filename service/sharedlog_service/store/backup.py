@@ -1,7 +1,8 @@
 """A service's whole state in one SQLite file: written while the service runs, and put back.
 
-A backup is checked when it is made and again when it is put back. What is put back begins a new
-life: each log has another epoch, by which devices notice.
+A backup is compared with what was to be saved when it is made, and with what it says of itself when
+it is put back. What is put back begins a new life: each log has another epoch, by which devices
+notice.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ from sharedlog_service.engines.tables import STEPS
 from sharedlog_service.entries import SEQ_BITS
 from sharedlog_service.errors import ConfigurationError
 from sharedlog_service.store.copying import copy
+from sharedlog_service.store.digests import (
+    changed_table,
+    drop_digests,
+    keep_digests,
+    kept_digests,
+    make_digests,
+)
 from sharedlog_service.store.store import Store
 
 PAGES = 1_000
@@ -49,6 +57,8 @@ class Saved(NamedTuple):
 
     logs: int
     entries: int
+    compared: bool = True
+    """Whether each row is what it was. Backups made before they had digests do not tell."""
 
 
 def back_up(place: Path | str, file: Path, tell: Tell = lambda text: None) -> Saved:
@@ -66,10 +76,17 @@ def back_up(place: Path | str, file: Path, tell: Tell = lambda text: None) -> Sa
                 closing(open_database(part)) as target,
             ):
                 copy(source, target, lambda table, rows: tell(f"{table}: {rows:,} rows"))
+            with _moment(part) as saved:
+                digests = make_digests(saved)
         else:
-            copy_file(Path(place), part, tell)
+            with _moment(Path(place)) as saved:
+                _copy_pages(saved, part, tell)
+                digests = make_digests(saved)
+        with _plainly(file), closing(_opened(part)) as db:
+            keep_digests(db, digests)
         tell("checking")
         check_sound(part, named=file)
+        check_digests(part, named=file)
         return check_whole(part, named=file)
 
 
@@ -106,29 +123,41 @@ def _prepare(file: Path, part: Path, tell: Tell, revoke_tokens: bool) -> Saved:
     copy_file(file, part, tell)
     tell("checking")
     check_sound(part, named=file)
+    compared = check_digests(part, named=file)
+    with _plainly(file), closing(_opened(part)) as db:
+        drop_digests(db)
     with closing(Store.open(part)) as store:
         store.renew_epochs()
         if revoke_tokens:
             store.revoke_tokens("")
-    return check_whole(part, named=file)
+    return check_whole(part, named=file)._replace(compared=compared)
 
 
 def copy_file(source: Path, target: Path, tell: Tell = lambda text: None) -> None:
     """Copy the state that a file has now, whatever is written to it meanwhile."""
+    with _moment(source) as old:
+        _copy_pages(old, target, tell)
+
+
+@contextmanager
+def _moment(file: Path) -> Iterator[apsw.Connection]:
+    """Hold on to one state of a file. Otherwise each commit of another process would let SQLite
+    begin a copy anew, and under load it would never end."""
+    with _plainly(file), closing(_opened(file)) as db:
+        db.execute("BEGIN")
+        _check_ours(db, file)
+        yield db
+
+
+def _copy_pages(old: apsw.Connection, target: Path, tell: Tell) -> None:
     with (
-        _plainly(source),
-        closing(_opened(source)) as old,
         closing(_opened(target, apsw.SQLITE_OPEN_CREATE)) as new,
+        new.backup("main", old, "main") as backup,
     ):
-        # This holds on to one state: otherwise each commit of another process lets SQLite begin
-        # anew, and under load it would never end.
-        old.execute("BEGIN")
-        _check_ours(old, source)
-        with new.backup("main", old, "main") as backup:
-            while not backup.done:
-                backup.step(PAGES)
-                copied = backup.page_count - backup.remaining
-                tell(f"{copied:,} of {backup.page_count:,} pages")
+        while not backup.done:
+            backup.step(PAGES)
+            copied = backup.page_count - backup.remaining
+            tell(f"{copied:,} of {backup.page_count:,} pages")
 
 
 def check_sound(part: Path, *, named: Path) -> None:
@@ -138,6 +167,22 @@ def check_sound(part: Path, *, named: Path) -> None:
         found = [str(text) for (text,) in db.execute("PRAGMA integrity_check(1)")]
         if found != ["ok"] or db.execute("PRAGMA foreign_key_check").fetchall():
             raise ConfigurationError(f"{named} is damaged: {found[0]}")
+
+
+def check_digests(part: Path, *, named: Path) -> bool:
+    """Make sure that each row is what it was; False if no digests tell."""
+    with _plainly(named), closing(_opened(part)) as db:
+        kept = kept_digests(db)
+        if kept is None:
+            return False
+        changed = changed_table(kept, make_digests(db))
+        if changed is not None:
+            raise ConfigurationError(
+                f"{named} is damaged: the rows of {changed} are not those that were saved. (If a "
+                "service has used the file since, it is a backup no more: sharedlog backup makes "
+                "one of it.)"
+            )
+        return True
 
 
 def check_whole(part: Path, *, named: Path) -> Saved:
@@ -202,5 +247,7 @@ def _plainly(file: Path) -> Iterator[None]:
     """Say which file it was that SQLite had trouble with."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{file} is damaged: a text in it is none.") from error
     except apsw.Error as error:
         raise ConfigurationError(f"{file} cannot be copied: {error}") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from hashlib import blake2b
 from itertools import islice
 from typing import NamedTuple
@@ -59,30 +60,36 @@ def column_names(model: type) -> list[str]:
 
 
 def contents(db: Session, table: str, columns: Sequence[str]) -> Contents:
-    rows = digest = 0
-    for portion in _portions(db, table, columns):
-        rows += len(portion)
-        digest += sum(map(_hash, portion))
-    return Contents(rows, digest % 2**64)
+    with _streamed(db, table, columns) as found:
+        return contents_of(found)
+
+
+def contents_of(rows: Iterable[Row]) -> Contents:
+    count = digest = 0
+    for row in rows:
+        count += 1
+        digest += _hash(row)
+    return Contents(count, digest % 2**64)
 
 
 def _copy_table(
     old: Session, new: Session, table: str, columns: Sequence[str], tell: Tell
 ) -> Contents:
     rows = digest = 0
-    for portion in _portions(old, table, columns):
-        new.insert_rows(table, portion)
-        rows += len(portion)
-        digest += sum(map(_hash, portion))
-        tell(table, rows)
+    with _streamed(old, table, columns) as found:
+        while portion := list(islice(found, PORTION)):
+            new.insert_rows(table, portion)
+            rows += len(portion)
+            digest += contents_of(portion).digest
+            tell(table, rows)
     return Contents(rows, digest % 2**64)
 
 
-def _portions(db: Session, table: str, columns: Sequence[str]) -> Iterator[list[Row]]:
+def _streamed(
+    db: Session, table: str, columns: Sequence[str]
+) -> AbstractContextManager[Iterator[Row]]:
     names = ", ".join(f'"{column}"' for column in columns)
-    with db.stream(f"SELECT {names} FROM {table}") as found:
-        while portion := list(islice(found, PORTION)):
-            yield portion
+    return db.stream(f"SELECT {names} FROM {table}")
 
 
 def _hash(row: Row) -> int:
