@@ -137,9 +137,9 @@ SERVICE_LAYERS = (
     *within(
         "web",
         {"answering", "compression", "patience", "reporting", "request", "spans"},
-        {"graphiql", "guard", "metrics", "textframes"},
+        {"graphiql", "guard", "metrics"},
         {"recording", "service", "sockets"},
-        {"endpoint"},
+        {"endpoint", "textframes"},
         {"app"},
     ),
     *within(

@@ -13,10 +13,13 @@ import uvicorn
 
 from sharedlog_service.commands.serving import server_config
 from sharedlog_service.settings import Settings
+from sharedlog_service.web import sockets
 from tests.service.test_patience import (
     BODY,
     HEAD,
+    LONG,
     REQUEST,
+    Client,
     Running,
     long_answer,
     serving,
@@ -146,5 +149,51 @@ def test_who_has_sent_a_good_part_of_a_long_body_keeps_its_place(tmp_path: Path)
                 await client.send(head + b" " * (500_000 - len(head)))
             service.pass_time(5)
             assert b" 503 " in await answered(service, REQUEST)
+
+    asyncio.run(story())
+
+
+CLOSED_1013 = b"\x03\xf5"
+
+
+async def upgraded(service: Running) -> Client:
+    """A socket that does not greet, and waits for no answer when it is closed."""
+    client = Client(service, *await asyncio.open_connection("127.0.0.1", service.port))
+    service.clients.append(client)
+    client._writer.write(UPGRADE)
+    assert b" 101 " in await client.reader.readuntil(b"\r\n\r\n")
+    for found in service.server.server_state.connections:
+        found.close_timeout = 3_600.0  # type: ignore[union-attr]
+    return client
+
+
+def test_a_silent_socket_leaves_at_once_for_who_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "SOCKETS_MAX", 2)
+
+    async def story() -> None:
+        async with serving(server_config(Settings(db=tmp_path / "log.db"))) as service:
+            silent = [await upgraded(service) for _ in range(6)]
+            for client in silent[:-2]:
+                assert CLOSED_1013 in await client.rest()
+            await until(lambda: len(service.server.server_state.connections) == 2)
+            assert len(service.server.server_state.tasks) == 2
+
+    asyncio.run(story())
+
+
+def test_so_does_one_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "SOCKETS_MAX", 1)
+
+    async def story() -> None:
+        async with serving(server_config(Settings(db=tmp_path / "log.db"))) as service:
+            client = await upgraded(service)
+            [connection] = service.server.server_state.connections
+            connection.transport.write(b"\0" * LONG)
+            await upgraded(service)
+            with contextlib.suppress(ConnectionError):
+                await client.rest()
+            await until(lambda: len(service.server.server_state.connections) == 1)
 
     asyncio.run(story())

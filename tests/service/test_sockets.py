@@ -7,7 +7,7 @@ import gzip
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from starlette.websockets import WebSocketDisconnect
 from sharedlog.remote.documents import ABOUT, POKED
 from sharedlog_service.access.auth import issue_token, revoke_token, token_digest
 from sharedlog_service.api.context import Asker
+from sharedlog_service.api.known import KnownDocuments
+from sharedlog_service.api.records import RECORD_KEY, Record
 from sharedlog_service.api.schema import build_schema
 from sharedlog_service.api.service_schema import ServiceSchema
 from sharedlog_service.entries import NewEntry
@@ -27,7 +29,7 @@ from sharedlog_service.settings import Settings
 from sharedlog_service.store.store import Store
 from sharedlog_service.web import endpoint, sockets
 from sharedlog_service.web.app import create_app
-from sharedlog_service.web.sockets import FRAME_BYTES_MAX, OPERATIONS_MAX
+from sharedlog_service.web.sockets import FRAME_BYTES_MAX, OPERATIONS_MAX, SocketGuard
 from tests.service.support import READ
 from tests.service.test_guard import BODIES
 
@@ -377,3 +379,67 @@ def test_a_process_has_so_many_sockets(served: Served, monkeypatch: pytest.Monke
         assert caught.value.status_code == 503
     with served.greeted():  # the place is free again
         pass
+
+
+def test_who_has_not_greeted_makes_room_for_who_comes(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest first; whoever has greeted stays."""
+    monkeypatch.setattr(sockets, "SOCKETS_MAX", 3)
+    with served.greeted() as first, served.socket() as older, served.socket() as newer:
+        with served.greeted():
+            assert closed(older) == 1013
+            newer.send_json({"type": "ping"})
+            assert newer.receive_json() == {"type": "pong"}
+            with served.greeted():
+                assert closed(newer) == 1013
+                with pytest.raises(WebSocketDenialResponse) as caught, served.socket():
+                    raise AssertionError("it was let in")
+                assert caught.value.status_code == 503
+        first.send_json(subscribe("subscription { count(to: 1) }"))
+        assert first.receive_json()["type"] == "next"
+
+
+def test_many_who_come_at_once_are_let_in_as_far_as_there_is_room(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes the place of another one."""
+    monkeypatch.setattr(sockets, "SOCKETS_MAX", 2)
+    with served.greeted(), served.socket() as silent, served.socket() as next_one:
+        assert closed(silent) == 1013
+        with served.socket() as last:
+            assert closed(next_one) == 1013
+            last.send_json({"type": "ping"})
+            assert last.receive_json() == {"type": "pong"}
+
+
+def test_who_does_not_leave_makes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another server, whose sockets wait until what they send is taken."""
+    monkeypatch.setattr(sockets, "SOCKETS_MAX", 1)
+    monkeypatch.setattr(sockets, "ROOM_S", 0.01)
+
+    async def story() -> None:
+        begun, sent = asyncio.Event(), []
+
+        async def for_ever(*args: object) -> Any:
+            begun.set()
+            await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        guard = SocketGuard(for_ever, documents=KnownDocuments(()), allow=for_ever)
+
+        def scope() -> dict[str, Any]:
+            refusable: dict[str, Any] = {"websocket.http.response": {}}
+            return {"type": "websocket", RECORD_KEY: Record("1"), "extensions": refusable}
+
+        silent = asyncio.create_task(guard(scope(), for_ever, for_ever))
+        await begun.wait()
+        await guard(scope(), for_ever, send)
+        assert [message.get("status") for message in sent] == [503, None]
+        silent.cancel()
+        with suppress(asyncio.CancelledError):
+            await silent
+
+    asyncio.run(story())

@@ -36,6 +36,7 @@ from sharedlog_service.web.guard import SCOPE_KEY, STATUS, headers_of
 from sharedlog_service.web.request import GraphQLRequest
 from sharedlog_service.web.service import Service
 from sharedlog_service.web.sockets import (
+    COME_BACK,
     FRAME_BYTES_MAX,
     INIT_WAIT_S,
     OPERATIONS_MAX,
@@ -50,7 +51,7 @@ Extend = Callable[[HTTPConnection, Context], Context]
 """Makes, of a request and the service's context, the one of the program around the service."""
 
 
-CLOSING: Mapping[Code, int] = {Code.TOO_MANY_SOCKETS: 4429, Code.UNAVAILABLE: 1013}
+CLOSING: Mapping[Code, int] = {Code.TOO_MANY_SOCKETS: 4429, Code.UNAVAILABLE: COME_BACK}
 """How a socket is closed whose greeting is refused, if not with 4403: that says that the token is
 no good."""
 

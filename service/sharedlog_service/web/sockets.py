@@ -7,7 +7,9 @@ comes, and what it does not expect ends in an exception.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -36,6 +38,12 @@ SOCKETS_MAX = 2000
 
 INVALID, TOO_BIG, FAILED = 4400, 1009, 1011
 
+COME_BACK = 1013
+"""Closes the socket of who may try again; it is not waited for any longer."""
+
+ROOM_S = 1.0
+"""How long who comes may wait until somebody else has left."""
+
 SOCKET_KEY = "sharedlog.socket"
 """Where the scope has the socket, for who wants to close it."""
 
@@ -60,16 +68,16 @@ class SocketGuard:
         self._app = app
         self._documents = documents
         self._allow = allow
-        self._open = 0
+        self._open: dict[_Socket, None] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record: Record = scope[RECORD_KEY]
-        if self._open >= SOCKETS_MAX:
+        if len(self._open) >= SOCKETS_MAX and not await self._make_room():
             record.failed(Code.UNAVAILABLE.name)
             await refusal(Refused(Code.UNAVAILABLE))(scope, receive, send)
             return
         socket = scope[SOCKET_KEY] = _Socket(scope, receive, send, self._documents, self._allow)
-        self._open += 1
+        self._open[socket] = None
         try:
             await self._app(scope, socket.receive, socket.send)
         except Exception as error:
@@ -77,7 +85,19 @@ class SocketGuard:
             log_fault(error, record.id)
             await socket.close(FAILED, f"The service failed: {record.id}")
         finally:
-            self._open -= 1
+            del self._open[socket]
+
+    async def _make_room(self) -> bool:
+        """Let the socket leave that has kept its greeting back for longest; False if none has, or
+        if it does not leave. So nobody without a token keeps others out for long."""
+        silent = next((socket for socket in self._open if socket.is_silent), None)
+        if silent is None:
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ROOM_S):
+                await silent.make_room()
+                return True
+        return False
 
 
 class _Socket:
@@ -97,6 +117,15 @@ class _Socket:
         self._documents = documents
         self._allow = allow
         self._closed = False
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is open and nobody has greeted yet."""
+        return not self._closed and HEADERS_KEY not in self._scope
+
+    async def make_room(self) -> None:
+        self._scope[RECORD_KEY].failed(Code.UNAVAILABLE.name)
+        await self.close(COME_BACK, str(Refused(Code.UNAVAILABLE)))
 
     async def send(self, message: Message) -> None:
         """Send a message on, unless the socket was closed already. Whoever is gone meanwhile needs

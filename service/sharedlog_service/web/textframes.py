@@ -1,9 +1,13 @@
-"""Frames that are none, or no text: their socket is closed, and nothing more is said of it.
+"""uvicorn's WebSockets, against who can open one without a token.
+
+Frames that are none, or no text: their socket is closed, and nothing more is said of it.
 
 uvicorn closes it, too, but writes an error with a traceback where text is not UTF-8; and an
 application that sends something meanwhile is told of it as of a fault of its own. So is one that
-answers a handshake by a refusal. Whoever can open a socket could fill the log that way, without a
-token.
+answers a handshake by a refusal. Whoever can open a socket could fill the log that way.
+
+And who is sent away to make room for others is not waited for, which uvicorn would do for ten
+seconds.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from sharedlog_service.web.patience import Patient
+from sharedlog_service.web.sockets import COME_BACK
 
 NOT_UTF8 = 1007
 
@@ -40,6 +45,10 @@ class TextSocketProtocol(Patient, WebSocketsSansIOProtocol):
         super().handle_parser_exception()
 
     async def send(self, message: Any) -> None:
+        leaving = message["type"] == "websocket.close" and message.get("code") == COME_BACK
+        if leaving and self.transport.get_write_buffer_size():
+            self.transport.abort()  # the frame would wait behind what nobody takes
+            return
         try:
             await super().send(message)
         except RuntimeError as error:
@@ -48,3 +57,5 @@ class TextSocketProtocol(Patient, WebSocketsSansIOProtocol):
             raise
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True  # uvicorn takes a refusal for none, and tells a fault
+        if leaving:
+            self.transport.close()
