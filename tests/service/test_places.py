@@ -153,6 +153,7 @@ def test_who_has_sent_a_good_part_of_a_long_body_keeps_its_place(tmp_path: Path)
     asyncio.run(story())
 
 
+PING = b"\x89\xfd\0\0\0\0" + b"x" * 125
 CLOSED_1013 = b"\x03\xf5"
 
 
@@ -195,5 +196,20 @@ def test_so_does_one_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
             with contextlib.suppress(ConnectionError):
                 await client.rest()
             await until(lambda: len(service.server.server_state.connections) == 1)
+
+    asyncio.run(story())
+
+
+def test_who_pings_and_takes_no_answer_is_cut_off(tmp_path: Path) -> None:
+    """Else all the answers would pile up."""
+
+    async def story() -> None:
+        async with serving(server_config(Settings(db=tmp_path / "log.db"))) as service:
+            client = await upgraded(service)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(1_000):
+                    client._writer.write(PING * 100)
+                    await client._writer.drain()
+            await until(lambda: not service.server.server_state.connections)
 
     asyncio.run(story())

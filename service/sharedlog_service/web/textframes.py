@@ -7,7 +7,7 @@ application that sends something meanwhile is told of it as of a fault of its ow
 answers a handshake by a refusal. Whoever can open a socket could fill the log that way.
 
 And who is sent away to make room for others is not waited for, which uvicorn would do for ten
-seconds.
+seconds; nor are answers to pings kept without end for who takes none.
 """
 
 from __future__ import annotations
@@ -43,6 +43,12 @@ class TextSocketProtocol(Patient, WebSocketsSansIOProtocol):
     def handle_parser_exception(self) -> None:
         self._broken = True
         super().handle_parser_exception()
+
+    def handle_ping(self) -> None:
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.transport.abort()
 
     async def send(self, message: Any) -> None:
         leaving = message["type"] == "websocket.close" and message.get("code") == COME_BACK
