@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -27,10 +27,12 @@ import pytest
 import yaml
 
 from sharedlog import GraphQLSharedLog, HttpTransport
+from sharedlog_service.access.watch import USER_SOCKETS_MAX
 from sharedlog_service.cli import add_commands
 from sharedlog_service.commands.choosing import choose
 from sharedlog_service.commands.serving import SHUTDOWN_S
 from sharedlog_service.settings import Limits, Patience, is_loopback
+from sharedlog_service.web.sockets import SOCKETS_MAX
 from tests.meta.source import ROOT
 from tests.system.service_process import ServiceProcess, service as service
 
@@ -208,6 +210,8 @@ def test_the_proxy_keeps_to_the_bounds_of_the_service() -> None:
     assert value("client_max_body_size") == f"{Limits().request_bytes // 2**20}m"
     for name in ("client_header_timeout", "client_body_timeout", "send_timeout"):
         assert value(name) == f"{Patience().head_s}s", name
+    counted = dict(re.findall(r"^ +limit_conn (\w+) (\d+);", NGINX, re.MULTILINE))
+    assert USER_SOCKETS_MAX < int(counted["sharedlog_sockets"]) < SOCKETS_MAX
     (line,) = re.findall(r"sharedlog (serve .*)", head_of(NGINX).replace("\\\n", ""))
     check_for_strangers(shlex.split(line))
 
@@ -224,11 +228,13 @@ def certificate(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def proxy(folder: Path, certificate: Path, service: ServiceProcess) -> Iterator[int]:
+def proxy(
+    folder: Path, certificate: Path, service: ServiceProcess, site: str = NGINX
+) -> Iterator[int]:
     """The proxy in front of a service; yields its port."""
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
-    site = NGINX.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
+    site = site.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
     site = re.sub(r"listen \[::\].*", "", site)
     site = re.sub(r"(ssl_certificate(_key)?) .*;", rf"\1 {certificate};", site)
     site = site.replace("127.0.0.1:8000", f"127.0.0.1:{urlsplit(service.url).port}")
@@ -278,13 +284,40 @@ def test_clients_reach_the_service_through_the_proxy(
             urlopen(f"https://localhost:{port}/healthz", context=trusting)
         assert refused.value.code == 404
         refused.value.close()
-        with (
-            socket.create_connection(("127.0.0.1", port)) as plain,
-            trusting.wrap_socket(plain, server_hostname="localhost") as talk,
-        ):
-            talk.settimeout(WAIT_S)
-            talk.sendall(b"GET /graphql HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n")
-            talk.sendall(b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n")
-            talk.sendall(b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
-            talk.sendall(b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n")
-            assert talk.recv(1000).startswith(b"HTTP/1.1 101")
+        with upgraded(port, trusting) as found:
+            assert found.startswith(b"HTTP/1.1 101")
+
+
+@contextmanager
+def upgraded(port: int, trusting: ssl.SSLContext) -> Iterator[bytes]:
+    """A socket through the proxy; yields what was answered."""
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        trusting.wrap_socket(plain, server_hostname="localhost") as talk,
+    ):
+        talk.settimeout(WAIT_S)
+        talk.sendall(b"GET /graphql HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n")
+        talk.sendall(b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n")
+        talk.sendall(b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
+        talk.sendall(b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n")
+        yield talk.recv(1000)
+
+
+@pytest.mark.skipif(not shutil.which("nginx"), reason="no nginx")
+def test_an_office_of_live_devices_is_let_through_the_proxy(
+    service: ServiceProcess,
+    certificate: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They have one address between them, and a socket each; too many of either are turned away."""
+    monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.c")
+    trusting = ssl.create_default_context(cafile=f"{certificate}.c")
+    fewer = NGINX.replace("limit_conn sharedlog_sockets 500", "limit_conn sharedlog_sockets 60")
+    with proxy(tmp_path, certificate, service, fewer) as port, ExitStack() as office:
+        for _ in range(60):
+            assert office.enter_context(upgraded(port, trusting)).startswith(b"HTTP/1.1 101")
+        assert office.enter_context(upgraded(port, trusting)).startswith(b"HTTP/1.1 503")
+        log = GraphQLSharedLog(HttpTransport(f"https://localhost:{port}/graphql", service.token))
+        log.register(None, "till-1")
+        log.close()
