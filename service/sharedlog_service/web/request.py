@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import orjson
@@ -15,6 +16,9 @@ DOCUMENT_BYTES_MAX = 32 * 1024
 
 VALUES_MAX = 50_000
 """How many values the JSON of a body may have, about: the largest batch has four for an entry."""
+
+PORTION_BYTES = 64 * 1024
+"""How much of a body is looked at as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +51,38 @@ def check_values(body: bytes) -> None:
 
     There are about as many as commas; those in texts are told apart only where there are many.
     """
-    if body.count(b",") <= VALUES_MAX:
-        return
-    # Without what is escaped, each quote begins or ends a text.
-    bare = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    between = bare.split(b'"', 4 * VALUES_MAX)[::2]
-    if sum(part.count(b",") for part in between) > VALUES_MAX:
+    if has_more_values(body, VALUES_MAX):
         raise Refused(Code.BODY_TOO_LARGE, f"A body has {VALUES_MAX} values at most.")
+
+
+def has_more_values(body: bytes, most: int, portion: int = PORTION_BYTES) -> bool:
+    """Whether JSON has more values than that, about. Looks no further than it has to, and copies
+    only a portion at a time."""
+    begins = range(0, len(body), portion)
+    counts = accumulate(body.count(b",", begin, begin + portion) for begin in begins)
+    if not any(count > most for count in counts):
+        return False
+    commas = quotes = begin = 0
+    while begin < len(body):
+        part = _portion(body, begin, portion)
+        begin += len(part)
+        if rb"\"" in part:
+            # Without what is escaped, each quote begins or ends a text.
+            part = part.replace(rb"\\", b"").replace(rb"\"", b"")
+        between = part.split(b'"')
+        commas += sum(found.count(b",") for found in between[quotes % 2 :: 2])
+        quotes += len(between) - 1
+        # A value has four quotes at most: its own, and those of its name.
+        if commas > most or quotes > 4 * most:
+            return True
+    return False
+
+
+def _portion(body: bytes, begin: int, size: int) -> bytes:
+    """Return some bytes, with what the last one escapes, if it does."""
+    part = body[begin : begin + size]
+    backslashes = len(part) - len(part.rstrip(b"\\"))
+    return part + body[begin + size : begin + size + backslashes % 2]
 
 
 def parse_request(
