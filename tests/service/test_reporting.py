@@ -53,7 +53,7 @@ def test_a_line_tells_where_it_failed_but_not_what_about(format: str) -> None:
         assert CANARY not in line
     assert "r-1" in lines[0]
     assert "it failed" in lines[1]
-    assert "%s does not work" in lines[2]
+    assert "… does not work" in lines[2]
 
 
 def test_json_is_for_machines() -> None:
@@ -68,7 +68,7 @@ def test_json_is_for_machines() -> None:
         "request": "r-1",
         "error": "LookupError",
     }
-    assert (second["logger"], second["message"]) == ("other", "%s does not work")
+    assert (second["logger"], second["message"]) == ("other", "… does not work")
 
 
 @pytest.mark.parametrize(("format", "count"), [("text", 0), ("json", 1)])
@@ -88,3 +88,53 @@ def test_nothing_of_it_stays() -> None:
     written("json", by_us)
     assert root.handlers == before
     assert logging.getLogger("sharedlog.requests").level == logging.NOTSET
+
+
+class Clock:
+    """Tells what the test says."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def warn(by: str = "other", level: int = logging.WARNING) -> None:
+    logging.getLogger(by).log(level, "from %r to %-5s, at 50%%", CANARY, CANARY)
+
+
+def warn_elsewhere() -> None:
+    logging.getLogger("other").warning("something else: 100%")
+
+
+def test_others_warn_once_a_minute_each_and_of_how_many() -> None:
+    """Strangers can make a server warn as often as they like."""
+    clock, stream = Clock(), io.StringIO()
+    with reporting(stream, "json", clock):
+        for clock.now in (0.0, 10.0, 59.0, 59.5, 60.0, 119.0):
+            warn()
+            if clock.now == 10:
+                warn_elsewhere()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    told = [(line["message"], line.get("more")) for line in lines]
+    pattern = "from … to …, at 50%"
+    assert told == [
+        (pattern, None),
+        ("something else: 100%", None),
+        (pattern, 3),
+    ]
+    assert CANARY not in stream.getvalue()
+
+
+@pytest.mark.parametrize(("by", "level"), [("sharedlog.x", 30), ("other", logging.ERROR)])
+def test_our_own_lines_and_errors_are_all_told(by: str, level: int) -> None:
+    lines = written("text", *[lambda: warn(by, level)] * 5)
+    assert len(lines) == 5
+
+
+def test_a_line_for_people_has_the_number_too() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with reporting(stream, "text", clock):
+        for clock.now in (0.0, 1.0, 2.0, 70.0):
+            warn()
+    assert [line.partition("50%")[2] for line in stream.getvalue().splitlines()] == ["", " more=2"]
