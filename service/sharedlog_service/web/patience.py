@@ -81,12 +81,16 @@ class Patient:
         if not stage.name or now - self._since < allowed:
             return
         if stage.name == "answer":
-            # Closing in order would wait for what nobody takes, and so would the system.
-            connection = self.transport.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.transport.abort()
+            self.cut_off()
         else:
             self._turn_away()
+
+    def cut_off(self) -> None:
+        """Close it at once: in order, that would wait for what nobody takes, and so would the
+        system."""
+        connection = self.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def _progress(self) -> tuple[Stage, int]:
         """Return what the client is waited for, and a count of bytes that grows as it moves."""

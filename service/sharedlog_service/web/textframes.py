@@ -48,12 +48,12 @@ class TextSocketProtocol(Patient, WebSocketsSansIOProtocol):
         if self.writable.is_set():
             super().handle_ping()
         else:
-            self.transport.abort()
+            self.cut_off()
 
     async def send(self, message: Any) -> None:
         leaving = message["type"] == "websocket.close" and message.get("code") == COME_BACK
-        if leaving and self.transport.get_write_buffer_size():
-            self.transport.abort()  # the frame would wait behind what nobody takes
+        if leaving and self.transport.untaken:
+            self.cut_off()  # the frame would wait behind what nobody takes
             return
         try:
             await super().send(message)
