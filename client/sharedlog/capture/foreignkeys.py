@@ -15,6 +15,7 @@ from ..dialects.base import ForeignKey, quote
 from ..errors import ConfigurationError
 from ..models.registry import ACTING, RESTRICTING, Registry, Rule, on_delete, on_update
 from ..models.tracked import Tracked, TrackedColumn
+from ..tables.checks import columns_of
 from .comparing import enforces_foreign_keys
 
 
@@ -57,8 +58,8 @@ def _leave_out(
     """Take references that their tables do not have for plain values, as the database does: to do
     for the rows of others what it does not do for its own would let devices differ."""
     for child in registry:
-        if not database.table_exists(child.collection, child.model._meta.schema):
-            continue
+        if not columns_of(database, child):
+            continue  # the table is yet to be made
         child.parents = [column for column in child.references if column in kept]
         for column in child.references:
             if column not in kept:

@@ -153,7 +153,7 @@ def check_triggers(database: peewee.Database, registry: Registry) -> None:
 def check_keys(database: peewee.Database, registry: Registry) -> None:
     """Refuse tables that number their rows although the model's key says otherwise."""
     for tracked in registry:
-        stored = {column.name: column for column in _columns(database, tracked)}
+        stored = {column.name: column for column in columns_of(database, tracked)}
         for column in tracked.key:
             found = stored.get(column.field.column_name)
             if found is None or not found.primary_key or len(tracked.key) > 1:
@@ -178,7 +178,7 @@ def check_outside_transaction(journal: Journal, method: str) -> None:
 def check_tables(database: peewee.Database, registry: Registry) -> None:
     """Refuse to exchange anything while a table or a column is missing."""
     for tracked in registry:
-        stored = {column.name for column in _columns(database, tracked)}
+        stored = {column.name for column in columns_of(database, tracked)}
         if not stored:
             raise ConfigurationError(
                 f"The table {tracked.collection!r} does not exist.",
@@ -193,7 +193,7 @@ def check_tables(database: peewee.Database, registry: Registry) -> None:
                 )
 
 
-def _columns(database: peewee.Database, tracked: Tracked) -> list[Any]:
+def columns_of(database: peewee.Database, tracked: Tracked) -> list[Any]:
     """The columns of a model's table, as far as there is one."""
     try:
         return list(database.get_columns(tracked.collection, tracked.model._meta.schema))
