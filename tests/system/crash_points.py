@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 STATES = {
     "behind": "doubt noted",
+    "elsewhere": "doubt noted",
     "checkpoint": "checkpoint moved",
     "clock_offset": "contact noted",
     "device": "device id kept",
