@@ -166,18 +166,7 @@ def test_keys_that_differ_and_are_equal_to_their_collation(
 ) -> None:
     """The older row has the place; neither gets what was written to the other one."""
 
-    def word() -> Any:
-        class Word(SyncModel):
-            text = peewee.CharField(primary_key=True, collation="NOCASE")
-            count = peewee.IntegerField(default=0)
-
-        return Word
-
-    log, words = MemorySharedLog(), [word(), word()]
-    devices = [
-        Device(tmp_path / f"{n}.db", [each], shared_log=log, recorder=recorder)
-        for n, each in enumerate(words)
-    ]
+    words, devices = words_without_case(tmp_path, recorder)
     with devices[0]:
         words[0].create(text="older")
     with devices[1]:
@@ -186,6 +175,43 @@ def test_keys_that_differ_and_are_equal_to_their_collation(
     for n in (*order, *order, *order):
         with devices[n]:
             devices[n].sync.sync()
+    check_older_stands(words, devices)
+
+
+def test_an_older_key_comes_where_the_row_that_has_it_is_read_anew(
+    tmp_path: Path, recorder: str
+) -> None:
+    words, devices = words_without_case(tmp_path, recorder)
+    with devices[0]:
+        words[0].create(text="older")
+    with devices[1]:
+        words[1].create(text="OLDER", count=5)
+        devices[1].sync.sync()
+        devices[1].sync.reset()
+    for n in (0, 1, 0):
+        with devices[n]:
+            devices[n].sync.sync()
+    check_older_stands(words, devices)
+
+
+def words_without_case(tmp_path: Path, recorder: str) -> tuple[list[Any], list[Device]]:
+    """Two devices with a table whose keys compare without case."""
+
+    def word() -> Any:
+        class Word(SyncModel):
+            text = peewee.CharField(primary_key=True, collation="NOCASE")
+            count = peewee.IntegerField(default=0)
+
+        return Word
+
+    log, words = MemorySharedLog(), [word(), word()]
+    return words, [
+        Device(tmp_path / f"{n}.db", [each], shared_log=log, recorder=recorder)
+        for n, each in enumerate(words)
+    ]
+
+
+def check_older_stands(words: list[Any], devices: list[Device]) -> None:
     for device, each in zip(devices, words, strict=True):
         with device:
             assert list(each.select(each.text, each.count).tuples()) == [("older", 0)]

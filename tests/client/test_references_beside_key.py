@@ -35,6 +35,7 @@ class Device:
         on_update: str | None,
         on_delete: str | None,
         capture: Capture,
+        batch_size: int,
     ) -> None:
         self.database = peewee.SqliteDatabase(":memory:", pragmas={"foreign_keys": 1})
         database = self.database
@@ -67,6 +68,7 @@ class Device:
             now=now,
             new_id=lambda: next(ids),
             capture=capture,
+            batch_size=batch_size,
         ).setup()
 
     def rename(self, group: str, code: str) -> None:
@@ -86,14 +88,17 @@ Fleet = list[Device]
 
 @contextmanager
 def fleet(
-    on_update: str | None, on_delete: str | None, capture: Capture = "signals"
+    on_update: str | None,
+    on_delete: str | None,
+    capture: Capture = "signals",
+    batch_size: int = 1000,
 ) -> Iterator[Fleet]:
     """Three devices with the groups 1 (a) and 2 (b), and the items x in 1 and y in 2."""
     log, now = MemorySharedLog(), count(1_790_000_000_000)
     with ExitStack() as stack:
         devices = []
         for name in ("one", "two", "three"):
-            device = Device(name, log, lambda: next(now), on_update, on_delete, capture)
+            device = Device(name, log, lambda: next(now), on_update, on_delete, capture, batch_size)
             stack.enter_context(closing(device.database))
             devices.append(device)
         for id, code in ("1a", "2b"):
@@ -156,6 +161,28 @@ def test_children_stay_with_an_older_row_that_arrives_alone(on_delete: str | Non
         assert two.rows() == one.rows()
         assert two.parked() == one.parked() == [("group", "5", "UNIQUE")]
         assert two.sync.verify().equal
+
+
+@pytest.mark.parametrize("on_delete", [None, "SET NULL", "CASCADE"])
+def test_children_stay_where_a_parent_in_the_table_is_read_anew(on_delete: str | None) -> None:
+    """After reset() the second page makes the group 4, which y refers to, what it was at first."""
+    with fleet("CASCADE", on_delete, batch_size=8) as (one, two, three):
+        three.rename("1", "f")
+        two.item.update(group="a").where(two.item.id == "y").execute()
+        two.item.create(id="w")
+        two.sync.sync()
+        three.sync.sync()
+        three.group.create(id="4", code="c")
+        for n in range(7):
+            three.item.create(id=f"z{n}")
+        three.rename("4", "a")
+        check_equal([one, two, three])
+        before = one.rows()
+        assert ("y", "a") in before[1]
+        one.sync.reset()
+        one.sync.sync()
+        assert one.rows() == before
+        check_equal([one, two, three])
 
 
 def do_something(device: Device, chance: Random) -> None:

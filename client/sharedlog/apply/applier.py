@@ -17,6 +17,7 @@ from ..clock import BEFORE_TRACKING, Version
 from ..errors import EntryUnreadable
 from ..journal.inbox import Inbox
 from ..journal.journal import Journal
+from ..journal.reset import is_read_anew
 from ..merge.reconcile import RowState, merge
 from ..merge.rules import Rules, misfit, stands_alone
 from ..models.registry import Registry
@@ -107,6 +108,7 @@ class Applier:
         applied: Applied,
     ) -> Applied:
         works: dict[str, list[Work]] = {}
+        anew = is_read_anew(self._journal)
         with self._journal.unrecorded():
             for name in [*changes, *(n for n in waiting if n not in changes)]:
                 tracked = self._registry.collection(name)
@@ -114,9 +116,13 @@ class Applier:
                 if tracked is None:
                     self._hold(name, rows)
                 else:
-                    some = self._merge(tracked, rows, local_since, applied, name in waiting)
+                    some = self._merge(
+                        tracked, rows, local_since, applied, not (anew or name in waiting)
+                    )
                     if name in waiting:
                         some += self._waiting(tracked, rows)
+                    if anew:
+                        self._find(tracked, some)
                     if some:
                         works[name] = some
             if works:
@@ -217,12 +223,12 @@ class Applier:
         rows: Changes,
         local_since: int | None,
         applied: Applied,
-        waits: bool,
+        may_arrive: bool,
     ) -> list[Work]:
         states = self._versions.load(tracked.collection, list(rows)) if rows else {}
         if tracked.rules:
             states |= _to_be_merged(tracked, rows, states)
-        arrived = set() if waits else self._arrivals.insert(tracked, rows, states)
+        arrived = self._arrivals.insert(tracked, rows, states) if may_arrive else set()
         applied.created += len(arrived)
         rows = {pk: changes for pk, changes in rows.items() if pk not in arrived}
         unknown = [
@@ -258,6 +264,16 @@ class Applier:
             applied.conflicts += conflicts.decided()
             works.append(_prepared(work, recreated=kept or state.died != died))
         return works
+
+    def _find(self, tracked: Tracked, works: Iterable[Work]) -> None:
+        """See which rows are in their table although nothing is known of it: they are written anew
+        there, or leave it."""
+        lacking = {work.pk: work for work in works if not work.in_table}
+        for pk in standing_rows(self._database, tracked, lacking):
+            work = lacking[pk]
+            work.in_table = True
+            if work.values is not None:
+                work.written, work.values = work.values, None
 
     def _new_row(self, tracked: Tracked, pk: str, version: Version, change: Change) -> Work:
         """The usual case, made fast: the first that is heard of a row is its creation."""

@@ -58,6 +58,12 @@ def is_resetting(journal: Journal) -> bool:
     return journal.state("resetting") is not None
 
 
+def is_read_anew(journal: Journal) -> bool:
+    """Whether the tables may hold rows of which nothing is known yet: after a reset, or because the
+    log has forgotten deletions."""
+    return is_resetting(journal) or journal.state("relearning") is not None
+
+
 def finish(journal: Journal) -> None:
     """Everything was read and recorded; inside the open transaction."""
     journal.set_state(resetting=None)
