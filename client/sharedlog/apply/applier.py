@@ -212,7 +212,9 @@ class Applier:
         return [
             _tried_again(tracked, pk, state) for pk, state in parked.items() if pk not in changed
         ] + [
-            Work(tracked, pk, loads(pk), state, {}, True, before=KEPT if state.kept else None)
+            Work(
+                tracked, pk, loads(pk), state, {}, state.stands, before=KEPT if state.kept else None
+            )
             for pk, state in apart.items()
             if pk not in changed
         ]

@@ -295,7 +295,7 @@ def _keep(work: Work) -> None:
         name: values[name] if name in values else tracked.default_wire(name)
         for name in tracked.by_name
     }
-    state.kept = True
+    state.kept, state.waits = True, False
     if work.in_table:
         work.written = row
     else:
@@ -303,7 +303,7 @@ def _keep(work: Work) -> None:
 
 
 def _let_go(work: Work) -> None:
-    work.state.kept = False
+    work.state.kept, work.state.waits = False, _lives(work)
     work.written, work.values = {}, None
 
 

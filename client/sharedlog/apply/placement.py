@@ -108,7 +108,7 @@ class Placement:
     def _park(self, work: Work, reason: str, current: Mapping[str, Wire] | None = None) -> None:
         """Hold all values of a row; `current` are those in its table."""
         if not work.state.alive:  # nobody can keep it: it is as dead as its state says
-            work.state.kept = False
+            work.state.kept, work.state.waits = False, work.tracked.update_wins
             return
         values = work.values
         if work.in_table:

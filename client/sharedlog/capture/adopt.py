@@ -178,7 +178,7 @@ class Adoption:
     def _states_after(self, tracked: Tracked, last: str | None) -> list[Any]:
         cursor = self._journal.run(
             "SELECT pk FROM sharedlog_row WHERE collection = ? AND pk > ? "
-            "AND (born IS NOT NULL AND parked IS NULL OR kept IS NOT NULL) "
+            "AND (born IS NOT NULL AND parked IS NULL OR kept = 1) "
             f"ORDER BY pk LIMIT {CHUNK}",
             (tracked.collection, last or ""),
         )

@@ -56,6 +56,8 @@ class RowState:
             nobody wrote since. `BIRTH` stands for the latest creation.
         kept: The row is in its table all the same: it is dead, and a child keeps it; or it is dead
             or parked, and a trigger of the application does not let it go.
+        waits: The row is dead and would be kept, by a change that wins over its deletion; but it
+            cannot stand in its table for now.
         cleared: References to deleted rows that were taken out of their columns (SET NULL).
         writes: Of fields with a merge rule, where the version and the value do not say it all.
     """
@@ -68,6 +70,7 @@ class RowState:
     parked: str | None = None
     buried: dict[str, tuple[Version, Wire]] = field(default_factory=dict)
     kept: bool = False
+    waits: bool = False
     cleared: dict[str, Wire] = field(default_factory=dict)
     writes: dict[str, Listed] = field(default_factory=dict)
 

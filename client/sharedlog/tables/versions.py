@@ -40,6 +40,9 @@ _COLUMNS = (
 
 _STORE = f"INSERT OR REPLACE INTO sharedlog_row VALUES ({', '.join('?' * 14)})"
 
+KEPT, WAITS = 1, 0
+"""What the column `kept` says."""
+
 Known = Mapping[str, Mapping[str, Values]]
 """Rows by collection and pk as JSON text."""
 
@@ -194,7 +197,7 @@ class Versions:
         return self._all(collection, "born IS NOT NULL AND held IS NOT NULL AND parked IS NULL")
 
     def apart(self, collection: str) -> dict[str, RowState]:
-        """The rows in a table that are kept, and those with references that were cleared."""
+        """The rows that are kept, or would be, and those with references that were cleared."""
         return self._all(collection, "(kept IS NOT NULL OR cleared IS NOT NULL) AND parked IS NULL")
 
     def waiting_collections(self) -> set[str]:
@@ -262,7 +265,8 @@ class Versions:
                 }
                 if buried
                 else {},
-                bool(kept),
+                kept == KEPT,
+                kept == WAITS,
                 loads(cleared) if cleared else {},
                 self._read_writes(collection, devices, loads(writes)) if writes else {},
             )
@@ -323,7 +327,7 @@ class Versions:
             dumps(state.held) if state.held else None,
             state.parked,
             dumps(self._buried(state)) if state.buried else None,
-            1 if state.kept else None,
+            KEPT if state.kept else WAITS if state.waits and state.dead else None,
             dumps(state.cleared) if state.cleared else None,
             dumps(self._writes(state)) if state.writes else None,
         )
