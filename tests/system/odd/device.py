@@ -1,0 +1,171 @@
+"""One device: a database file, its models, a `Sync`."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import peewee
+
+from sharedlog import MemorySharedLog, NotParked, Sync, UnsentWork
+from sharedlog.journal.recorder import Capture
+from tests.system.copies import copy_by_backup
+
+from .models import Models, define
+from .user import RAW, User
+
+PRAGMAS = {"foreign_keys": 1, "journal_mode": "memory", "synchronous": 0}
+BATCH_SIZES = (1, 3, 20, 1000)
+UNTOLD = ("SELECT", "PRAGMA", "SAVEPOINT", "RELEASE", "--")
+NAME_OF_SAVEPOINT = re.compile(r' SAVEPOINT "\w+";')
+
+
+class Device:
+    """A device. `bits` draws, for ids and sizes, so many bits."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        log: MemorySharedLog,
+        capture: Capture,
+        ahead_ms: int,
+        nocase: bool,
+        now: Callable[[], int],
+        bits: Callable[[int], int],
+        tell: Callable[..., None],
+    ) -> None:
+        self.name = path.stem
+        self.path = path
+        self.capture = capture
+        self.ahead_ms = ahead_ms
+        self._log = log
+        self._now = now
+        self._bits = bits
+        self._tell = tell
+        self._watching, self._noted = False, ""
+        self._models: Models = define(lambda: UUID(int=bits(128)), nocase=nocase)
+        self._open()
+
+    def _open(self) -> None:
+        self.database: Any = peewee.SqliteDatabase(str(self.path), pragmas=PRAGMAS)
+        self.database.bind(self._models.all)
+        self.database.create_tables(self._models.all)
+        self.database.connection().set_trace_callback(self._note)
+        self._sync = Sync(
+            self.database,
+            self._models.all,
+            shared_log=self._log,
+            capture=self.capture,
+            batch_size=BATCH_SIZES[self._bits(2)],
+            now=lambda: self._now() + self.ahead_ms,
+            new_id=lambda: f"{self._bits(64):016x}",
+        ).setup()
+
+    def close(self) -> None:
+        self._sync.close()
+        self.database.close()
+
+    def _note(self, statement: str) -> None:
+        """Tell what the user's statements are, as SQLite saw them."""
+        if not self._watching or statement.startswith(UNTOLD) or "sharedlog" in statement:
+            return
+        if statement != self._noted:  # SQLite says it again for each trigger
+            self._noted = statement
+            self._tell(self.name, NAME_OF_SAVEPOINT.sub("", statement))
+
+    # -- what happens --------------------------------------------------------------------
+
+    def act(self, chance: Random) -> None:
+        way = chance.random()
+        self._watching, self._noted = True, ""
+        if way < 0.05:
+            self._decide(chance)
+        elif way < 0.1 and self.capture == "triggers":
+            self._act_beside(chance)
+        else:
+            User(self.database, self._models, chance).act()
+        self._watching = False
+
+    def _act_beside(self, chance: Random) -> None:
+        """As another program does, of which only triggers know."""
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.execute("PRAGMA foreign_keys = 1")
+            statement = chance.choice(RAW)
+            self._tell(self.name, "beside", statement)
+            with suppress(sqlite3.IntegrityError):
+                connection.execute(statement)
+        # At once: where such a change ends is told by SQLite's own clock.
+        self._sync.status()
+
+    def _decide(self, chance: Random) -> None:
+        """Decide about a parked row."""
+        rows = self._sync.parked()
+        if not rows:
+            return
+        row = chance.choice(rows)
+        word = f"{chance.getrandbits(16):x}"
+        values: dict[str, Any] = {
+            "firm": {"title": word},
+            "per son": {"nick": word, "firm": self._models.firm.select().first()},
+            "link": {"slot": None},
+        }.get(row.collection or "", {})
+        self._tell(self.name, "decides about", row.collection, row.pk, values)
+        if values.get("firm", word) is None:  # there is none
+            return
+        with suppress(NotParked):
+            if values and chance.random() < 0.5:
+                self._sync.resolve(row, **values)
+            else:
+                self._sync.discard(row)
+
+    def sync(self) -> Any:
+        return self._sync.sync()
+
+    def reset(self) -> bool:
+        try:
+            self._sync.reset()
+        except UnsentWork:
+            return False
+        return True
+
+    def prune(self) -> int:
+        return self._sync.prune(keep_ms=0)
+
+    def copy_to(self, path: Path) -> None:
+        copy_by_backup(self.path, path)
+
+    def put_back(self, path: Path) -> None:
+        """Put a copy in the place of the file."""
+        self.close()
+        copy_by_backup(path, self.path)
+        self._open()
+
+    # -- what is in it -------------------------------------------------------------------
+
+    def rows(self) -> dict[str, list[str]]:
+        return {
+            model._meta.table_name: sorted(map(repr, model.select().tuples()))
+            for model in self._models.all
+        }
+
+    def parked(self) -> list[str]:
+        return sorted(f"{row.collection} {row.pk} {row.code}" for row in self._sync.parked())
+
+    def wrongs(self) -> list[str]:
+        """What is not as it must be when all is quiet."""
+        wrongs = [f"leads nowhere: {row}" for row in self._dangling()]
+        wrongs += [f"verify: {difference}" for difference in self._sync.verify().differences]
+        status = self._sync.status()
+        if status.pending or status.refused:
+            wrongs.append(f"not done: {status}")
+        return wrongs
+
+    def _dangling(self) -> list[Any]:
+        return list(self.database.execute_sql("PRAGMA foreign_key_check").fetchall())

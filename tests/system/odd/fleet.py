@@ -1,0 +1,160 @@
+"""Devices and a log in memory, from a seed to a digest; and many of these."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from itertools import count
+from pathlib import Path
+from random import Random
+
+from sharedlog import MemorySharedLog
+from sharedlog.journal.recorder import Capture
+from tests.system.memory import folder_in_memory
+from tests.system.simulation.trace import Trace
+from tests.system.simulation.world import collected_afterwards
+
+from .device import Device
+from .plan import Plan, plan
+
+BEGINNING_MS = 1_800_000_000_000
+TICK_MS = 7
+DEVICES_MAX = 5
+ROUNDS = 4
+"""After so many syncs of everybody all is quiet."""
+
+
+class Unequal(AssertionError):
+    """Devices that have read the same differ, or one is not done."""
+
+
+class Failed(AssertionError):
+    """A fleet in which something went wrong: the message says how to see it again."""
+
+
+class Fleet:
+    """Runs once."""
+
+    def __init__(self, plan: Plan, folder: Path, trace: Trace) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._trace = trace
+        self._time_ms = BEGINNING_MS
+        self._chance = plan.source("beginning")
+        self._log = MemorySharedLog(now=self._tick)
+        self._backups: dict[str, Path] = {}
+        self.devices: list[Device] = []
+
+    def _tick(self) -> int:
+        self._time_ms += TICK_MS
+        return self._time_ms
+
+    def _tell(self, who: str, *what: object) -> None:
+        self._trace.add(self._time_ms, who, *what)
+
+    def _begin(self, name: str, capture: Capture, ahead_ms: int) -> None:
+        """Let a device begin, with the file of its name, if there is one."""
+        device = Device(
+            self._folder / f"{name}.db",
+            log=self._log,
+            capture=capture,
+            ahead_ms=ahead_ms,
+            nocase=self._plan.nocase,
+            now=self._tick,
+            bits=lambda number: self._chance.getrandbits(number),
+            tell=self._tell,
+        )
+        self.devices.append(device)
+
+    def run(self, steps: Collection[int]) -> None:
+        """Let these steps happen; come to rest; check. Raises what goes wrong."""
+        try:
+            for number, capture in enumerate(self._plan.captures):
+                self._begin(f"device{number}", capture, self._plan.ahead[number])
+            for step in steps:
+                self._chance = self._plan.source(step)
+                self._step(self._chance)
+            self._chance = self._plan.source("end")
+            for device in self.devices * ROUNDS:
+                self._sync(device)
+            self._check()
+        finally:
+            for device in self.devices:
+                device.close()
+
+    def _step(self, chance: Random) -> None:
+        device, event = chance.choice(self.devices), chance.random()
+        if event < 0.72:
+            device.act(chance)
+        elif event < 0.92:
+            self._sync(device)
+        elif event < 0.94:
+            self._tell(device.name, "pruned", device.prune())
+        elif event < 0.97 and self._plan.copies:
+            chance.choice((self._back_up, self._put_back, self._copy))(device)
+        elif self._plan.resets:
+            self._tell(device.name, "reset", device.reset())
+
+    def _sync(self, device: Device) -> None:
+        self._tell(device.name, "syncs")
+        result = device.sync()
+        self._tell(device.name, "synced", result.sent, result.received, result.parked)
+
+    def _back_up(self, device: Device) -> None:
+        self._backups[device.name] = path = self._folder / f"{device.name}.backup"
+        device.copy_to(path)
+        self._tell(device.name, "backed up")
+
+    def _put_back(self, device: Device) -> None:
+        if path := self._backups.get(device.name):
+            device.put_back(path)
+            self._tell(device.name, "put back")
+
+    def _copy(self, device: Device) -> None:
+        if len(self.devices) < DEVICES_MAX:
+            name = f"copy{len(self.devices)}"
+            device.copy_to(self._folder / f"{name}.db")
+            self._begin(name, device.capture, device.ahead_ms)
+            self._tell(device.name, "copied as", name)
+
+    def _check(self) -> None:
+        first, *others = self.devices
+        rows, parked = first.rows(), first.parked()
+        self._tell("finally", rows, parked)
+        for device in others:
+            for table, theirs in device.rows().items():
+                if theirs != rows[table]:
+                    raise Unequal(f"{table}: {rows[table]}, on {device.name} {theirs}")
+            if device.parked() != parked:
+                raise Unequal(f"parked: {parked}, on {device.name} {device.parked()}")
+        for device in self.devices:
+            if wrongs := device.wrongs():
+                raise Unequal(f"{device.name}: {', '.join(wrongs)}")
+
+
+def run_fleet(seed: int, *, only: Collection[int] | None = None, show: bool = False) -> str:
+    """Run a fleet, or `only` these of its steps; return the digest of what happened."""
+    trace, drawn = Trace(show=show), plan(seed)
+    steps = range(drawn.steps) if only is None else only
+    with folder_in_memory() as folder, collected_afterwards():
+        try:
+            Fleet(drawn, folder, trace).run(steps)
+        except Exception as error:
+            told = f"{drawn}\n{trace.tail()}\n{type(error).__name__}: {error}\nReplay it with:\n"
+            raise Failed(f"{told}    {replay(seed, only)}") from error
+    return trace.digest
+
+
+def replay(seed: int, only: Collection[int] | None) -> str:
+    chosen = "" if only is None else f" --only {','.join(map(str, only))}"
+    return f"python -m tests.system.odd --seed {seed}{chosen}"
+
+
+def run_fleets(first: int, processor_seconds: float) -> int:
+    """Run fleets of successive seeds for a while; return how many. The first failure raises."""
+    began = time.process_time()
+    for number in count(1):
+        run_fleet(first + number - 1)
+        if time.process_time() - began >= processor_seconds:
+            break
+    return number

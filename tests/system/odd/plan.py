@@ -1,0 +1,53 @@
+"""What a fleet is like: all of it follows from the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from sharedlog.journal.recorder import Capture
+
+MINUTE = 60_000
+DAY = 1440 * MINUTE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One fleet's setting.
+
+    Attributes:
+        captures: How each device records.
+        ahead: How wrong each device's clock is, in milliseconds.
+        nocase: Whether a key compares without case.
+        copies: Whether files are copied, and put back.
+        resets: Whether devices read all anew.
+        steps: How much happens.
+    """
+
+    seed: int
+    captures: Sequence[Capture]
+    ahead: Sequence[int]
+    nocase: bool
+    copies: bool
+    resets: bool
+    steps: int
+
+    def source(self, step: int | str) -> Random:
+        """A source of chance for each step, so that one can be left out and the rest stays."""
+        return Random(f"{self.seed}/{step}")
+
+
+def plan(seed: int) -> Plan:
+    chance = Random(f"{seed}/plan")
+    captures: Sequence[Capture] = ("signals", "triggers")
+    devices = range(chance.choice((2, 3, 3)))
+    return Plan(
+        seed,
+        [chance.choice(captures) for _ in devices],
+        [chance.choice((0, 0, -30 * DAY, 30 * DAY, 5 * MINUTE - 1_000)) for _ in devices],
+        nocase=chance.random() < 0.3,
+        copies=chance.random() < 0.6,
+        resets=chance.random() < 0.6,
+        steps=chance.choice((30, 60, 60, 120)),
+    )
