@@ -18,7 +18,7 @@ from sharedlog.journal.recorder import Capture
 from tests.system.copies import copy_by_backup
 
 from .models import Models, define
-from .user import RAW, User
+from .user import RAW, Habits, User
 
 PRAGMAS = {"foreign_keys": 1, "journal_mode": "memory", "synchronous": 0}
 BATCH_SIZES = (1, 3, 20, 1000)
@@ -37,6 +37,7 @@ class Device:
         capture: Capture,
         ahead_ms: int,
         nocase: bool,
+        habits: Habits,
         now: Callable[[], int],
         bits: Callable[[int], int],
         tell: Callable[..., None],
@@ -45,6 +46,7 @@ class Device:
         self.path = path
         self.capture = capture
         self.ahead_ms = ahead_ms
+        self._habits = habits
         self._log = log
         self._now = now
         self._bits = bits
@@ -90,7 +92,7 @@ class Device:
         elif way < 0.1 and self.capture == "triggers":
             self._act_beside(chance)
         else:
-            User(self.database, self._models, chance).act()
+            User(self.database, self._models, self._habits, chance).act()
         self._watching = False
 
     def _act_beside(self, chance: Random) -> None:

@@ -60,6 +60,7 @@ class Fleet:
             capture=capture,
             ahead_ms=ahead_ms,
             nocase=self._plan.nocase,
+            habits=self._plan.habits,
             now=self._tick,
             bits=lambda number: self._chance.getrandbits(number),
             tell=self._tell,

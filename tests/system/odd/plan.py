@@ -8,6 +8,8 @@ from random import Random
 
 from sharedlog.journal.recorder import Capture
 
+from .user import DEEDS, KEYS, Habits
+
 MINUTE = 60_000
 DAY = 1440 * MINUTE
 
@@ -23,6 +25,7 @@ class Plan:
         copies: Whether files are copied, and put back.
         resets: Whether devices read all anew.
         steps: How much happens.
+        habits: What people do.
     """
 
     seed: int
@@ -32,6 +35,7 @@ class Plan:
     copies: bool
     resets: bool
     steps: int
+    habits: Habits
 
     def source(self, step: int | str) -> Random:
         """A source of chance for each step, so that one can be left out and the rest stays."""
@@ -50,4 +54,16 @@ def plan(seed: int) -> Plan:
         copies=chance.random() < 0.6,
         resets=chance.random() < 0.6,
         steps=chance.choice((30, 60, 60, 120)),
+        habits=Habits(_weights(chance), chance.choice(("aA", "abc", KEYS))),
     )
+
+
+def _weights(chance: Random) -> list[int]:
+    """How often each deed is done. Where some never are, and others often, what is rare in the
+    midst of everything comes about."""
+    weights = []
+    for _, *others in DEEDS:
+        about = chance.choice((0, 1, 4))
+        weights += [3 * about, *(about * chance.choice((0, 1, 1, 3)) for _ in others)]
+    weights[0] = max(3, weights[0])
+    return weights
