@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sharedlog.merge.reconcile import RowState
+from sharedlog.apply.claims import Claims
 from tests.volume import times
 
 from .odd.fleet import Failed, run_fleet, run_fleets
@@ -26,8 +26,8 @@ PROCESSOR_SECONDS = times(10) / PARTS
 SEEDS = 100_000
 """So far apart are the parts: more than any of them runs."""
 
-FAILING = 3
-"""A fleet that ends unequal if nothing ever dies."""
+FAILING = 15
+"""A fleet that ends unequal if nobody asks which row is older."""
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,7 +71,7 @@ def test_the_same_seed_is_the_same_run_in_another_process(hash_seed: str) -> Non
 
 
 def test_a_failure_says_how_it_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RowState, "alive", property(lambda state: True))  # nothing ever dies
+    monkeypatch.setattr(Claims, "decide", lambda claims: None)
     messages = []
     for _ in range(2):
         with pytest.raises(Failed) as failed:
@@ -82,7 +82,7 @@ def test_a_failure_says_how_it_is_replayed(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_failure_takes_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RowState, "alive", property(lambda state: True))
+    monkeypatch.setattr(Claims, "decide", lambda claims: None)
     steps = shrunk(FAILING)
     assert len(steps) < 10
     assert failure(FAILING, steps) is not None
