@@ -3,8 +3,8 @@ they can, in whatever order everything comes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import permutations
 from random import Random
 from typing import Any
@@ -28,9 +28,12 @@ BORN: Sequence[Written] = (
 )
 
 
-def come_to(written: Sequence[Written], order: Sequence[int], on_delete: str) -> list[Any]:
-    """The drafts on a device that reads these changes, each made after the one before it, one by
-    one in this order."""
+@contextmanager
+def reader(
+    written: Sequence[Written], order: Sequence[int], on_delete: str
+) -> Iterator[tuple[Sync, Any]]:
+    """A device that has read these changes, each made after the one before it, one by one in this
+    order; and its drafts."""
     database = peewee.SqliteDatabase(":memory:", pragmas={"foreign_keys": 1})
 
     class Folder(SyncModel):
@@ -61,8 +64,9 @@ def come_to(written: Sequence[Written], order: Sequence[int], on_delete: str) ->
             device, [Outgoing(number + 1, 0, data)], after=None, now_ms=0, limit=1, byte_limit=1
         )
     with closing(database):
-        Sync(database, models, shared_log=log, batch_size=1).setup().sync()
-        return list(Draft.select().tuples())
+        sync = Sync(database, models, shared_log=log, batch_size=1).setup()
+        sync.sync()
+        yield sync, Draft
 
 
 @pytest.mark.parametrize("on_delete", ["CASCADE", "RESTRICT"])
@@ -92,4 +96,12 @@ def test_it_stands_in_the_end_whatever_came_first(others: list[Written], on_dele
     written = [*others[:-1], *BORN, others[-1]]
     orders = list(permutations(range(len(written))))
     for order in Random(1).sample(orders, min(ORDERS, len(orders))):
-        assert come_to(written, order, on_delete) == [("d", "f", 1, "new")], order
+        with reader(written, order, on_delete) as (_, draft):
+            assert list(draft.select().tuples()) == [("d", "f", 1, "new")], order
+
+
+def test_it_is_not_taken_for_deleted_while_it_waits() -> None:
+    with reader(BORN, range(len(BORN)), "CASCADE") as (sync, draft):
+        assert list(draft.select()) == []
+        assert sync.adopt().deleted == 0
+        assert sync.status().pending == 0
