@@ -30,6 +30,7 @@ from sharedlog_service.errors import Code
 from sharedlog_service.settings import Settings
 from sharedlog_service.web.app import create_app
 from sharedlog_service.web.sockets import FRAME_BYTES_MAX
+from tests.process_memory import NOW, memory_kib
 from tests.service.support import ManualClock
 from tests.service.test_fuzz import (
     CANARY,
@@ -267,26 +268,19 @@ def say(talk: socket.socket, frames: list[bytes], to_the_end: bool) -> None:
         pass  # it was closed before all was sent
 
 
-def resident_kb(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    return 0
-
-
 def test_no_bytes_break_the_server(service: ServiceProcess) -> None:
     rng = random.Random(SEED)
     address = urlsplit(service.url)
     assert address.port is not None
     handshake(address.port, rng).close()
-    before = resident_kb(service.pid) if sys.platform == "linux" else 0
+    before = memory_kib(NOW, service.pid) if sys.platform == "linux" else 0
     for _ in range(RAW_SOCKETS):
         with handshake(address.port, rng) as talk:
             say(talk, [raw_frame(rng) for _ in range(rng.randrange(1, 6))], rng.random() < 0.5)
     with urlopen(f"http://127.0.0.1:{address.port}/healthz", timeout=END_S) as answer:
         assert answer.status == 200
     if sys.platform == "linux":
-        assert resident_kb(service.pid) - before < MEMORY_KB_MAX // 2
+        assert memory_kib(NOW, service.pid) - before < MEMORY_KB_MAX // 2
     service.stop()
     # Nothing of it is worth a line: whoever is not known could fill the log.
     assert service.output.read_text().partition("Stop it with Ctrl-C.")[2].strip() == ""

@@ -12,13 +12,13 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 import peewee
 
 from sharedlog import GraphQLSharedLog, HttpTransport, Sync, SyncModel
 from sharedlog.events import Reconciled
+from tests.process_memory import EVER, memory_kib
 
 AT_ONCE = 2_000
 TEXT = "About as much as a line of an order has to say, with a name and an address in it. " * 3
@@ -41,9 +41,9 @@ def main(task: str, path: str, url: str, token: str, rows: str) -> dict[str, Any
             if count:
                 _die_after(sync, count)
             log.register("warm up", "warm-up")  # so that all is loaded that it takes to ask
-            before = high_water_mark()
+            before = memory_kib(EVER)
             result = sync.sync()
-            rise = high_water_mark() - before
+            rise = (memory_kib(EVER) - before) / 1024
             return {"rise_mb": rise, "sent": result.sent, "received": result.received}
 
 
@@ -62,14 +62,6 @@ def _die_after(sync: Sync, pages: int) -> None:
             seen.append(event)
             if len(seen) == pages:
                 os.kill(os.getpid(), signal.SIGKILL)
-
-
-def high_water_mark(pid: int | str = "self") -> float:
-    """The most memory that a process ever had, in MB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("this system does not tell a process's high-water mark")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.backlog_device import high_water_mark
+from tests.process_memory import EVER, memory_kib
 from tests.system.service_process import ServiceProcess
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def test_memory_is_bounded_by_the_batch_and_not_by_the_backlog(
     service: ServiceProcess, tmp_path: Path
 ) -> None:
     sender, receiver = tmp_path / "sender.db", tmp_path / "receiver.db"
-    at_rest = high_water_mark(service.pid)
+    at_rest = memory_kib(EVER, service.pid)
     ran(service, "fill", sender, ROWS)
     sent = ran(service, "sync", sender)
     ran(service, "sync", receiver, PAGES, code=-9)
@@ -55,7 +55,7 @@ def test_memory_is_bounded_by_the_batch_and_not_by_the_backlog(
     rises = {
         "sending": sent["rise_mb"],
         "receiving": received["rise_mb"],
-        "the service": high_water_mark(service.pid) - at_rest,
+        "the service": (memory_kib(EVER, service.pid) - at_rest) / 1024,
     }
     sys.stdout.write(f"{ROWS:,} entries, MB above rest: {rises}\n")
     assert sent["sent"] == ROWS

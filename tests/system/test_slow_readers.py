@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from sharedlog_service.store.store import Store
+from tests.process_memory import NOW, memory_kib
 from tests.service.support import NOON
 from tests.system.service_process import ServiceProcess
 
@@ -45,14 +46,6 @@ PULL = """
         ) { cursor hasMore packed }
     } }
 """
-
-
-def resident(pid: int) -> int:
-    """How many bytes of memory a process has."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("the system does not tell")
 
 
 class Asker:
@@ -114,13 +107,13 @@ class Watch(threading.Thread):
 
     def __init__(self, pid: int) -> None:
         super().__init__()
-        self.most = self.before = resident(pid)
+        self.most = self.before = memory_kib(NOW, pid) * 1024
         self.end = threading.Event()
         self._pid = pid
 
     def run(self) -> None:
         while not self.end.wait(0.02):
-            self.most = max(self.most, resident(self._pid))
+            self.most = max(self.most, memory_kib(NOW, self._pid) * 1024)
 
 
 @contextmanager
