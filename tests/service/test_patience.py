@@ -84,6 +84,11 @@ class Client:
         self._writer.write(data)
         await until(lambda: self._running.arrived >= before + len(data))
 
+    async def ask(self) -> None:
+        """Ask, and read the head of the answer."""
+        await self.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        await self.reader.readuntil(b"\r\n\r\n")
+
     async def answer(self) -> bytes:
         """Return the head of the next answer; its body is read, too."""
         head = await self.reader.readuntil(b"\r\n\r\n")
@@ -266,8 +271,7 @@ def test_an_answer_that_is_taken_slowly_is_waited_for() -> None:
     async def story() -> None:
         async with serving(long_answers()) as service:
             client = await service.connect()
-            await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-            await client.reader.readuntil(b"\r\n\r\n")
+            await client.ask()
             taken = 0
             while taken < LONG:
                 chunk = await client.reader.read(256 * 1024)
@@ -322,8 +326,7 @@ def test_who_takes_parts_slowly_is_waited_for() -> None:
     async def story() -> None:
         async with serving(in_parts()) as service:
             client = await service.connect()
-            await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-            await client.reader.readuntil(b"\r\n\r\n")
+            await client.ask()
             slow = SlowTaking(service, client)
             while await slow.take(PATIENCE.bytes_a_second * 3 // 2):
                 pass
@@ -338,8 +341,7 @@ def test_who_takes_parts_too_slowly_is_not() -> None:
     async def story() -> None:
         async with serving(in_parts()) as service:
             client = await service.connect()
-            await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-            await client.reader.readuntil(b"\r\n\r\n")
+            await client.ask()
             slow = SlowTaking(service, client)
             with contextlib.suppress(ConnectionError):  # what was on the way is thrown away
                 while await slow.take(PATIENCE.bytes_a_second * 3 // 4):
@@ -354,8 +356,7 @@ def test_the_server_holds_no_more_than_some_parts_of_an_answer() -> None:
     async def story() -> None:
         async with serving(in_parts()) as service:
             client = await service.connect()
-            await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-            await client.reader.readuntil(b"\r\n\r\n")
+            await client.ask()
             transport = service.transport
             await until(lambda: transport.untaken > PART_BYTES)
             assert transport.untaken <= 2 * PART_BYTES
