@@ -78,6 +78,18 @@ class Pair:
                 device.sync.sync()
 
 
+def clashing(open_device: OpenDevice, where: str) -> Pair:
+    """The younger one of two rows with one value is held."""
+    pair = Pair(open_device, where)
+    with pair.other:
+        Folder.create(key="old", name="x")
+    with pair.holding:
+        Folder.create(key="young", name="x")
+    pair.hold("folder")
+    pair.sync()
+    return pair
+
+
 def keys(device: Device, model: Any) -> list[str]:
     with device:
         return sorted(row.key for row in model.select())
@@ -97,13 +109,7 @@ def parked(device: Device) -> list[tuple[str, Any]]:
 
 @everywhere
 def test_a_younger_row_that_is_held_stops_nothing(open_device: OpenDevice, where: str) -> None:
-    pair = Pair(open_device, where)
-    with pair.other:
-        Folder.create(key="old", name="x")
-    with pair.holding:
-        Folder.create(key="young", name="x")
-    pair.hold("folder")
-    pair.sync()
+    pair = clashing(open_device, where)
     assert parked(pair.other) == [("UNIQUE", "young")]
     [(_, pk), *others] = parked(pair.holding)  # MySQL says another reason
     assert (pk, others) == ("old", [("UNIQUE", "young")])
@@ -113,7 +119,7 @@ def test_a_younger_row_that_is_held_stops_nothing(open_device: OpenDevice, where
     assert "held" in reason
     with pair.other:
         Folder.create(key="next", name="next")
-        young = next(row for row in pair.other.sync.parked() if row.pk == "young")
+        [young] = pair.other.sync.parked()
         pair.other.sync.resolve(young, size=3)
     pair.sync()
     assert keys(pair.holding, Folder) == ["next", "young"]  # and others come and go
@@ -132,15 +138,9 @@ def test_a_younger_row_that_is_held_stops_nothing(open_device: OpenDevice, where
 def test_a_held_row_that_may_stand_after_all_just_stands(
     open_device: OpenDevice, where: str
 ) -> None:
-    pair = Pair(open_device, where)
+    pair = clashing(open_device, where)
     with pair.other:
-        Folder.create(key="old", name="x")
-    with pair.holding:
-        Folder.create(key="young", name="x")
-    pair.hold("folder")
-    pair.sync()
-    with pair.other:
-        young = next(row for row in pair.other.sync.parked() if row.pk == "young")
+        [young] = pair.other.sync.parked()
         pair.other.sync.resolve(young, name="y", size=3)
     pair.sync()
     assert parked(pair.holding) == []
