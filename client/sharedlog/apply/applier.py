@@ -272,10 +272,7 @@ class Applier:
         there, or leave it."""
         lacking = {work.pk: work for work in works if not work.in_table}
         for pk in standing_rows(self._database, tracked, lacking):
-            work = lacking[pk]
-            work.in_table = True
-            if work.values is not None:
-                work.written, work.values = work.values, None
+            lacking[pk].is_found()
 
     def _new_row(self, tracked: Tracked, pk: str, version: Version, change: Change) -> Work:
         """The usual case, made fast: the first that is heard of a row is its creation."""
@@ -365,7 +362,7 @@ def _tried_again(tracked: Tracked, pk: str, state: RowState) -> Work:
     is_there, state.kept = state.kept, False
     work = _to_insert(Work(tracked, pk, loads(pk), state, {}, False, before=state.parked))
     if is_there:
-        work.in_table, work.written, work.values = True, work.values or {}, None
+        work.is_found()
     return work
 
 

@@ -70,6 +70,12 @@ class Work:
         """Whether the row is to be in its table, for all that is known so far."""
         return self.state.stands
 
+    def is_found(self) -> None:
+        """It is in its table after all: what was to be inserted is written anew there."""
+        self.in_table = True
+        if self.values is not None:
+            self.written, self.values = self.values, None
+
     def key_parameters(self) -> list[Any]:
         return self.tracked.key_parameters(self.key)
 

@@ -284,9 +284,8 @@ class Harvest:
         if not said and operation == MODIFY:
             return
         written = {today[name]: wires[name] for name in said if today[name] in tracked.rules}
-        self._stand(
-            tracked, pk, written
-        )  # nothing else: a field that has what the rule says keeps it
+        # Nothing else: a field to which nothing was done keeps what its rule says.
+        self._stand(tracked, pk, written)
         named = tracked.rules_json(
             {today[name]: wire for name, wire in said.items()}, created=operation == CREATE
         )
