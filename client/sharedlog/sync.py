@@ -299,8 +299,8 @@ class Sync(Care):
             received = self.inbox.waiting(self._batch_size)
             self.emit(Reconciling(len(received)))
             with self._writing():
-                applied = self._applier.apply([entry for _, entry in received], None)
-                self.inbox.drop(number for number, _ in received)
+                applied = self._applier.apply_received(received)
+                self.inbox.drop(waiting.number for waiting in received)
             result.add(applied)
             for event in told(applied):
                 self.emit(event)

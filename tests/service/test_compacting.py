@@ -292,6 +292,18 @@ def test_who_wrote_before_cannot_pass_for_a_new_device(store: Store, forgotten: 
     assert store.write("ada", writer, [], after=None).rejections == []
 
 
+def test_a_device_is_new_whatever_its_copies_write(store: Store, clock: ManualClock) -> None:
+    """So it holds nothing, and may begin with what the log has left."""
+    writer, copy = (store.create_device("ada", device_id=name) for name in ("3f9", "3f9.a"))
+    written(store, writer, create("1", a=1), create("2", a=1))
+    assert store.read_own("ada", copy, 0, limit=1, byte_limit=1).lineage != ""
+    deleted_by_a_visitor(store, "1", NOON + 9)
+    clock.ms += 40 * DAY_MS
+    store.write("ada", writer, [], after=store.stats("ada").head)
+    assert store.compact("ada", POLICY).entries == 2
+    assert texts(store.read("ada", copy, None, lineage="")) == [create("2", a=1)]
+
+
 def test_what_is_older_than_the_horizon_is_not_taken(store: Store, forgotten: Cursor) -> None:
     device = store.create_device("ada")
     old = [NewEntry(NOON + 9, 0, modify("1", a=7)), NewEntry(NOON + 10, 0, modify("1", a=8))]

@@ -71,6 +71,25 @@ def test_what_changes_nothing_leaves_the_lineage(store: Store) -> None:
     assert {again.lineage, nothing.lineage, broken.lineage} == {first.lineage}
 
 
+@pytest.mark.parametrize(("name", "is_copy"), [("3f9", True), ("3f9.b", True), ("3f90", False)])
+def test_who_does_not_know_what_a_copy_wrote_reads_but_does_not_write(
+    store: Store, name: str, is_copy: bool
+) -> None:
+    device, copy = (store.create_device("ada", device_id=id) for id in (name, "3f9.a.c"))
+    known = store.write("ada", device, entries(1), lineage="").lineage
+    store.write("ada", copy, entries(1, start=NOON + 9), lineage=None)
+    assert len(texts(store.read("ada", device, None, lineage=known))) == 1
+    late = entries(1, start=NOON + 99)
+    told = store.read_own("ada", device, 0, limit=9, byte_limit=999).lineage
+    assert (told != known) == is_copy
+    if is_copy:
+        code = code_of(lambda: store.write("ada", device, late, lineage=known))
+        assert code is Code.LINEAGE_CHANGED
+    after = store.write("ada", device, late, lineage=told)
+    assert after.accepted == 1
+    assert store.write("ada", device, entries(1, start=NOON + 999), lineage=after.lineage).accepted
+
+
 def test_a_copy_of_a_request_that_came_too_early_is_not_taken_later(
     store: Store, clock: ManualClock
 ) -> None:

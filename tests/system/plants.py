@@ -387,8 +387,15 @@ def not_folded(patch: Patch) -> None:
 
 @plant("nobody notices a copy", out_of_reach=True)
 def copies_unnoticed(patch: Patch) -> None:
-    patch.setattr(DeviceState, "check", lambda self, lineage: None)
-    patch.setattr(MemorySharedLog, "_check_lineage", lambda self, device, lineage: None)
+    for name in ("check_read", "check_write"):
+        patch.setattr(DeviceState, name, lambda self, lineage: None)
+        patch.setattr(MemorySharedLog, f"_{name}", lambda self, device, lineage: None)
+
+
+@plant("a copy sends without looking for what another one sent", out_of_reach=True)
+def copies_unread(patch: Patch) -> None:
+    patch.setattr(DeviceState, "check_write", DeviceState.check_read)
+    patch.setattr(MemorySharedLog, "_check_write", MemorySharedLog._check_read)
 
 
 @plant("a copy is taken for a device whose answer got lost", out_of_reach=True)

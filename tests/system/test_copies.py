@@ -95,7 +95,7 @@ def test_whatever_is_copied_and_put_back_ends_equal(
         shutil.rmtree(here)
     assert counts["forks"] > len(SEEDS[where])
     assert not losing or counts["log shrunk"] > len(SEEDS[where]) // 2
-    assert not losing or counts["meanwhile"] > len(SEEDS[where])
+    assert not losing or counts["meanwhile"] > len(SEEDS[where]) // 2
     _say(pytestconfig, f"{where}, seeds {SEEDS[where]}: {dict(counts)}")
 
 

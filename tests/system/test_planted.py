@@ -130,6 +130,14 @@ def in_world(where: str, *, losing: bool) -> Check:
     return check
 
 
+def put_back_to_where_a_file_was(
+    new_file: test_lineage.NewFile, home: MemoryHome, folder: Path
+) -> None:
+    test_lineage.test_a_file_that_was_where_the_log_was_put_back_to_looks_before_it_sends(
+        new_file, home, folder, "copy"
+    )
+
+
 def put_back_while_finding_out(
     new_file: test_lineage.NewFile, home: MemoryHome, folder: Path
 ) -> None:
@@ -218,6 +226,7 @@ NAMED: dict[Plant, list[Check]] = {
         on_devices(test_clock.test_a_new_life_is_noticed_without_a_cursor_of_the_old_one)
     ],
     plants.copies_unnoticed: [in_world("memory", losing=False), in_world("service", losing=False)],
+    plants.copies_unread: [on_files(put_back_to_where_a_file_was)],
     plants.copies_believed: [in_world("memory", losing=False)],
     plants.lost_answers_fork: [
         on_files(test_lineage.test_an_answer_lost_to_a_larger_batch_than_the_next)

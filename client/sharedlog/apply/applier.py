@@ -8,18 +8,19 @@ triggers are told not to (`Journal.unrecorded`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..changes import CREATE, DELETE, Change, Entry, Wire, dumps, loads
 from ..clock import BEFORE_TRACKING, Version
 from ..errors import EntryUnreadable
-from ..journal.inbox import Inbox
+from ..journal.inbox import Inbox, Waiting
 from ..journal.journal import Journal
 from ..journal.reset import is_read_anew
 from ..merge.reconcile import RowState, merge
 from ..merge.rules import Rules, misfit, stands_alone
+from ..merge.runs import doubted
 from ..models.registry import Registry
 from ..models.tracked import Tracked
 from ..tables.rows import KEPT, Work, standing_rows
@@ -81,11 +82,17 @@ class Applier:
         """Known once the tables were looked at."""
         return Relations(self._registry)
 
-    def apply(self, entries: Sequence[Entry], local_since: int | None = None) -> Applied:
+    def apply(
+        self,
+        entries: Sequence[Entry],
+        local_since: int | None = None,
+        doubtful: Container[tuple[str, int]] = (),
+    ) -> Applied:
         """Apply entries inside the open transaction; parked rows are tried again, too.
 
         Any order, any repetition. `local_since` is the timestamp of the oldest local change
         that the authors of these entries may not have seen: what meets it is a conflict.
+        `doubtful` are those (device, ticks) that the log may have lost since.
         """
         applied = Applied(entries=len(entries))
         waiting = self._versions.waiting_collections()
@@ -93,7 +100,14 @@ class Applier:
             return applied
         with collected_later():
             self._versions.fold_local()
-            return self._merged(self._decode(entries, applied), waiting, local_since, applied)
+            return self._merged(
+                self._decode(entries, applied, doubtful), waiting, local_since, applied
+            )
+
+    def apply_received(self, received: Sequence[Waiting]) -> Applied:
+        """The same for entries that waited in the inbox, also while the log lost its end."""
+        doubtful = {waiting.entry[:2] for waiting in received if waiting.doubtful}
+        return self.apply([waiting.entry for waiting in received], doubtful=doubtful)
 
     def merge(self, collection: str, rows: Changes) -> None:
         """Apply changes of a table's rows that come from no entry; see `carryover`."""
@@ -156,7 +170,9 @@ class Applier:
         applied.modified += placement.modified
         applied.deleted += placement.deleted
 
-    def _decode(self, entries: Sequence[Entry], applied: Applied) -> dict[str, Changes]:
+    def _decode(
+        self, entries: Sequence[Entry], applied: Applied, doubtful: Container[tuple[str, int]]
+    ) -> dict[str, Changes]:
         """Changes by collection and row. What is not a change is kept aside, with the reason."""
         changes: dict[str, Changes] = defaultdict(dict)
         newest, longest, me = 0, self._journal.dialect.key_chars, self._journal.device_id()
@@ -174,6 +190,8 @@ class Applier:
                 newest = ticks
             if change is None:
                 continue
+            if doubtful and (device, ticks) in doubtful:
+                change = doubted(change)
             rows, pk = changes[change.collection], dumps(change.pk)
             if longest is not None and len(pk) > longest:
                 self._inbox.keep([entry], f"The key has more than {longest} characters.")

@@ -54,7 +54,8 @@ RESTAMPS = 3
 SURPRISING = (EpochChanged, HorizonPassed, LineageChanged, DeviceUnknown)
 
 SURPRISES = 10
-"""How often in a row the log may turn out to be, or to hold, something else than was known."""
+"""How often the log may turn out to be, or to hold, something else than was known, until something
+is sent, or there is nothing to be found out any more."""
 
 
 class Exchange:
@@ -113,7 +114,8 @@ class Exchange:
                     break
                 else:
                     more = self._pull(after, lineage)
-                surprises = 0
+                if not behind:
+                    surprises = 0
             except QuotaExceeded as error:
                 if not self._identity.registered:
                     raise  # there is no place for the device: it may not read either

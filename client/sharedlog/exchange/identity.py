@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 from ..changes import dumps, loads
+from ..journal.inbox import Inbox
 from ..journal.journal import REFUSED, SENT, UNSENT, Journal, LocalEntry
 from ..tables.numbers import ME
 from ..tables.reattribution import Reattribution
@@ -165,6 +166,7 @@ class Identity:
         """The log may have lost anything: look for all that was sent, and read all again."""
         self._journal.unsend()
         self._versions.doubt_counts()
+        Inbox(self._journal).doubt()
         self._journal.set_state(
             checkpoint=None, seen_until=None, lineage=None, behind="yes", elsewhere=None
         )
@@ -202,11 +204,6 @@ class Identity:
 
 def random_id() -> str:
     return secrets.token_hex(12)
-
-
-def akin(device: str, other: str) -> bool:
-    """Whether two ids are of copies of one file."""
-    return device.partition(".")[0] == other.partition(".")[0]
 
 
 def descendant(device: str, word: str) -> str:

@@ -25,8 +25,7 @@ from ..events import Event, Forked
 from ..journal.journal import UNSENT, LocalEntry
 from ..merge.counter import is_alone, is_increment, run_of
 from ..merge.runs import counts_of
-from ..remote.sharedlog import OwnPage
-from .identity import akin
+from ..remote.sharedlog import OwnPage, akin
 from .replica import Replica
 from .restamping import lift
 
@@ -79,6 +78,8 @@ class Lineage:
                 return None
             if self._settle(page.entries):
                 self._journal.set_state(lineage=UNSETTLED if page.has_more else page.lineage)
+                if not page.has_more:  # a copy may have sent what is unsent here
+                    self._identity.look_again()
             else:
                 event = Forked(before[0], self._identity.fork())
         self._tell(event)
@@ -124,10 +125,7 @@ class Lineage:
                 foreign = True
                 break
         self._identity.find(known, device)
-        untold = sum(e.author is None and e.ticks > acknowledged for e in known)
-        if untold:  # a copy may have sent them, and more under other ids
-            self._identity.look_again()
-        self.found += untold
+        self.found += sum(e.author is None and e.ticks > acknowledged for e in known)
         if forgotten:  # pruned here, or never here: nobody can tell
             self._take(forgotten)
         return not foreign

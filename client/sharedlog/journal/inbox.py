@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from ..changes import Entry
 from .journal import Journal
+
+DOUBTFUL = ""
+"""In the place of a reason: the log that the entry came from lost its end since."""
+
+WAITING = f"ifnull(reason, '{DOUBTFUL}') = '{DOUBTFUL}'"
+UNREADABLE = f"reason <> '{DOUBTFUL}'"
+
+
+class Waiting(NamedTuple):
+    """An entry that nobody tried to apply yet. The log may not have it any more, if `doubtful`."""
+
+    number: int
+    entry: Entry
+    doubtful: bool
 
 
 class Inbox:
@@ -18,40 +33,41 @@ class Inbox:
 
     def keep(self, entries: Iterable[Entry], unreadable: str | None = None) -> None:
         """Keep entries unapplied; `unreadable` says why they cannot be. The same entry twice
-        is kept once."""
+        is kept once: as it was read last, from what may be another log by now."""
         storable = self._storable
         self._run_many(
             "INSERT INTO sharedlog_inbox (device, ticks, offset_ticks, data, reason) "
             "VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT (device, ticks) DO UPDATE SET reason = excluded.reason",
+            "ON CONFLICT (device, ticks) DO UPDATE SET "
+            "offset_ticks = excluded.offset_ticks, data = excluded.data, reason = excluded.reason",
             (
                 (device, ticks, offset, storable(data), unreadable)
                 for device, ticks, offset, data in entries
             ),
         )
 
-    def waiting(self, limit: int) -> list[tuple[int, Entry]]:
-        """Entries that nobody tried to apply yet, in order of arrival, with their numbers.
+    def waiting(self, limit: int) -> list[Waiting]:
+        """Entries that nobody tried to apply yet, in order of arrival.
 
         About so many: never half a transaction of their author.
         """
         cursor = self._run(
-            "SELECT number, device, ticks, offset_ticks, data FROM sharedlog_inbox "
-            "WHERE reason IS NULL ORDER BY number"
+            "SELECT number, device, ticks, offset_ticks, data, reason FROM sharedlog_inbox "
+            f"WHERE {WAITING} ORDER BY number"
         )
-        waiting: list[tuple[int, Entry]] = []
-        for number, *rest in cursor:
+        waiting: list[Waiting] = []
+        for number, *rest, reason in cursor:
             entry = Entry(*rest)
-            if len(waiting) >= limit and entry.group != waiting[-1][1].group:
+            if len(waiting) >= limit and entry.group != waiting[-1].entry.group:
                 break
-            waiting.append((number, entry))
+            waiting.append(Waiting(number, entry, reason == DOUBTFUL))
         cursor.close()
         return waiting
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Forget entries that were applied; those found unreadable meanwhile stay."""
         self._run_many(
-            "DELETE FROM sharedlog_inbox WHERE number = ? AND reason IS NULL",
+            f"DELETE FROM sharedlog_inbox WHERE number = ? AND {WAITING}",
             ((number,) for number in numbers),
         )
 
@@ -59,17 +75,22 @@ class Inbox:
         """The entries that are set aside, and why."""
         cursor = self._run(
             "SELECT device, ticks, offset_ticks, data, reason FROM sharedlog_inbox "
-            "WHERE reason IS NOT NULL ORDER BY number"
+            f"WHERE {UNREADABLE} ORDER BY number"
         )
         return [(Entry(*row[:4]), row[4]) for row in cursor.fetchall()]
 
     def forget(self, entry: Entry) -> None:
         """Drop an unreadable entry for good."""
         self._run(
-            "DELETE FROM sharedlog_inbox WHERE device = ? AND ticks = ? AND reason IS NOT NULL",
+            f"DELETE FROM sharedlog_inbox WHERE device = ? AND ticks = ? AND {UNREADABLE}",
             (entry.device, entry.ticks),
         )
 
     def try_again(self) -> None:
-        """Let unreadable entries wait again: a newer program may understand them."""
-        self._run("UPDATE sharedlog_inbox SET reason = NULL WHERE reason IS NOT NULL")
+        """Let unreadable entries wait again: a newer program may understand them. Nobody knows what
+        became of the log meanwhile."""
+        self._run(f"UPDATE sharedlog_inbox SET reason = '{DOUBTFUL}' WHERE {UNREADABLE}")
+
+    def doubt(self) -> None:
+        """The log may have lost what waits."""
+        self._run(f"UPDATE sharedlog_inbox SET reason = '{DOUBTFUL}' WHERE reason IS NULL")

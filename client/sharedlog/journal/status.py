@@ -13,6 +13,7 @@ from typing import Any
 
 from ..changes import dumps, loads
 from ..errors import RateLimited
+from .inbox import UNREADABLE, WAITING
 from .journal import DROPPED, REFUSED, Journal
 
 CONTACT_EVERY_MS = 1_000
@@ -107,8 +108,8 @@ def read_status(journal: Journal) -> Status:
                 journal,
                 f"entry WHERE reason IS NOT NULL AND status = {REFUSED} AND reason <> '{DROPPED}'",
             ),
-            waiting=_count(journal, "inbox WHERE reason IS NULL"),
-            unreadable=_count(journal, "inbox WHERE reason IS NOT NULL"),
+            waiting=_count(journal, f"inbox WHERE {WAITING}"),
+            unreadable=_count(journal, f"inbox WHERE {UNREADABLE}"),
             parked=_count(journal, "row WHERE parked IS NOT NULL"),
             checkpoint=journal.state("checkpoint"),
             last_contact=None if contact is None else _moment(int(contact)),

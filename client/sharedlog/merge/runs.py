@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Hashable, Mapping
 
-from ..changes import Wire, loads
+from ..changes import Change, Wire, loads
 from ..clock import Version
 from .counter import ADD, OF, TOTAL, Counter, alone, is_increment, lost, number, run_of, whole
 
@@ -28,6 +28,15 @@ def increments(values: Mapping[str, Wire] | None, rules: Mapping[str, str] | Non
     """Those among the values of a change that are increments."""
     counts = {name for name, rule in (rules or {}).items() if rule == COUNTER}
     return {n: v for n, v in (values or {}).items() if n in counts and is_increment(v)}
+
+
+def doubted(change: Change) -> Change:
+    """A change that the log may have lost: so are its increments."""
+    counted = increments(change.value, change.rules)
+    if not counted:
+        return change
+    value = {**(change.value or {}), **{name: lost(operand) for name, operand in counted.items()}}
+    return change._replace(value=value)
 
 
 def counts_of(value_json: str | None, rules_json: str | None) -> Values:

@@ -10,10 +10,13 @@ from ..clock import TICKS_PER_MS, Now, system_now
 from ..errors import DeviceUnknown, EntryUnreadable, EpochChanged, LineageChanged
 from ..limits import Limits
 from .history import Told
-from .sharedlog import About, Outgoing, OwnPage, Page, Receipt, Rejection
+from .sharedlog import About, Outgoing, OwnPage, Page, Receipt, Rejection, akin
 
 MAX_LEAD_MS = 5 * 60 * 1000
 """How far ahead of the log's time an entry may be."""
+
+COPIES = "~"
+"""Begins the part of a lineage that copies renew."""
 
 Identity = tuple[str, int]
 """What an entry is known by: device and ticks."""
@@ -33,6 +36,7 @@ class MemorySharedLog:
         self._marks: dict[Identity, int] = {}
         self._devices: dict[str, str | None] = {}
         self._lineages: dict[str, str] = {}
+        self._copies: dict[str, str] = {}
         self._writes: Iterator[int] = count(1)
 
     def about(self) -> About:
@@ -55,7 +59,7 @@ class MemorySharedLog:
     ) -> Receipt:
         self._check(device)
         self._position(after)
-        self._check_lineage(device, lineage)
+        self._check_write(device, lineage)
         accepted = duplicates = 0
         rejected = []
         latest = (self._now() + MAX_LEAD_MS) * TICKS_PER_MS
@@ -67,19 +71,36 @@ class MemorySharedLog:
                 rejected.append(Rejection(index, "DEVICE_CLONED", "same identity, other content"))
             elif ticks > latest:
                 rejected.append(Rejection(index, "CLOCK_AHEAD", "more than five minutes ahead"))
-                self._lineages[device] = str(next(self._writes))
+                self._renew(device, next(self._writes))
             else:
                 self._append(Entry(device, ticks, offset, data))
                 accepted += 1
+        if accepted:
+            self._tell_copies(device)
         page = self.read(device, after=after, limit=limit, byte_limit=byte_limit)
-        time, lineage = float(self._now()), self._lineages.get(device, "")
+        time, lineage = float(self._now()), self._lineage(device)
         return Receipt(accepted, duplicates, rejected, self._epoch, time, page, lineage)
 
     def _append(self, entry: Entry) -> None:
         identity = entry.device, entry.ticks
         self._data[identity], self._marks[identity] = entry.data, next(self._writes)
-        self._lineages[entry.device] = str(self._marks[identity])
+        self._renew(entry.device, self._marks[identity])
         self.entries.append(entry)
+
+    def _renew(self, device: str, mark: int) -> None:
+        self._lineages[device] = str(mark)
+        self._copies.pop(device, None)
+
+    def _tell_copies(self, device: str) -> None:
+        for other in self._devices:
+            if other != device and akin(other, device):
+                self._copies[other] = self._lineages[device]
+
+    def _lineage(self, device: str) -> str:
+        """What a write has to show. The second part is renewed by copies, and not asked of whoever
+        only reads."""
+        own, copy = self._lineages.get(device, ""), self._copies.get(device)
+        return own if copy is None else f"{own}{COPIES}{copy}"
 
     def read(
         self,
@@ -91,7 +112,7 @@ class MemorySharedLog:
         lineage: str | None = None,
     ) -> Page:
         self._check(device)
-        self._check_lineage(device, lineage)
+        self._check_read(device, lineage)
         return self._page(device, self._position(after), len(self.entries), limit, byte_limit)
 
     def read_all(
@@ -132,7 +153,7 @@ class MemorySharedLog:
         self._check(device)
         mine = (entry for entry in self.entries if entry.device == device and entry.ticks >= since)
         own = sorted(mine, key=lambda entry: entry.ticks)
-        return OwnPage(own[:limit], len(own) > limit, self._lineages.get(device, ""))
+        return OwnPage(own[:limit], len(own) > limit, self._lineage(device))
 
     def begin_new_life(self, epoch: str, entries: Sequence[Entry] | None = None) -> None:
         """What restoring a backup does: a new epoch (or the old one, if nobody thinks of it), and
@@ -142,9 +163,10 @@ class MemorySharedLog:
             return
         kept = {(entry.device, entry.ticks): entry.data for entry in entries}
         self._marks = {identity: self._marks[identity] for identity in kept}
-        self.entries, self._data, self._lineages = list(entries), kept, {}
+        self.entries, self._data, self._lineages, self._copies = list(entries), kept, {}, {}
         for (device, _), mark in sorted(self._marks.items(), key=lambda item: item[1]):
-            self._lineages[device] = str(mark)
+            self._renew(device, mark)
+            self._tell_copies(device)
 
     def close(self) -> None:
         pass
@@ -153,8 +175,12 @@ class MemorySharedLog:
         if device not in self._devices:
             raise DeviceUnknown(f"The device {device!r} is not known.")
 
-    def _check_lineage(self, device: str, lineage: str | None) -> None:
-        if lineage is not None and lineage != self._lineages.get(device, ""):
+    def _check_write(self, device: str, lineage: str | None) -> None:
+        if lineage is not None and lineage != self._lineage(device):
+            raise LineageChanged()
+
+    def _check_read(self, device: str, lineage: str | None) -> None:
+        if lineage is not None and lineage.partition(COPIES)[0] != self._lineages.get(device, ""):
             raise LineageChanged()
 
     def _cursor(self, position: int) -> str:

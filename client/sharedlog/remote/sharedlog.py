@@ -93,6 +93,11 @@ class Receipt:
     horizon_ticks: int = 0
 
 
+def akin(device: str, other: str) -> bool:
+    """Whether two ids are of copies of one file: they are the same up to the first dot."""
+    return device.partition(".")[0] == other.partition(".")[0]
+
+
 class SharedLog(Protocol):
     """One user's append-only log, as seen by one device. Every method may raise RemoteError.
 
@@ -100,7 +105,8 @@ class SharedLog(Protocol):
 
     `lineage` is what the last write as this device was answered, "" before the first one. If it
     is another one by now, `write` and `read` do nothing and raise `LineageChanged`: what was
-    written as this device is not what the caller knows. None leaves this out.
+    written as this device is not what the caller knows. So does `write` where a copy of the
+    device (see `akin`) wrote since that lineage was told. None leaves this out.
     """
 
     def about(self) -> About:

@@ -52,7 +52,8 @@ Lineage = Annotated[
     ID | None,
     said(
         "What the device's last write was answered, empty before the first one: where anything "
-        "else was written as this device, nothing is done. Null to leave that out."
+        "else was written as this device, nothing is done; nor does a write do anything where a "
+        "copy of the device wrote since. Null to leave that out."
     ),
 ]
 

@@ -35,6 +35,7 @@ from sharedlog_service.engines.session import Row, Session
 from sharedlog_service.entries import NUMBERS, TICKS_PER_MS, fingerprint, key, seq_of
 from sharedlog_service.settings import Policy
 from sharedlog_service.store.beginnings import KIND, Beginnings, parts_of
+from sharedlog_service.store.devices import UNWRITTEN
 from sharedlog_service.store.paging import seq_before
 from sharedlog_service.store.places import Horizon, LogState, log_of
 
@@ -184,7 +185,7 @@ class Compaction:
         """Up to where deletions can be forgotten: every device that counts has read them, and
         nobody will write from before."""
         since = self._now - self._policy.retention_ms
-        sql = f"SELECT min(cursor) {COUNTING} AND (cursor > 0 OR lineage <> '')"
+        sql = f"SELECT min(cursor) {COUNTING} AND NOT (cursor = 0 AND {UNWRITTEN})"
         read: int | None = db.scalar(sql, log.id, self._now - self._policy.expiry_ms)
         shared = seq_before(db, log.id, log.head, since)
         return Horizon(shared if read is None else min(shared, read), since * TICKS_PER_MS)

@@ -5,6 +5,10 @@ the device knows. Where it is not the current one, something happened that the d
 of: an answer got lost, the device's database was copied or restored, or the log was. Nothing is
 written or read then before the device has found out which (see `read_own`).
 
+Copies of one file have ids that are the same up to the first dot. Each write of the one gives the
+others' lineages a new second part, which a write has to show, too: what they are about to send may
+be what the copy has sent, so they look before they do. Whoever only reads sees it anyway.
+
 Runs inside the caller's transaction or snapshot.
 """
 
@@ -25,6 +29,12 @@ LABEL_CHARS_MAX = 200
 DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """What a device may call itself."""
 
+COPIES = "~"
+"""Begins the part of a lineage that the writes of copies renew. No id has it."""
+
+UNWRITTEN = f"substr(lineage, 1, 1) IN ('', '{COPIES}')"
+"""Says, in SQL, that nothing was ever written as a device."""
+
 OWN = f"""
     SELECT id, device, created_on, group_offset, shared_on, {KIND}, data FROM entries
     WHERE device = ? AND created_on >= ? ORDER BY created_on
@@ -42,11 +52,16 @@ class DeviceState(NamedTuple):
     @property
     def is_new(self) -> bool:
         """Whether nothing was ever written as this device, or read to the end."""
-        return not self.lineage and self.cursor == 0
+        return not _own(self.lineage) and self.cursor == 0
 
-    def check(self, lineage: str | None) -> None:
-        """Refuse a request that does not know what was last written as this device."""
+    def check_write(self, lineage: str | None) -> None:
+        """Refuse a write that does not know what was last written as this device or a copy."""
         if lineage is not None and lineage != self.lineage:
+            raise Refused(Code.LINEAGE_CHANGED)
+
+    def check_read(self, lineage: str | None) -> None:
+        """Refuse to answer who does not know what was last written as this device."""
+        if lineage is not None and _own(lineage) != _own(self.lineage):
             raise Refused(Code.LINEAGE_CHANGED)
 
 
@@ -57,6 +72,22 @@ def working_device(db: Session, log: int, device_id: str) -> DeviceState:
             raise Refused(Code.DEVICE_REVOKED)
         return DeviceState(*state)
     raise Refused(Code.DEVICE_UNKNOWN)
+
+
+def _own(lineage: str) -> str:
+    """The part of a lineage that the device's own writes renew."""
+    return lineage.partition(COPIES)[0]
+
+
+def note_copies(db: Session, log: int, device_id: str, mark: str) -> None:
+    """Let the copies of this device know that it wrote."""
+    root = device_id.partition(".")[0]
+    sql = """SELECT no, lineage FROM devices
+        WHERE log = ? AND id <> ? AND (id = ? OR substr(id, 1, ?) = ?)"""
+    start = f"{root}."
+    for no, lineage in db.rows(sql, log, device_id, root, len(start), start):
+        renewed = f"{_own(lineage)}{COPIES}{mark}"
+        db.rows("UPDATE devices SET lineage = ? WHERE no = ?", renewed, no)
 
 
 def registered_before(

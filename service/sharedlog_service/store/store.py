@@ -41,6 +41,7 @@ from sharedlog_service.store.devices import (
     DeviceState,
     check_labels,
     check_room,
+    note_copies,
     read_own,
     register,
     registered_before,
@@ -189,7 +190,7 @@ class Store(Accounts):
         with self._database.transaction() as db:
             log = log_of(db, user, writing=True)
             device = working_device(db, log.id, device_id)
-            device.check(lineage)
+            device.check_write(lineage)
             anew = device.is_new or (after is None and not reading)
             (seen, since), now = log.seen(db, after, anew=anew), self._now()
             shared_on = max(now, log.shared_on)
@@ -203,6 +204,7 @@ class Store(Accounts):
             renewed = self._new_id() if done.written or done.ahead else device.lineage
             self._touch(db, device, reached, skew, renewed)
             if done.written:
+                note_copies(db, log.id, device_id, renewed)
                 # The numbers given become the log's only here, in the same commit as the entries.
                 sql = "UPDATE logs SET head = ?, bytes = bytes + ?, shared_on = ? WHERE id = ?"
                 db.rows(sql, head, done.bytes, shared_on, log.id)
@@ -232,7 +234,7 @@ class Store(Accounts):
         with self._database.snapshot() as db:
             log = log_of(db, user)
             device = working_device(db, log.id, device_id)
-            device.check(lineage)
+            device.check_read(lineage)
             seen, since = log.seen(db, after, anew=own or device.is_new)
             end = log.head if until is None else max(seen, log.checked_seq(db, until))
             reader = NOBODY if own else device.no
