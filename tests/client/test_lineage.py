@@ -850,18 +850,6 @@ def test_what_a_copy_sends_under_other_timestamps_before_it_applies_anything_cou
     assert counted_by(file, copy) == [{"t": 3}] * 2
 
 
-def test_what_a_copy_sends_under_a_third_id_before_it_applies_anything_counts_once(
-    new_file: NewFile, home: MemoryHome, tmp_path: Path
-) -> None:
-    """Two copies find out at the same time, and take the same id."""
-    file, image, copy = overtaken(new_file, tmp_path)
-    copy.put("z", text="by the copy")
-    image.count("t", 2)
-    image.sync_object.send()
-    assert len(image.forks) == 2
-    assert counted_by(file, image, copy) == [{"t": 2}] * 3
-
-
 @pytest.mark.parametrize("prunes", [True, False])
 def test_what_a_copy_counted_before_counts_once_also_where_it_sends_before_it_applies(
     new_file: NewFile, home: MemoryHome, tmp_path: Path, prunes: bool

@@ -427,11 +427,6 @@ def copies_keep_versions(patch: Patch) -> None:
     patch.setattr(Reattribution, "hand_over", lambda self, batches, of, to, left=(): None)
 
 
-@plant("copies take any id", out_of_reach=True)
-def copies_of_any_id(patch: Patch) -> None:
-    patch.setattr(Identity, "_word", lambda self, former, unsent: self._new_id())
-
-
 @plant("the end of a log that was put back and has grown again goes unnoticed", out_of_reach=True)
 def lost_end_unnoticed(patch: Patch) -> None:
     patch.setattr(places, "check_of", lambda *entry: "")

@@ -235,7 +235,6 @@ NAMED: dict[Plant, list[Check]] = {
     plants.copies_keep_versions: [
         on_files(test_lineage.test_what_copies_have_unsent_in_common_is_sent_once)
     ],
-    plants.copies_of_any_id: [on_files(test_lineage.test_copies_that_find_out_at_the_same_time)],
     plants.lost_end_unnoticed: [in_world("memory", losing=True)],
     plants.newest_unchecked: [
         on_files(put_back_while_finding_out),

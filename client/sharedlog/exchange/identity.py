@@ -2,8 +2,8 @@
 
 A copy goes on under another id. What was sent before stays its former id's, in the client log
 and in the versions of rows; what was not is the new one's. Nothing is sent a second time, not even
-by two copies that have the same unsent entries: the id follows from the first of these, so it is
-the same, and the second one finds there what the first one sent.
+by two copies that have the same unsent entries: the service takes nothing from the one before it
+has read what the other one sent (see `SharedLog`), and there it finds its own.
 
 That an entry is in the log is known of the present id's by the lineage, of former ids' by the
 checkpoint: it is there, before it. Where neither says so any more, the entry is in *doubt*: it is
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 
 from ..changes import dumps, loads
 from ..journal.inbox import Inbox
@@ -175,7 +174,7 @@ class Identity:
         """Take another id, and return it. Whatever is not known to be in the log will be sent
         under it."""
         journal, former = self._journal, self.device
-        device = descendant(former, self._word(former, journal.oldest_unsent("reason IS NULL")))
+        device = descendant(former, self._new_id())
         self._versions.fold_local()
         seen = journal.state("seen_until")
         if seen is None:
@@ -194,12 +193,6 @@ class Identity:
         journal.set_state(device=device, former=former_ids, lineage=None, behind="yes")
         journal.set_state(sent_until=None, pruned_until=None, seen_until=seen and "0")
         return device
-
-    def _word(self, former: str, unsent: int | None) -> str:
-        """What tells the new id from the former one."""
-        if unsent is None:
-            return self._new_id()
-        return blake2b(f"{former} {unsent}".encode(), digest_size=WORD_CHARS // 2).hexdigest()
 
 
 def random_id() -> str:
