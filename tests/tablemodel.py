@@ -57,6 +57,7 @@ class Table:
         required: Columns that take no NULL.
         takes: Whether a column can hold a value (that is not null).
         rules: The merge rules of columns that have one; `functions` are the application's own.
+        update_wins: Whether changes win over deletions.
     """
 
     key: tuple[str, ...]
@@ -67,6 +68,7 @@ class Table:
     takes: Callable[[str, Any], bool] = anything
     rules: Mapping[str, str] = field(default_factory=dict)
     functions: Functions = field(default_factory=dict)
+    update_wins: bool = False
 
     def effect(self, foreign_key: ForeignKey) -> str:
         if foreign_key.on_delete in ("", "RESTRICT", "NO ACTION"):
@@ -102,7 +104,8 @@ class Standing:
 
     Attributes:
         rows: What stands in the tables: the columns beside the key.
-        parked: The alive rows that do not, with the reason.
+        parked: The rows that should and do not, with the reason: alive ones, and dead ones that
+            were changed since, where changes win.
         kept: Those of `rows` that are dead.
     """
 
@@ -128,18 +131,21 @@ def standing(
         if key[0] in tables and (row := _candidate(tables[key[0]], key, writes[key], since)):
             candidates[key] = row
 
+    changed = {k for k in died & candidates.keys() if tables[k[0]].update_wins and rows[k].values}
+
     parked = {key: UNKNOWN for key, row in rows.items() if row.alive and key[0] not in tables}
-    parents = _Parents(tables, candidates, died)
+    parents = _Parents(tables, candidates, died, alive | changed)
     left = {key: parents.cleared(key) for key in sorted(parents.there)}
-    parked |= dict.fromkeys(alive - left.keys(), CASCADED)
+    silent = died - changed
+    parked |= dict.fromkeys((alive | changed) - left.keys(), CASCADED)
     clashing = _clashing(tables, left, died)
-    parked |= dict.fromkeys(clashing - died, CLASHING)
+    parked |= dict.fromkeys(clashing - silent, CLASHING)
     left = {key: row for key, row in left.items() if key not in clashing}
     misfits = {key for key, row in left.items() if not _fits(tables[key[0]], row)}
-    parked |= dict.fromkeys(misfits - died, MISFIT)
+    parked |= dict.fromkeys(misfits - silent, MISFIT)
     left = {key: row for key, row in left.items() if key not in misfits}
     whole = _with_parents(tables, left)
-    parked |= dict.fromkeys(left.keys() - whole.keys() - died, ORPHANED)
+    parked |= dict.fromkeys(left.keys() - whole.keys() - silent, ORPHANED)
     return Standing(
         {key: {n: row.values[n] for n in tables[key[0]].columns} for key, row in whole.items()},
         parked,
@@ -186,14 +192,18 @@ class _Parents:
     """The rows that are there although rows were deleted, and what they may refer to."""
 
     def __init__(
-        self, tables: Mapping[str, Table], rows: Candidates, died: Collection[Key]
+        self,
+        tables: Mapping[str, Table],
+        rows: Candidates,
+        died: Collection[Key],
+        living: Collection[Key],
     ) -> None:
         self._tables = tables
         self._rows = rows
         self._died = died
         self._keeps = {key: self._referred(key, KEEP) for key in rows}
         self._falls_with = {key: self._referred(key, PARK) for key in rows}
-        alive = {key for key in rows if key not in died}
+        alive = set(living) & rows.keys()
         self.there = alive | self._needed(alive)
         while falling := self._falling(alive):
             alive -= falling
@@ -209,7 +219,7 @@ class _Parents:
         ]
 
     def _needed(self, alive: set[Key]) -> set[Key]:
-        """The dead rows that alive ones need, and those that these need, and so on."""
+        """The dead rows that these need, and those that these need, and so on."""
         there = alive | {key for key in self._rows if key in self._died}
         needed = {parent for key in alive for parent in self._keeps[key]} & there
         while (

@@ -38,7 +38,14 @@ class Shape:
             if references and chance.random() < 0.3:
                 unique = (*unique, ("f0",))
             columns = dict.fromkeys(("u", "w", *(fk.column for fk in references)))
-            self.tables[name] = Table(("key",), columns, references, unique, frozenset(required))
+            self.tables[name] = Table(
+                ("key",),
+                columns,
+                references,
+                unique,
+                frozenset(required),
+                update_wins=chance.random() < 0.4,
+            )
 
     def models(self) -> dict[str, type[peewee.Model]]:
         made: dict[str, type[peewee.Model]] = {}
@@ -61,7 +68,8 @@ class Shape:
                 else:
                     fields[fk.column] = peewee.DeferredForeignKey(fk.parent.upper(), **options)
             indexes = tuple((names, True) for names in table.unique)
-            meta = type("Meta", (), {"table_name": name, "indexes": indexes})
+            options = {"indexes": indexes, "update_wins": table.update_wins}
+            meta = type("Meta", (), {"table_name": name, **options})
             made[name] = type(name.upper(), (SyncModel,), {**fields, "Meta": meta})
         return made
 

@@ -224,17 +224,10 @@ class Applier:
 
     def _waiting(self, tracked: Tracked, rows: Iterable[str]) -> list[Work]:
         """The rows that are parked, kept or cleared: what they wait for may have come."""
-        parked = self._versions.parked(tracked.collection)
-        apart = self._versions.apart(tracked.collection)
-        changed = set(rows)
+        name, changed = tracked.collection, set(rows)
+        waiting = self._versions.parked(name) | self._versions.apart(name)
         return [
-            _tried_again(tracked, pk, state) for pk, state in parked.items() if pk not in changed
-        ] + [
-            Work(
-                tracked, pk, loads(pk), state, {}, state.stands, before=KEPT if state.kept else None
-            )
-            for pk, state in apart.items()
-            if pk not in changed
+            _tried_again(tracked, pk, state) for pk, state in waiting.items() if pk not in changed
         ]
 
     def _merge(
@@ -274,8 +267,8 @@ class Applier:
                 works.append(self._new_row(tracked, pk, *changes[0]))
                 continue
             state = state or RowState()
-            before = state.parked or (KEPT if state.kept else None)
-            work = Work(tracked, pk, changes[0][1].pk, state, {}, state.stands, before=before)
+            key, before = changes[0][1].pk, _before(state)
+            work = Work(tracked, pk, key, state, {}, state.stands, before=before)
             died, kept, known = state.died, state.kept and state.dead, tables.get(pk)
             conflicts = Conflicts(work, changes, known, local_since)
             work.written = merge(
@@ -311,7 +304,8 @@ def _tell(work: Work, applied: Applied) -> None:
     if state.parked is not None:
         applied.parked += 1
         if state.parked != work.before:
-            applied.newly_parked.append(parked_row(collection, work.pk, state.parked, state.held))
+            values = state.values_parked(work.tracked.rules)
+            applied.newly_parked.append(parked_row(collection, work.pk, state.parked, values))
     elif state.kept and work.before != KEPT:
         applied.kept.append(Returned(collection, work.key))
     elif state.alive and work.before is not None:
@@ -375,10 +369,18 @@ def _prepared(work: Work, *, recreated: bool) -> Work:
     return work
 
 
+def _before(state: RowState) -> str | None:
+    return state.parked or (KEPT if state.kept else None)
+
+
 def _tried_again(tracked: Tracked, pk: str, state: RowState) -> Work:
-    """A parked row on its way back. One that was never let go is written anew in its table."""
-    is_there, state.kept = state.kept, False
-    work = _to_insert(Work(tracked, pk, loads(pk), state, {}, False, before=state.parked))
+    """A row that waits. One that was parked and never let go is written anew in its table."""
+    is_there, before = state.kept, _before(state)
+    if state.dead or state.parked is None:
+        state.parked = None
+        return Work(tracked, pk, loads(pk), state, {}, state.stands, before=before)
+    state.kept = False
+    work = _to_insert(Work(tracked, pk, loads(pk), state, {}, False, before=before))
     if is_there:
         work.is_found()
     return work

@@ -169,7 +169,7 @@ class Fates:
 
     def _present(self) -> set[Row]:
         """The doubtful rows that stay: the largest set in which each has a reason to."""
-        living = {row for row, work in self._doubtful.items() if _lives(work)}
+        living = {row for row, work in self._doubtful.items() if work.lives}
         while True:
             there = living | self._kept_by(living)
             falling = {
@@ -204,9 +204,13 @@ class Fates:
 
     def _carry_out(self, present: set[Row]) -> None:
         for row, work in self._doubtful.items():
+            if row in present:
+                if work.state.dead:
+                    _keep(work)
+                continue
             if work.state.dead:
-                _keep(work) if row in present else _let_go(work)
-            elif row not in present:
+                _let_go(work)
+            if work.lives:
                 edge = next(
                     e for e in self._above[row] if e.effect == FALL and e.parent not in present
                 )
@@ -262,14 +266,6 @@ class Fates:
                 }
 
 
-def _lives(work: Work) -> bool:
-    """Whether the row is alive, or was modified after its deletion where that counts."""
-    state = work.state
-    return state.alive or (
-        work.tracked.update_wins and BIRTH in state.buried and bool(state.fields)
-    )
-
-
 def _can_be_kept(work: Work) -> bool:
     return work.state.dead and BIRTH in work.state.buried
 
@@ -295,7 +291,7 @@ def _keep(work: Work) -> None:
         name: values[name] if name in values else tracked.default_wire(name)
         for name in tracked.by_name
     }
-    state.kept, state.waits = True, False
+    state.kept = True
     if work.in_table:
         work.written = row
     else:
@@ -303,7 +299,7 @@ def _keep(work: Work) -> None:
 
 
 def _let_go(work: Work) -> None:
-    work.state.kept, work.state.waits = False, _lives(work)
+    work.state.kept = False
     work.written, work.values = {}, None
 
 

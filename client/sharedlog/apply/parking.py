@@ -13,6 +13,8 @@ from ..changes import DELETE, MODIFY, Entry, Wire, dumps, loads
 from ..errors import ConfigurationError, NotParked
 from ..journal.inbox import Inbox
 from ..journal.journal import OPERATION_CODES, Journal, Record
+from ..merge.reconcile import NO_RULES
+from ..merge.rules import Rules
 from ..models.registry import Registry
 from ..models.tracked import Tracked
 from ..raw import NotCanonical
@@ -62,7 +64,7 @@ class Parking:
     def all(self) -> list[Parked]:
         """Rows by collection and pk, then entries in order of arrival."""
         rows = [
-            parked_row(name, pk, state.parked or "", state.held)
+            parked_row(name, pk, state.parked or "", state.values_parked(self._rules(name)))
             for name in sorted(self._versions.waiting_collections())
             for pk, state in self._versions.parked(name).items()
         ]
@@ -106,7 +108,11 @@ class Parking:
                 f"The row {pk} of {parked.collection} is not parked any more.",
                 hint="Ask for sync.parked() again; the row may stand in its table now.",
             )
-        return pk, state.held
+        return pk, state.values_parked(self._rules(parked.collection or ""))
+
+    def _rules(self, collection: str) -> Rules:
+        tracked = self._registry.collection(collection)
+        return tracked.rules if tracked else NO_RULES
 
     def _tracked(self, parked: Parked) -> Tracked:
         tracked = self._registry.collection(parked.collection or "")

@@ -107,8 +107,8 @@ class Placement:
 
     def _park(self, work: Work, reason: str, current: Mapping[str, Wire] | None = None) -> None:
         """Hold all values of a row; `current` are those in its table."""
-        if not work.state.alive:  # nobody can keep it: it is as dead as its state says
-            work.state.kept, work.state.waits = False, work.tracked.update_wins
+        if not work.state.alive:  # nobody can keep it: what it is, its state says anyway
+            work.state.kept, work.state.parked = False, reason if work.lives else None
             return
         values = work.values
         if work.in_table:

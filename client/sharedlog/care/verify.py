@@ -140,7 +140,9 @@ class Verification:
         parked = self._replay.versions.load(tracked.collection, absent)
         for pk, values in here.items():
             state = parked.get(pk)
-            held = state.held if state is not None and state.parked is not None else None
+            held = None
+            if state is not None and state.parked is not None:
+                held = state.values_parked(tracked.rules)
             yield from _difference(
                 tracked.collection,
                 pk,
@@ -161,7 +163,9 @@ class Verification:
                 absent = {pk: values for pk, values in there.items() if pk not in here}
                 states = self._versions.load(tracked.collection, list(absent))
                 parked = {
-                    pk: state.held for pk, state in states.items() if state.parked is not None
+                    pk: state.values_parked(tracked.rules)
+                    for pk, state in states.items()
+                    if state.parked is not None
                 }
                 yield [
                     difference

@@ -50,14 +50,13 @@ class RowState:
         fields: Versions of fields that differ from `born`: exceptions, so usually empty.
         held: Values that stand in no table: of rows that are not alive or parked, and of
             fields that the application does not know (yet).
-        parked: Why an alive row is not in its table, or None.
+        parked: Why an alive row is not in its table, or a dead one that would be kept by a change
+            which wins over its deletion; or None.
         buried: What the fields were before the latest deletion, with the versions of these
             writes; only where somebody may need it (see `merge`), and only of fields that
             nobody wrote since. `BIRTH` stands for the latest creation.
         kept: The row is in its table all the same: it is dead, and a child keeps it; or it is dead
             or parked, and a trigger of the application does not let it go.
-        waits: The row is dead and would be kept, by a change that wins over its deletion; but it
-            cannot stand in its table for now.
         cleared: References to deleted rows that were taken out of their columns (SET NULL).
         writes: Of fields with a merge rule, where the version and the value do not say it all.
     """
@@ -70,7 +69,6 @@ class RowState:
     parked: str | None = None
     buried: dict[str, tuple[Version, Wire]] = field(default_factory=dict)
     kept: bool = False
-    waits: bool = False
     cleared: dict[str, Wire] = field(default_factory=dict)
     writes: dict[str, Listed] = field(default_factory=dict)
 
@@ -123,6 +121,12 @@ class RowState:
         """The values of a dead row as if it had never been deleted."""
         values = {name: value for name, (_, value) in self.buried.items() if name != BIRTH}
         return {**values, **self.held}
+
+    def values_parked(self, rules: Rules) -> dict[str, Wire]:
+        """The values of a parked row, as far as they are known."""
+        if self.alive:
+            return self.held
+        return {**self.values_kept(), **self.ruled(rules, kept=True)}
 
     def ruled(self, rules: Rules, *, kept: bool = False) -> dict[str, Wire]:
         """What rules make of the writes that are listed; `kept`: as if the row had never been

@@ -17,6 +17,7 @@ import peewee
 
 from ..changes import Wire, canonical, dumps, loads
 from ..journal.journal import CHUNK, Journal
+from ..merge.reconcile import NO_RULES
 from ..models.registry import Registry
 from ..models.tracked import Tracked
 from .rows import as_wires, rows_after, standing_rows
@@ -181,8 +182,9 @@ def parked_rows(
     database: peewee.Database, versions: Versions, collection: str, tracked: Tracked | None
 ) -> dict[str, Values]:
     """The rows of a collection that stand in no table, with the values they would have."""
+    rules = tracked.rules if tracked else NO_RULES
     parked: dict[str, Values] = {
-        pk: state.held for pk, state in versions.parked(collection).items()
+        pk: state.values_parked(rules) for pk, state in versions.parked(collection).items()
     }
     if tracked is None or not parked:
         return parked

@@ -10,7 +10,7 @@ import peewee
 
 from ..changes import Wire, dumps, loads
 from ..journal.journal import chunks
-from ..merge.reconcile import RowState
+from ..merge.reconcile import BIRTH, RowState
 from ..models.tracked import Tracked, TrackedColumn
 from .stored import stored_rows
 
@@ -69,6 +69,13 @@ class Work:
     def stands(self) -> bool:
         """Whether the row is to be in its table, for all that is known so far."""
         return self.state.stands
+
+    @property
+    def lives(self) -> bool:
+        """Whether the row is alive, or was changed after its deletion where that counts."""
+        state = self.state
+        changed = self.tracked.update_wins and BIRTH in state.buried and bool(state.fields)
+        return state.alive or changed
 
     def is_found(self) -> None:
         """It is in its table after all: what was to be inserted is written anew there."""

@@ -40,7 +40,7 @@ _COLUMNS = (
 
 _STORE = f"INSERT OR REPLACE INTO sharedlog_row VALUES ({', '.join('?' * 14)})"
 
-KEPT, WAITS = 1, 0
+KEPT = 1
 """What the column `kept` says."""
 
 Known = Mapping[str, Mapping[str, Values]]
@@ -189,7 +189,7 @@ class Versions:
         return self._of_these(collection, pks, "AND died IS NOT NULL AND born IS NULL")
 
     def parked(self, collection: str) -> dict[str, RowState]:
-        """The alive rows of a collection that are not in its table."""
+        """The rows of a collection that should be in its table, and cannot."""
         return self._all(collection, "parked IS NOT NULL")
 
     def holding(self, collection: str) -> dict[str, RowState]:
@@ -197,7 +197,7 @@ class Versions:
         return self._all(collection, "born IS NOT NULL AND held IS NOT NULL AND parked IS NULL")
 
     def apart(self, collection: str) -> dict[str, RowState]:
-        """The rows that are kept, or would be, and those with references that were cleared."""
+        """The rows that are kept, and those with references that were cleared."""
         return self._all(collection, "(kept IS NOT NULL OR cleared IS NOT NULL) AND parked IS NULL")
 
     def waiting_collections(self) -> set[str]:
@@ -266,7 +266,6 @@ class Versions:
                 if buried
                 else {},
                 kept == KEPT,
-                kept == WAITS,
                 loads(cleared) if cleared else {},
                 self._read_writes(collection, devices, loads(writes)) if writes else {},
             )
@@ -327,7 +326,7 @@ class Versions:
             dumps(state.held) if state.held else None,
             state.parked,
             dumps(self._buried(state)) if state.buried else None,
-            KEPT if state.kept else WAITS if state.waits and state.dead else None,
+            KEPT if state.kept else None,
             dumps(state.cleared) if state.cleared else None,
             dumps(self._writes(state)) if state.writes else None,
         )

@@ -60,7 +60,7 @@ class Drawing:
         values = [self._value(f"val{n}") for n in range(chance.randint(1, 4))]
         columns = (*key, *references, *values)
         shape = Shape(name, tuple(column.name for column in key), columns)
-        return replace(shape, unique=self._unique(shape))
+        return replace(shape, unique=self._unique(shape), update_wins=chance.random() < 0.25)
 
     # -- keys ----------------------------------------------------------------------------
 
@@ -230,6 +230,7 @@ def _meta(shape: Shape) -> type:
     inside: dict[str, Any] = {
         "table_name": shape.name,
         "indexes": tuple((names, True) for names in shape.unique),
+        "update_wins": shape.update_wins,
     }
     rules = {column.name: RULES[column.rule]() for column in shape.others if column.rule}
     if rules:

@@ -55,6 +55,7 @@ class Shape:
     columns: tuple[Column, ...]
     unique: tuple[tuple[str, ...], ...] = ()
     """Sets of columns that are unique together, besides columns that are alone."""
+    update_wins: bool = False
 
     @cached_property
     def by_name(self) -> Mapping[str, Column]:
@@ -95,6 +96,7 @@ class Shape:
             lambda name, value: self.by_name[name].kind.takes(name, value),
             {column.name: column.rule for column in self.others if column.rule is not None},
             FUNCTIONS,
+            self.update_wins,
         )
 
 
