@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from ..changes import dumps, loads
 from ..journal.inbox import Inbox
@@ -35,6 +36,15 @@ WORD_CHARS = 8
 
 AGAIN = "again"
 """How a device is behind that has been at the end before, and has told what the log lost."""
+
+
+class CaughtUp(NamedTuple):
+    """What became of a device that was behind: how many entries the log has lost, and whether what
+    it counted has to be merged once more. (Not if it only looked for what copies sent, and nothing
+    left its run.)"""
+
+    lost: int
+    recounts: bool
 
 
 class Identity:
@@ -102,16 +112,15 @@ class Identity:
         if seen != self._journal.state("seen_until"):
             self._journal.set_state(seen_until=seen)
 
-    def catch_up(self) -> int:
-        """All there is was read. What was in doubt and not found is this device's from here on;
-        return how many entries the log has lost so."""
-        left = self.elsewhere()
+    def catch_up(self) -> CaughtUp:
+        """All there is was read. What was in doubt and not found is this device's from here on."""
+        left, has_left = self.elsewhere(), False
         for author in self._authors_of_unsent():
             if left or author != self.device:
                 self._versions.fold_local()
                 which = f"status = {UNSENT} AND ifnull(reason, ?) = ?"
                 entries = self._journal.each(which, self.device, author)
-                self._entries.hand_over(entries, of=author, to=self.device, left=left)
+                has_left |= self._entries.hand_over(entries, of=author, to=self.device, left=left)
         lost = self._journal.run(
             f"UPDATE sharedlog_entry SET reason = ? WHERE status = {UNSENT} AND reason IS NOT NULL",
             (self.device,),
@@ -120,7 +129,7 @@ class Identity:
         newest = self._journal.newest_unsent()
         sought = None if newest is None else str(newest)
         self._journal.set_state(behind=None, elsewhere=None, sought_until=sought)
-        return 0 if told else int(lost.rowcount)
+        return CaughtUp(0 if told else int(lost.rowcount), not told or has_left)
 
     def find(self, entries: Sequence[LocalEntry], sender: str) -> None:
         """These entries are in the log as the sender's: this device, or a copy of it."""

@@ -195,9 +195,12 @@ class Lineage:
         later than what a copy wrote at the same tick. So is all that this device counted: what
         was read says again how runs began that were left for others."""
         if self._identity.behind:
-            self.lost += self._identity.catch_up()
-            lost = f"status = {UNSENT} AND reason IS NOT NULL"
-            for entries in self._journal.each(f"({lost} OR reason IS NULL AND rules IS NOT NULL)"):
+            caught_up = self._identity.catch_up()
+            self.lost += caught_up.lost
+            which = f"status = {UNSENT} AND reason IS NOT NULL"
+            if caught_up.recounts:
+                which = f"({which} OR reason IS NULL AND rules IS NOT NULL)"
+            for entries in self._journal.each(which):
                 self._merge_own(entries)
 
     def _merge_own(self, entries: Sequence[LocalEntry]) -> None:

@@ -56,6 +56,8 @@ class Handover:
         self._goes_on = device == to
         self._left = left
         self._begun: set[Hashable] = set()
+        self.has_left = False
+        """Whether any increment left its run."""
 
     def restated(
         self, field: Hashable, ticks: int, value: Wire
@@ -66,6 +68,7 @@ class Handover:
         run = run_of(version, value)
         if run.device not in self._left:
             return value if self._goes_on else handed_over(value, self._device), None
+        self.has_left = True
         first = run.ticks != ticks and (field, run) not in self._begun
         self._begun.add((field, run))
         before = number(whole(value[TOTAL]) - whole(value[ADD]))

@@ -33,12 +33,14 @@ class Reattribution:
         of: str,
         to: str,
         left: Container[str] = (),
-    ) -> None:
+    ) -> bool:
         """What one device made is another one's from here on, and means what it meant. Increments
-        leave the runs of `left`; then the entries are all that are not in the log, in order."""
+        leave the runs of `left`; then the entries are all that are not in the log, in order.
+        Return whether any did."""
         handover = Handover(of, to, left)
         for entries in batches:
             self._replace(entries, of, to, handover)
+        return handover.has_left
 
     def _replace(self, entries: Sequence[LocalEntry], of: str, to: str, handover: Handover) -> None:
         rows: dict[str, dict[str, _Row]] = defaultdict(lambda: defaultdict(lambda: _Row(of, to)))
