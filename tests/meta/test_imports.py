@@ -29,7 +29,7 @@ CLIENT_LAYERS = (
     {"errors", "clock", "layout", "limits"},
     {"changes", "groups"},
     {"raw"},
-    *within("dialects", {"base"}, {"sqlite", "postgres", "mysql"}, {"__init__"}),
+    *within("dialects", {"base", "tokens"}, {"sqlite", "postgres", "mysql"}, {"__init__"}),
     *within("values", {"decimals"}, {"fields"}, {"typed"}),
     *within(
         "merge", {"rules"}, {"counter", "custom", "extremes", "members", "reconcile"}, {"runs"}
@@ -47,8 +47,9 @@ CLIENT_LAYERS = (
     *within(
         "tables",
         {"checks", "folding", "numbers", "statements", "stored"},
-        {"inserts", "rows", "uniques"},
-        {"versions"},
+        {"inserts", "rows"},
+        {"expressed"},
+        {"uniques", "versions"},
         {"digest", "reattribution", "ruled"},
     ),
     *within(
@@ -74,7 +75,7 @@ CLIENT_LAYERS = (
     ),
     *within(
         "apply",
-        {"arrivals", "atwork", "collector", "conflicts", "parking"},
+        {"arrivals", "atwork", "collector", "conflicts", "parking", "preparing"},
         {"parents"},
         {"claims", "fates"},
         {"placement"},

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..changes import CREATE, DELETE, Change, Entry, Wire, dumps, loads
+from ..changes import CREATE, Change, Entry, Wire, dumps, loads
 from ..clock import BEFORE_TRACKING, Version
 from ..errors import EntryUnreadable
 from ..journal.inbox import Inbox, Waiting
@@ -31,6 +31,7 @@ from .conflicts import Conflict, Conflicts
 from .parents import Relations
 from .parking import Parked, parked_row
 from .placement import Placement
+from .preparing import before_of, needs_table, prepared, to_insert, tried_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +163,34 @@ class Applier:
     def _place(self, works: dict[str, list[Work]], applied: Applied) -> None:
         placement = Placement(self._registry, self._relations, self._journal, self._versions)
         placement.place(works)
-        for name, some in works.items():
-            self._versions.store(name, ((work.pk, work.state) for work in some))
+        self._store(works)
+        if placement.refused:
+            again = self._waiting_again(works)
+            placement.place(again)
+            self._store(again)
+            works = _together(works, again)
+        for some in works.values():
             for work in some:
                 _tell(work, applied)
         applied.created += placement.created
         applied.modified += placement.modified
         applied.deleted += placement.deleted
+
+    def _store(self, works: dict[str, list[Work]]) -> None:
+        for name, some in works.items():
+            self._versions.store(name, ((work.pk, work.state) for work in some))
+
+    def _waiting_again(self, works: dict[str, list[Work]]) -> dict[str, list[Work]]:
+        """All that waits once more: what the database refused may only have been refused because
+        of rows that had not left, or changed, yet."""
+        before = {(name, work.pk): work.before for name, some in works.items() for work in some}
+        again = {}
+        for name in self._versions.waiting_collections():
+            if (tracked := self._registry.collection(name)) is not None:
+                again[name] = self._waiting(tracked, ())
+                for work in again[name]:
+                    work.before = before.get((name, work.pk), work.before)
+        return again
 
     def _decode(
         self, entries: Sequence[Entry], applied: Applied, doubtful: Container[tuple[str, int]]
@@ -227,7 +249,7 @@ class Applier:
         name, changed = tracked.collection, set(rows)
         waiting = self._versions.parked(name) | self._versions.apart(name)
         return [
-            _tried_again(tracked, pk, state) for pk, state in waiting.items() if pk not in changed
+            tried_again(tracked, pk, state) for pk, state in waiting.items() if pk not in changed
         ]
 
     def _merge(
@@ -257,7 +279,7 @@ class Applier:
             [
                 pk
                 for pk, state in states.items()
-                if _needs_table(state, rows[pk], local_since, tracked)
+                if needs_table(state, rows[pk], local_since, tracked)
             ],
         )
         works = []
@@ -267,7 +289,7 @@ class Applier:
                 works.append(self._new_row(tracked, pk, *changes[0]))
                 continue
             state = state or RowState()
-            key, before = changes[0][1].pk, _before(state)
+            key, before = changes[0][1].pk, before_of(state)
             work = Work(tracked, pk, key, state, {}, state.stands, before=before)
             died, kept, known = state.died, state.kept and state.dead, tables.get(pk)
             conflicts = Conflicts(work, changes, known, local_since)
@@ -275,7 +297,7 @@ class Applier:
                 state, changes, known=known, bury=tracked.buries, rules=tracked.rules
             )
             applied.conflicts += conflicts.decided()
-            works.append(_prepared(work, recreated=kept or state.died != died))
+            works.append(prepared(work, recreated=kept or state.died != died))
         return works
 
     def _find(self, tracked: Tracked, works: Iterable[Work]) -> None:
@@ -295,7 +317,7 @@ class Applier:
         state = RowState(version, shape)
         if shape == tracked.names:
             return Work(tracked, pk, change.pk, state, values, False, values)
-        return _to_insert(Work(tracked, pk, change.pk, state, values, False))
+        return to_insert(Work(tracked, pk, change.pk, state, values, False))
 
 
 def _tell(work: Work, applied: Applied) -> None:
@@ -312,6 +334,15 @@ def _tell(work: Work, applied: Applied) -> None:
         applied.returned.append(Returned(collection, work.key))
 
 
+def _together(works: dict[str, list[Work]], again: dict[str, list[Work]]) -> dict[str, list[Work]]:
+    """The rows of both, each as it is by now."""
+    found = {(name, w.pk): w for some in (works, again) for name, ws in some.items() for w in ws}
+    together: dict[str, list[Work]] = defaultdict(list)
+    for (name, _), work in found.items():
+        together[name].append(work)
+    return together
+
+
 def _to_be_merged(
     tracked: Tracked, rows: dict[str, list[tuple[Version, Change]]], known: Iterable[str]
 ) -> dict[str, RowState]:
@@ -324,77 +355,3 @@ def _to_be_merged(
         and pk not in known
         and not stands_alone(change.value or {}, tracked.rules)
     }
-
-
-def _needs_table(
-    state: RowState,
-    changes: list[tuple[Version, Change]],
-    local_since: int | None,
-    tracked: Tracked,
-) -> bool:
-    """Whether merging needs the values that are in the table now."""
-    if not state.alive or state.parked is not None:
-        return False
-    if tracked.rules:
-        return True
-    if (state.fields or tracked.buries) and any(c.operation == DELETE for _, c in changes):
-        return True
-    return local_since is not None and any(
-        version is not None and version.ticks >= local_since
-        for version in (state.born, *state.fields.values())
-    )
-
-
-def _prepared(work: Work, *, recreated: bool) -> Work:
-    """Decide what is to be done with a merged row's table, and hold what it cannot take."""
-    state, names = work.state, work.tracked.names
-    if not state.alive:
-        state.held.update(work.written)
-        state.parked, state.cleared = None, {}
-        return work
-    state.kept = False
-    if not work.in_table:
-        return _to_insert(work)
-    state.parked = None
-    # A row that was kept holds what was written after its deletion.
-    values = {**state.held, **work.written} if state.held else work.written
-    state.held = {name: value for name, value in values.items() if name not in names}
-    work.written = {name: value for name, value in values.items() if name in names}
-    if recreated:
-        for name in names:
-            if state.version_of(name) is None:
-                work.written[name] = work.tracked.default_wire(name)
-    for name in work.written:
-        state.cleared.pop(name, None)
-    return work
-
-
-def _before(state: RowState) -> str | None:
-    return state.parked or (KEPT if state.kept else None)
-
-
-def _tried_again(tracked: Tracked, pk: str, state: RowState) -> Work:
-    """A row that waits. One that was parked and never let go is written anew in its table."""
-    is_there, before = state.kept, _before(state)
-    if state.dead or state.parked is None:
-        state.parked = None
-        return Work(tracked, pk, loads(pk), state, {}, state.stands, before=before)
-    state.kept = False
-    work = _to_insert(Work(tracked, pk, loads(pk), state, {}, False, before=before))
-    if is_there:
-        work.is_found()
-    return work
-
-
-def _to_insert(work: Work) -> Work:
-    """Collect all values of an alive row that is not in its table."""
-    state, tracked = work.state, work.tracked
-    state.parked = None
-    values = {**state.held, **work.written}
-    state.held = {name: value for name, value in values.items() if name not in tracked.names}
-    work.values = {
-        name: values[name] if name in values else tracked.default_wire(name)
-        for name in tracked.by_name
-    }
-    work.values |= state.ruled(tracked.rules)
-    return work

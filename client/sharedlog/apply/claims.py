@@ -7,6 +7,7 @@ value which an older one claimed is parked, whichever of the two came first to t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import peewee
@@ -16,18 +17,25 @@ from ..clock import Version
 from ..dialects.base import PLAIN
 from ..journal.journal import chunks
 from ..models.tracked import Tracked
-from ..tables.rows import UNFIT, Work, select_rows
-from ..tables.uniques import Unique, unique_sets
+from ..tables.expressed import Claim, Expressed
+from ..tables.rows import UNFIT, UNTAKEN, Work, select_rows
+from ..tables.uniques import Unique, expressed_sets, unique_sets
 from .atwork import AtWork
 from .parents import Park
+
+Attempt = Callable[[], AbstractContextManager[None]]
+"""A savepoint."""
 
 
 class Claims:
     """Decides for the rows of one page. Changes works and their states; writes nothing."""
 
-    def __init__(self, database: peewee.Database, at_work: AtWork, park: Park) -> None:
+    def __init__(
+        self, database: peewee.Database, at_work: AtWork, attempt: Attempt, park: Park
+    ) -> None:
         self._database = database
         self._at_work = at_work
+        self._attempt = attempt
         self._park = park
 
     def decide(self) -> None:
@@ -36,11 +44,20 @@ class Claims:
             if some:
                 tracked = some[0].tracked
                 found = unique_sets(self._database, tracked, committed=True)
-                if uniques := [unique for unique in found if _is_decidable(unique, tracked)]:
-                    self._decide(tracked, uniques, some)
+                uniques = [unique for unique in found if _is_decidable(unique, tracked)]
+                expressed = expressed_sets(self._database, tracked)
+                if uniques or expressed:
+                    self._decide(tracked, uniques, expressed, some)
 
-    def _decide(self, tracked: Tracked, uniques: Sequence[Unique], works: Sequence[Work]) -> None:
+    def _decide(
+        self,
+        tracked: Tracked,
+        uniques: Sequence[Unique],
+        expressed: Sequence[Expressed],
+        works: Sequence[Work],
+    ) -> None:
         concerned = {column for unique in uniques for column in unique.columns}
+        concerned |= {column for index in expressed for column in index.columns}
         columns = [column for column in tracked.every if column in concerned]
         claiming = [
             work for work in works if work.stands and any(work.writes(column) for column in columns)
@@ -53,25 +70,62 @@ class Claims:
         for work in claiming:
             if work.in_table:
                 work.yields = [column for column in columns if column.name in work.written]
-        for unique in uniques:
-            rows = self._rivals(tracked, unique, claiming, values)
+        rivals = [self._rivals(tracked, unique, claiming, values) for unique in uniques]
+        rivals += [self._rivals_by(index, claiming, values) for index in expressed]
+        for rows in rivals:
             for work, current in self._at_work.found(tracked, rows):
                 if work.stands and work.in_table and work.pk not in contenders:
                     contenders[work.pk], values[work.pk] = work, current
-        taken: dict[tuple[int, tuple[str, ...]], str] = {}
-        for work in sorted(contenders.values(), key=_age):
+        some = list(contenders.values())
+        said = [(_names(unique), _claims(unique, some, values)) for unique in uniques]
+        said += [(index.names, self._claims_by(index, some, values)) for index in expressed]
+        self._take(sorted(some, key=_age), values, said)
+
+    def _take(
+        self,
+        works: Iterable[Work],
+        values: Mapping[str, Mapping[str, Wire]],
+        said: Sequence[tuple[str, Mapping[str, Claim]]],
+    ) -> None:
+        """Let rows, one after the other, have what they claim: of each unique set, its name and
+        the claims by pk."""
+        taken: dict[tuple[int, Claim], str] = {}
+        for work in works:
             claims = [
-                (number, claim)
-                for number, unique in enumerate(uniques)
-                if (claim := _claim(unique, work, values[work.pk])) is not None
+                (number, found[work.pk])
+                for number, (_, found) in enumerate(said)
+                if work.pk in found
             ]
             clash = next((claim for claim in claims if claim in taken), None)
             if clash is None:
                 taken.update(dict.fromkeys(claims, work.pk))
             else:
-                names = ", ".join(column.name for column in uniques[clash[0]].columns)
-                reason = f"UNIQUE: {names} {', '.join(clash[1])} belongs to {taken[clash]}"
+                names, claimed = said[clash[0]][0], ", ".join(map(_text, clash[1]))
+                reason = f"UNIQUE: {names} {claimed} belongs to {taken[clash]}"
                 self._park(work, reason, values[work.pk] if work.in_table else None)
+
+    def _claims_by(
+        self,
+        expressed: Expressed,
+        works: Iterable[Work],
+        values: Mapping[str, Mapping[str, Wire]],
+    ) -> dict[str, Claim]:
+        """What rows claim as the database says. What it cannot tell, it may refuse."""
+        rows = {}
+        for work in works:
+            with suppress(*UNFIT):  # else it cannot stand
+                rows[work.pk] = _stored(work, values[work.pk])
+        with suppress(*UNTAKEN, peewee.OperationalError), self._attempt():
+            return expressed.claims(rows)
+        return {}
+
+    def _rivals_by(
+        self,
+        expressed: Expressed,
+        works: Iterable[Work],
+        values: Mapping[str, Mapping[str, Wire]],
+    ) -> dict[str, dict[str, Wire]]:
+        return expressed.rivals(self._claims_by(expressed, works, values).values())
 
     def _rivals(
         self,
@@ -109,8 +163,7 @@ def _age(work: Work) -> tuple[bool, Version, str]:
 
 
 def _is_decidable(unique: Unique, tracked: Tracked) -> bool:
-    """Whether rows can claim it here. What partial indexes and those over expressions mean, only
-    the database can tell, so what it refuses is parked, whoever came first."""
+    """Whether rows can claim it here; see `Expressed` for what only the database can tell."""
     if unique.others or unique.partial:
         return False
     if set(unique.columns) == set(tracked.key) and not unique.folds:
@@ -118,13 +171,34 @@ def _is_decidable(unique: Unique, tracked: Tracked) -> bool:
     return all(collation.upper() in _FOLDS for collation in unique.collations)
 
 
-def _claim(unique: Unique, work: Work, current: Mapping[str, Wire]) -> tuple[str, ...] | None:
-    """What a row claims; None if one of the values is NULL, which equals nothing."""
-    values = [_value(work, current, column.name) for column in unique.columns]
-    if None in values:
-        return None
-    folds = (_FOLDS[collation.upper()] for collation in unique.collations)
-    return tuple(dumps(fold(value)) for fold, value in zip(folds, values, strict=True))
+def _claims(
+    unique: Unique, works: Iterable[Work], values: Mapping[str, Mapping[str, Wire]]
+) -> dict[str, Claim]:
+    """What rows claim, by pk; a NULL equals nothing."""
+    folds = [_FOLDS[collation.upper()] for collation in unique.collations]
+    found = {}
+    for work in works:
+        wires = [_value(work, values[work.pk], column.name) for column in unique.columns]
+        if None not in wires:
+            # As texts: Python takes True and 1 for equal.
+            found[work.pk] = tuple(
+                dumps(fold(value)) for fold, value in zip(folds, wires, strict=True)
+            )
+    return found
+
+
+def _names(unique: Unique) -> str:
+    return ", ".join(column.name for column in unique.columns)
+
+
+def _text(claimed: Any) -> str:
+    return claimed if isinstance(claimed, str) else repr(claimed)
+
+
+def _stored(work: Work, current: Mapping[str, Wire]) -> list[Any]:
+    """The row as it would be in the table."""
+    row = work.tracked.checked_key(work.key)
+    return row + [c.to_parameter(_value(work, current, c.name)) for c in work.tracked.columns]
 
 
 def _same(value: Wire) -> Wire:

@@ -37,6 +37,9 @@ from .claims import Claims
 from .fates import Fates
 from .parents import Parents, Relations
 
+CONSTRAINT = "CONSTRAINT"
+"""The code of rows that the database refuses."""
+
 
 class _Tried(Exception):
     """Takes back what was only tried."""
@@ -53,6 +56,8 @@ class Placement:
         versions: Versions,
     ) -> None:
         self.created = self.modified = self.deleted = 0
+        self.refused = False
+        """Whether the database refused a row that it had not refused before."""
         self._database = journal.database
         self._registry = registry
         self._relations = relations
@@ -77,7 +82,7 @@ class Placement:
             parents = Parents(self._database, self._relations, at_work, self._park)
         fates = Fates(self._registry, self._versions, at_work, self._park, references=enforces)
         fates.decide()
-        Claims(self._database, at_work, self._park).decide()
+        Claims(self._database, at_work, self._attempt, self._park).decide()
         if parents is not None:
             parents.shield()
         self._convert(works)
@@ -257,7 +262,8 @@ class Placement:
                 self._park(work, f"VALUE_UNFIT: {error}")
                 failed.append(work)
             except UNTAKEN as error:
-                self._park(work, f"CONSTRAINT: {error}")
+                self._park(work, f"{CONSTRAINT}: {error}")
+                self.refused |= not (work.before or "").startswith(CONSTRAINT)
                 failed.append(work)
         return failed
 

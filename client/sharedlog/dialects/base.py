@@ -23,10 +23,21 @@ PLAIN = "BINARY"
 
 
 class UniqueIndex(NamedTuple):
-    """Parts are columns (None for an expression), each with the collation it is compared by."""
+    """Parts are columns (None for an expression), each with the collation it is compared by.
+
+    Of an index over expressions, or among some rows only, `said` are its parts as SQL, and
+    `where` says which rows, as far as the database tells.
+    """
 
     parts: Sequence[tuple[str | None, str]]
     partial: bool = False
+    said: Sequence[str] = ()
+    where: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is over columns, and among all rows."""
+        return not self.partial and all(column is not None for column, _ in self.parts)
 
 
 class ForeignKey(NamedTuple):
@@ -170,14 +181,16 @@ class Dialect(ABC):
         return nullcontext()
 
 
-def as_unique_indexes(rows: Iterable[tuple[Any, Any, str | None, str]]) -> list[UniqueIndex]:
+def as_unique_indexes(
+    rows: Iterable[tuple[Any, Any, str | None, str]],
+) -> dict[Any, UniqueIndex]:
     """Unique indexes of which each row tells a part: index, whether it is partial, column or None,
     collation."""
     found: dict[Any, UniqueIndex] = {}
     for index, partial, column, collation in rows:
         known = found.setdefault(index, UniqueIndex((), bool(partial)))
         found[index] = known._replace(parts=(*known.parts, (column, collation)))
-    return list(found.values())
+    return found
 
 
 def as_foreign_keys(rows: Iterable[Sequence[Any]]) -> list[ForeignKey]:

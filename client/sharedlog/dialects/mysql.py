@@ -135,9 +135,10 @@ class MySQL(Dialect):
     ) -> list[UniqueIndex]:
         """Texts that are the same. Which others a collation takes for equal, only it can tell."""
         rows = self.run(database, _UNIQUE_INDEXES, (table, schema)).fetchall()
-        return as_unique_indexes(
+        found = as_unique_indexes(
             (index, False, None if part else column, PLAIN) for index, column, part in rows
         )
+        return list(found.values())
 
     def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
         return as_foreign_keys(self.run(database, _FOREIGN_KEYS, (schema,)).fetchall())

@@ -22,7 +22,9 @@ MAKING_TABLES = 0x5AED1060
 
 _INSERT = re.compile(r"\s*INSERT OR (IGNORE|REPLACE) INTO (\w+)")
 
-_UNIQUE_INDEXES = """SELECT index.indexrelid, index.indpred IS NOT NULL, attribute.attname
+_UNIQUE_INDEXES = """SELECT index.indexrelid, index.indpred IS NOT NULL, attribute.attname,
+        pg_get_indexdef(index.indexrelid, CAST(part.place AS int), true),
+        pg_get_expr(index.indpred, index.indrelid)
     FROM pg_index AS index
     CROSS JOIN LATERAL unnest(index.indkey) WITH ORDINALITY AS part (number, place)
     LEFT JOIN pg_attribute AS attribute
@@ -108,7 +110,11 @@ class Postgres(Dialect):
         self, database: peewee.Database, table: str, schema: str | None
     ) -> list[UniqueIndex]:
         rows = self.run(database, _UNIQUE_INDEXES, (_name(table, schema),)).fetchall()
-        return as_unique_indexes((*said, PLAIN) for said in rows)
+        found = as_unique_indexes((*row[:3], PLAIN) for row in rows)
+        for name, _, _, said, where in rows:
+            if not found[name].is_plain:
+                found[name] = found[name]._replace(said=(*found[name].said, said), where=where)
+        return list(found.values())
 
     def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
         rows = self.run(database, _FOREIGN_KEYS, (schema,)).fetchall()

@@ -11,8 +11,9 @@ from typing import Any
 import peewee
 
 from .base import Dialect, ForeignKey, UniqueIndex, as_foreign_keys, as_unique_indexes, quote
+from .tokens import index_said
 
-_UNIQUE_INDEXES = """SELECT list.seq, list.partial, part.name, part.coll
+_UNIQUE_INDEXES = """SELECT list.name, list.partial, part.name, part.coll
     FROM pragma_index_list(?, ?) AS list, pragma_index_xinfo(list.name, ?) AS part
     WHERE list."unique" AND part.key ORDER BY list.seq, part.seqno"""
 
@@ -70,8 +71,16 @@ class SQLite(Dialect):
     def unique_indexes(
         self, database: peewee.Database, table: str, schema: str | None
     ) -> list[UniqueIndex]:
-        found = database.execute_sql(_UNIQUE_INDEXES, (table, schema, schema))
-        return as_unique_indexes(found.fetchall())
+        rows = database.execute_sql(_UNIQUE_INDEXES, (table, schema, schema)).fetchall()
+        prefix = f"{quote(schema)}." if schema else ""
+        made = f"SELECT sql FROM {prefix}sqlite_master WHERE type = 'index' AND name = ?"
+        found = as_unique_indexes(rows)
+        for name, index in found.items():
+            if not index.is_plain:
+                (sql,) = database.execute_sql(made, (name,)).fetchone()
+                said, where = index_said(sql)
+                found[name] = index._replace(said=said, where=where)
+        return list(found.values())
 
     def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
         sql = _FOREIGN_KEYS.format(f"{quote(schema)}." if schema else "")

@@ -7,22 +7,11 @@ replaced. Knows no database.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise, takewhile
-from typing import NamedTuple
 
 from ..dialects import quote
-
-_TOKEN = re.compile(
-    r"""(?P<space>\s+|--[^\n]*|/\*.*?(?:\*/|\Z))
-    |(?P<text>'(?:[^']|'')*')
-    |(?P<name>"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\])
-    |(?P<number>0[xX][0-9a-fA-F]+|(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)
-    |(?P<word>[^\W\d][\w$]*)
-    |(?P<sign><>|<=|>=|==|!=|<<|>>|\|\||.)""",
-    re.VERBOSE | re.DOTALL,
-)
+from ..dialects.tokens import Token, items, tokens
 
 _NO_COLUMN = frozenset(("CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN"))
 """What a table constraint begins with."""
@@ -35,42 +24,6 @@ _AFTER_TYPE = _NO_COLUMN | frozenset(
 _COMPARING = frozenset(("=", "==", "<>", "!=", "<", ">", "<=", ">=", "IS", "BETWEEN", "IN"))
 _COUNTING = frozenset(("+", "-", "*", "/", "%", "&", "|", "<<", ">>"))
 _IN_BETWEEN = frozenset(("NOT", "(", "-", "+"))
-
-
-class Token(NamedTuple):
-    kind: str
-    text: str
-    start: int
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.text)
-
-    @property
-    def upper(self) -> str:
-        """A keyword or a sign as one compares it; nothing that is quoted is a keyword."""
-        return self.text.upper() if self.kind in ("word", "sign") else ""
-
-    @property
-    def name(self) -> str | None:
-        """What an identifier names, in lower case: SQLite does not tell case apart."""
-        if self.kind == "word":
-            return self.text.lower()
-        if self.kind != "name":
-            return None
-        inner, closing = self.text[1:-1], self.text[-1]
-        return inner.replace(closing * 2, closing).lower()
-
-
-def tokens(sql: str) -> list[Token]:
-    """The tokens that mean something: no space, no comments."""
-    found = (Token(m.lastgroup or "", m.group(), m.start()) for m in _TOKEN.finditer(sql))
-    return [token for token in found if token.kind != "space"]
-
-
-def mentions(sql: str, names: Collection[str]) -> bool:
-    """Whether a statement names one of these tables or columns, given in lower case."""
-    return any(token.name in names for token in tokens(sql))
 
 
 def is_without_rowid(sql: str) -> bool:
@@ -147,7 +100,7 @@ def retyped(sql: str, new_name: str, columns: Collection[str], key: str | None) 
     every = tokens(sql)
     name = every[2]
     edits = [(name.start, name.end, quote(new_name))]
-    for item in _items(every[3:]):
+    for item in items(every[3:]):
         if item[0].upper not in _NO_COLUMN and item[0].name in columns:
             edits += _retyping(item, is_key=item[0].name == key)
     for before, token in pairwise(every):
@@ -156,23 +109,6 @@ def retyped(sql: str, new_name: str, columns: Collection[str], key: str | None) 
     for start, end, text in sorted(edits, reverse=True):
         sql = sql[:start] + text + sql[end:]
     return sql
-
-
-def _items(every: Sequence[Token]) -> Iterator[list[Token]]:
-    """What stands between the commas of the outermost parentheses."""
-    item: list[Token] = []
-    depth = 0
-    for token in every:
-        depth -= token.text == ")"
-        if depth == 1 and token.text == ",":
-            yield item
-            item = []
-        elif depth >= 1:
-            item.append(token)
-        depth += token.text == "("
-        if depth == 0 and token.text == ")":
-            yield item
-            return
 
 
 def _retyping(item: Sequence[Token], *, is_key: bool) -> Iterator[tuple[int, int, str]]:

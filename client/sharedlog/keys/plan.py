@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..dialects.tokens import mentions, tokens
 from .catalog import Catalog, Column, Item, Reference, StoredTable
-from .ddl import arguments, mentions, numbers_used_with, tokens
+from .ddl import arguments, numbers_used_with
 
 
 @dataclass(frozen=True, slots=True)

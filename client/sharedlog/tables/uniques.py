@@ -9,6 +9,7 @@ import peewee
 
 from ..dialects.base import PLAIN, quote
 from ..models.tracked import Tracked, TrackedColumn
+from .expressed import Expressed
 
 
 class Unique(NamedTuple):
@@ -50,6 +51,14 @@ def unique_sets(database: peewee.Database, tracked: Tracked, *, committed: bool)
         columns, collations = [part[0] for part in known], [part[1] for part in known]
         found.append(Unique(columns, collations, len(known) < len(parts), index.partial))
     return found
+
+
+def expressed_sets(database: peewee.Database, tracked: Tracked) -> list[Expressed]:
+    """Those over expressions, or among some rows only, as far as the database can be asked."""
+    dialect, schema = tracked.dialect, tracked.model._meta.schema
+    found = dialect.committed_unique_indexes(database, tracked.collection, schema)
+    every = [Expressed(database, tracked, index) for index in found if not index.is_plain]
+    return [expressed for expressed in every if expressed.is_decidable]
 
 
 def key_is_exact(database: peewee.Database, tracked: Tracked) -> bool:

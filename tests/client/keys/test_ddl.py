@@ -6,14 +6,8 @@ import sqlite3
 
 import pytest
 
-from sharedlog.keys.ddl import (
-    arguments,
-    is_without_rowid,
-    mentions,
-    numbers_used_with,
-    retyped,
-    tokens,
-)
+from sharedlog.dialects.tokens import mentions, tokens
+from sharedlog.keys.ddl import arguments, is_without_rowid, numbers_used_with, retyped
 
 COLUMNS = [
     pytest.param("id INTEGER PRIMARY KEY", "id TEXT NOT NULL PRIMARY KEY", id="plain"),
