@@ -45,7 +45,7 @@ CLIENT_LAYERS = (
     ),
     *within(
         "tables",
-        {"checks", "folding", "numbers", "statements", "stored"},
+        {"checks", "collations", "folding", "numbers", "statements", "stored"},
         {"inserts", "rows", "uniques"},
         {"versions"},
         {"digest", "reattribution", "ruled"},
@@ -75,6 +75,7 @@ CLIENT_LAYERS = (
         "apply",
         {"arrivals", "atwork", "collector", "conflicts", "parking"},
         {"parents"},
+        {"names"},
         {"claims", "fates"},
         {"placement"},
         {"applier"},

@@ -22,6 +22,7 @@ from ..merge.reconcile import RowState, merge
 from ..merge.rules import Rules, misfit, stands_alone
 from ..models.registry import Registry
 from ..models.tracked import Tracked
+from ..tables.collations import Collations
 from ..tables.rows import KEPT, Work, standing_rows
 from ..tables.versions import Versions
 from .arrivals import Arrivals, Changes
@@ -79,7 +80,7 @@ class Applier:
     @cached_property
     def _relations(self) -> Relations:
         """Known once the tables were looked at."""
-        return Relations(self._registry)
+        return Relations(self._registry, Collations(self._database))
 
     def apply(self, entries: Sequence[Entry], local_since: int | None = None) -> Applied:
         """Apply entries inside the open transaction; parked rows are tried again, too.

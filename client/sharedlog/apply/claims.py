@@ -6,16 +6,16 @@ value which an older one claimed is parked, whichever of the two came first to t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import peewee
 
 from ..changes import Wire, dumps
 from ..clock import Version
-from ..dialects.base import PLAIN
 from ..journal.journal import chunks
 from ..models.tracked import Tracked
+from ..tables.collations import Collation, is_known
 from ..tables.rows import UNFIT, Work, select_rows
 from ..tables.uniques import Unique, unique_sets
 from .atwork import AtWork
@@ -58,12 +58,13 @@ class Claims:
             for work, current in self._at_work.found(tracked, rows):
                 if work.stands and work.in_table and work.pk not in contenders:
                     contenders[work.pk], values[work.pk] = work, current
+        compared = [unique.compared for unique in uniques]
         taken: dict[tuple[int, tuple[str, ...]], str] = {}
         for work in sorted(contenders.values(), key=_age):
             claims = [
                 (number, claim)
                 for number, unique in enumerate(uniques)
-                if (claim := _claim(unique, work, values[work.pk])) is not None
+                if (claim := _claim(unique, compared[number], work, values[work.pk])) is not None
             ]
             clash = next((claim for claim in claims if claim in taken), None)
             if clash is None:
@@ -115,35 +116,14 @@ def _is_decidable(unique: Unique, tracked: Tracked) -> bool:
         return False
     if set(unique.columns) == set(tracked.key) and not unique.folds:
         return False  # rows with one key are one row
-    return all(collation.upper() in _FOLDS for collation in unique.collations)
+    return all(map(is_known, unique.collations))
 
 
-def _claim(unique: Unique, work: Work, current: Mapping[str, Wire]) -> tuple[str, ...] | None:
+def _claim(
+    unique: Unique, compared: Sequence[Collation], work: Work, current: Mapping[str, Wire]
+) -> tuple[str, ...] | None:
     """What a row claims; None if one of the values is NULL, which equals nothing."""
     values = [_value(work, current, column.name) for column in unique.columns]
     if None in values:
         return None
-    folds = (_FOLDS[collation.upper()] for collation in unique.collations)
-    return tuple(dumps(fold(value)) for fold, value in zip(folds, values, strict=True))
-
-
-def _same(value: Wire) -> Wire:
-    return value
-
-
-def _without_case(value: Wire) -> Wire:
-    """As SQLite's NOCASE has it: the 26 letters only."""
-    if type(value) is not str:
-        return value
-    return "".join(c.lower() if c.isascii() else c for c in value)
-
-
-def _without_trailing_spaces(value: Wire) -> Wire:
-    return value.rstrip(" ") if type(value) is str else value
-
-
-_FOLDS: Mapping[str, Callable[[Wire], Wire]] = {
-    PLAIN: _same,
-    "NOCASE": _without_case,
-    "RTRIM": _without_trailing_spaces,
-}
+    return tuple(c.text(value) for c, value in zip(compared, values, strict=True))

@@ -31,10 +31,12 @@ from ..tables.rows import (
     conversions,
     read_rows,
 )
+from ..tables.uniques import unique_sets
 from ..tables.versions import Versions
 from .atwork import AtWork
 from .claims import Claims
 from .fates import Fates
+from .names import Names
 from .parents import Parents, Relations
 
 
@@ -75,10 +77,17 @@ class Placement:
         parents = None
         if enforces:
             parents = Parents(self._database, self._relations, at_work, self._park)
-        fates = Fates(self._registry, self._versions, at_work, self._park, references=enforces)
-        fates.decide()
+        Fates(
+            self._registry,
+            Names(self._registry, self._relations, self._versions, at_work),
+            self._versions,
+            at_work,
+            self._park,
+            references=enforces,
+        ).decide()
         Claims(self._database, at_work, self._park).decide()
         if parents is not None:
+            self._hand_over(works)
             parents.shield()
         self._convert(works)
         gone = [work for some in works.values() for work in some if not work.stands]
@@ -94,6 +103,29 @@ class Placement:
             gone, written = self._write(works), True
             if not gone:
                 return
+
+    def _hand_over(self, works: dict[str, list[Work]]) -> None:
+        """Give the places of rows that leave to those with keys that are equal to the collation:
+        to who refers to them nothing happens, and the database does nothing."""
+        for some in works.values():
+            if some and (collation := self._relations.of_key(some[0].tracked)).fold is not None:
+                leaving = {collation.text(w.key): w for w in some if w.in_table and not w.stands}
+                for work in some:
+                    old = leaving.get(collation.text(work.key))
+                    if old is not None and work.stands and not work.in_table:
+                        self._replace(old, work)
+
+    def _replace(self, old: Work, work: Work) -> None:
+        tracked, (key,) = old.tracked, old.tracked.key
+        sql = f"UPDATE {tracked.table} SET {key.quoted} = {key.marker} WHERE {tracked.where_key}"
+        with suppress(*UNFIT, *UNTAKEN), self._attempt():
+            self._run_many(sql, [[*tracked.checked_key(work.key), *old.key_parameters()]])
+            old.in_table = False
+            self.deleted += not old.state.alive
+            work.is_found()
+            uniques = unique_sets(self._database, tracked, committed=True)
+            names = {column.name for unique in uniques for column in unique.columns}
+            work.yields = [column for column in tracked.columns if column.name in names]
 
     def _convert(self, works: dict[str, list[Work]]) -> None:
         for some in works.values():

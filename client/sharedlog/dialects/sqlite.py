@@ -10,7 +10,15 @@ from typing import Any
 
 import peewee
 
-from .base import Dialect, ForeignKey, UniqueIndex, as_foreign_keys, as_unique_indexes, quote
+from .base import (
+    PLAIN,
+    Dialect,
+    ForeignKey,
+    UniqueIndex,
+    as_foreign_keys,
+    as_unique_indexes,
+    quote,
+)
 
 _UNIQUE_INDEXES = """SELECT list.seq, list.partial, part.name, part.coll
     FROM pragma_index_list(?, ?) AS list, pragma_index_xinfo(list.name, ?) AS part
@@ -21,6 +29,11 @@ _FOREIGN_KEYS = """SELECT made.name, part.id, part."from", part."table", part.on
     FROM {}sqlite_master AS made, pragma_foreign_key_list(made.name, ?) AS part
     WHERE made.type = 'table' ORDER BY made.name, part.id, part.seq"""
 
+# No pragma tells what a column compares by. So it is asked to; the first part gives its collation.
+_COMPARED = """SELECT value = 'Aé', value = 'AÉ', value = 'aé '
+    FROM (SELECT {} AS value FROM {} WHERE 0 UNION ALL SELECT 'aé')"""
+
+_COLLATIONS = {(1, 0, 0): "NOCASE", (0, 0, 1): "RTRIM"}
 
 _ENDS = re.compile(r"\bRAISE\s*\(\s*ROLLBACK\b", re.IGNORECASE)
 
@@ -72,6 +85,13 @@ class SQLite(Dialect):
     ) -> list[UniqueIndex]:
         found = database.execute_sql(_UNIQUE_INDEXES, (table, schema, schema))
         return as_unique_indexes(found.fetchall())
+
+    def collation(
+        self, database: peewee.Database, schema: str | None, table: str, column: str
+    ) -> str:
+        place = f"{quote(schema)}.{quote(table)}" if schema else quote(table)
+        found = database.execute_sql(_COMPARED.format(quote(column), place)).fetchone()
+        return _COLLATIONS.get(tuple(found), PLAIN)
 
     def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
         sql = _FOREIGN_KEYS.format(f"{quote(schema)}." if schema else "")

@@ -9,6 +9,7 @@ import peewee
 
 from ..dialects.base import PLAIN, quote
 from ..models.tracked import Tracked, TrackedColumn
+from .collations import Collation, collation_named
 
 
 class Unique(NamedTuple):
@@ -30,6 +31,11 @@ class Unique(NamedTuple):
     def folds(self) -> bool:
         """Whether values are compared by a collation that may take different ones for equal."""
         return any(collation != PLAIN for collation in self.collations)
+
+    @property
+    def compared(self) -> Sequence[Collation]:
+        parts = zip(self.columns, self.collations, strict=True)
+        return [collation_named(name, column.codec) for column, name in parts]
 
     @property
     def condition(self) -> str:

@@ -188,6 +188,15 @@ class Versions:
         """Of these rows the deleted ones."""
         return self._of_these(collection, pks, "AND died IS NOT NULL AND born IS NULL")
 
+    def dead_keys(self, collection: str) -> list[str]:
+        """The pks of all deleted rows of a collection."""
+        found = self._run(
+            "SELECT pk FROM sharedlog_row "
+            "WHERE collection = ? AND died IS NOT NULL AND born IS NULL ORDER BY pk",
+            (collection,),
+        )
+        return [pk for (pk,) in found.fetchall()]
+
     def parked(self, collection: str) -> dict[str, RowState]:
         """The alive rows of a collection that are not in its table."""
         return self._all(collection, "parked IS NOT NULL")
