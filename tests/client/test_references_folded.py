@@ -56,6 +56,13 @@ class Device:
             id: Any = peewee.CharField(primary_key=True, collation=None if beside else collation)
             name: Any = peewee.CharField(unique=True, null=True, collation=collation)
             land = peewee.ForeignKeyField(Land, null=True, on_delete="CASCADE")
+            owner = peewee.ForeignKeyField(
+                "self",
+                field="name" if beside else "id",
+                null=True,
+                on_delete=on_delete,
+                on_update=on_update,
+            )
 
             class Meta:
                 table_name = "firm"
@@ -266,9 +273,9 @@ def test_a_parent_deleted_while_it_gets_a_child(
             assert (three.firms(), three.people()) == (["acme"], [("ann", "ACME")])
             two.person.delete_by_id("ann")
             check_anew(devices)
-            assert three.rows() == [[], [], [], []]
+            assert not any(three.rows())
         elif on_delete == "CASCADE":
-            assert three.rows() == [[], [], [], []]
+            assert not any(three.rows())
             assert three.parked() == [("person", "ann", "PARENT_DELETED")]
         else:
             assert (three.firms(), three.people()) == ([], [("ann", None)])
@@ -419,7 +426,7 @@ def test_who_falls_with_a_parent_in_other_letters_takes_its_own_children_along(
         two.found("acme", "DE")
         two.hire("ann", "ACME")
         check_anew(devices)
-        assert three.rows() == [[], [], [], []]
+        assert not any(three.rows())
         assert [row[1:] for row in three.parked()] == [
             ("acme", "PARENT_DELETED"),
             ("ann", "PARENT_DELETED"),
@@ -462,6 +469,25 @@ def test_a_reference_that_is_part_of_a_key(on_delete: str, capture: Capture) -> 
         assert three.rows()[-1] == ["('Acme', 'ann')"]
 
 
+@each_place
+@each_recorder
+@pytest.mark.parametrize("on_delete", ON_DELETE)
+def test_a_row_that_refers_to_itself(on_delete: str | None, beside: bool, capture: Capture) -> None:
+    """SQLite takes such a row only in two steps."""
+    with fleet(on_delete, capture=capture, beside=beside) as devices:
+        one, two, three = devices
+        one.found("acme")
+        one.firm.update(owner="acme").execute()
+        one.firm.update({one.firm.name if beside else one.firm.id: "ACME"}).execute()
+        check_anew(devices)
+        assert (three.firms(), [firm.owner_id for firm in three.firm]) == (["ACME"], ["acme"])
+        assert three.parked() == []
+        two.firm.update(owner=None).execute()
+        two.firm.delete().execute()
+        check_anew(devices)
+        assert not any(three.rows())
+
+
 def test_unique_values_pass_on_from_a_row_that_is_replaced() -> None:
     with fleet() as devices:
         one, _, three = devices
@@ -478,7 +504,7 @@ def test_unique_values_pass_on_from_a_row_that_is_replaced() -> None:
         assert three.sync.sync().parked == 0
         check_anew(devices)
         assert (three.people(), three.parked()) == ([("ann", "acme")], [])
-        assert three.rows()[1] == ["('ACME', 'b', None)", "('box', 'a', None)"]
+        assert three.rows()[1] == ["('ACME', 'b', None, None)", "('box', 'a', None, None)"]
 
 
 def do_something(device: Device, chance: Random) -> None:
@@ -492,6 +518,7 @@ def do_something(device: Device, chance: Random) -> None:
         *[lambda: device.hire(id, other)] * 4,
         lambda: device.firm.update({field: other}).where(field == name).execute(),
         lambda: device.firm.update(land=land).where(field == name).execute(),
+        *[lambda: device.firm.update(owner=other).where(field == name).execute()] * 2,
         lambda: device.person.update(firm=other).where(device.person.id == id).execute(),
         lambda: device.person.delete_by_id(id),
         *[lambda: device.badge.create(firm=name, person=id)] * (not device.beside),

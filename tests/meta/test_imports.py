@@ -75,7 +75,7 @@ CLIENT_LAYERS = (
         "apply",
         {"arrivals", "atwork", "collector", "conflicts", "parking"},
         {"parents"},
-        {"names"},
+        {"letters", "names"},
         {"claims", "fates"},
         {"placement"},
         {"applier"},

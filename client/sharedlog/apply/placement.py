@@ -31,11 +31,11 @@ from ..tables.rows import (
     conversions,
     read_rows,
 )
-from ..tables.uniques import unique_sets
 from ..tables.versions import Versions
 from .atwork import AtWork
 from .claims import Claims
 from .fates import Fates
+from .letters import Letters
 from .names import Names
 from .parents import Parents, Relations
 
@@ -62,6 +62,7 @@ class Placement:
         self._attempt = journal.attempt
         self._run_many = journal.run_many
         self._versions = versions
+        self._letters = Letters(self._database, relations, self._attempt, self._run_many)
 
     def place(self, works: dict[str, list[Work]]) -> None:
         """Bring these rows, by collection, into their tables.
@@ -87,7 +88,9 @@ class Placement:
         ).decide()
         Claims(self._database, at_work, self._park).decide()
         if parents is not None:
-            self._hand_over(works)
+            for some in works.values():
+                for old in self._letters.hand_over(some):
+                    self.deleted += not old.state.alive
             parents.shield()
         self._convert(works)
         gone = [work for some in works.values() for work in some if not work.stands]
@@ -103,29 +106,6 @@ class Placement:
             gone, written = self._write(works), True
             if not gone:
                 return
-
-    def _hand_over(self, works: dict[str, list[Work]]) -> None:
-        """Give the places of rows that leave to those with keys that are equal to the collation:
-        to who refers to them nothing happens, and the database does nothing."""
-        for some in works.values():
-            if some and (collation := self._relations.of_key(some[0].tracked)).fold is not None:
-                leaving = {collation.text(w.key): w for w in some if w.in_table and not w.stands}
-                for work in some:
-                    old = leaving.get(collation.text(work.key))
-                    if old is not None and work.stands and not work.in_table:
-                        self._replace(old, work)
-
-    def _replace(self, old: Work, work: Work) -> None:
-        tracked, (key,) = old.tracked, old.tracked.key
-        sql = f"UPDATE {tracked.table} SET {key.quoted} = {key.marker} WHERE {tracked.where_key}"
-        with suppress(*UNFIT, *UNTAKEN), self._attempt():
-            self._run_many(sql, [[*tracked.checked_key(work.key), *old.key_parameters()]])
-            old.in_table = False
-            self.deleted += not old.state.alive
-            work.is_found()
-            uniques = unique_sets(self._database, tracked, committed=True)
-            names = {column.name for unique in uniques for column in unique.columns}
-            work.yields = [column for column in tracked.columns if column.name in names]
 
     def _convert(self, works: dict[str, list[Work]]) -> None:
         for some in works.values():
@@ -276,6 +256,19 @@ class Placement:
         """Run a statement for all rows at once; if that fails, one by one, and park the bad."""
         if not works:
             return []
+        inward = self._letters.turned_inward(works[0].tracked, works)
+        failed = self._run_or_park_each(sql, works)
+        for each in inward:
+            if each.work.stands:
+                try:
+                    self._letters.turn(each)
+                except UNTAKEN as error:
+                    each.work.is_found()
+                    self._park(each.work, f"CONSTRAINT: {error}")
+                    failed.append(each.work)
+        return failed
+
+    def _run_or_park_each(self, sql: str, works: list[Work]) -> list[Work]:
         try:
             self._run_works(sql, works)
             return []
