@@ -37,7 +37,7 @@ class Device:
         now: Callable[[], int],
         on_delete: str | None = None,
         *,
-        collation: str = "NOCASE",
+        collation: str | None = "NOCASE",
         beside: bool = False,
         on_update: str | None = None,
         capture: Capture = "signals",
@@ -486,6 +486,44 @@ def test_a_row_that_refers_to_itself(on_delete: str | None, beside: bool, captur
         two.firm.delete().execute()
         check_anew(devices)
         assert not any(three.rows())
+
+
+@each_recorder
+def test_a_table_that_is_made_anew(capture: Capture) -> None:
+    with fleet("CASCADE", collation=None, capture=capture) as devices:
+        one, two, three = devices
+        for name in ("acme", "box"):
+            one.found(name)
+        one.hire("bob", "box")
+        check_equal(devices)
+        one.close("box")
+        check_equal(devices)
+        for device in devices:
+            with device.sync.migrating():
+                compare_without_case(device.database, "firm")
+        one.hire("ann", "ACME")
+        check_anew(devices)
+        assert three.people() == [("ann", "ACME")]
+        one.close("acme")
+        check_anew(devices)
+        assert (two.people(), two.parked()) == ([], [])
+
+
+def compare_without_case(database: Any, table: str) -> None:
+    """Make a table anew, whose first column compares without case."""
+    found = "SELECT sql FROM sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL ORDER BY rowid"
+    made, *indexes = (sql for (sql,) in database.execute_sql(found, (table,)).fetchall())
+    database.execute_sql("PRAGMA foreign_keys = 0")
+    anew = made.replace(f'"{table}"', '"anew"', 1).replace("NOT NULL", "NOT NULL COLLATE NOCASE", 1)
+    for sql in (
+        anew,
+        f'INSERT INTO "anew" SELECT * FROM "{table}"',
+        f'DROP TABLE "{table}"',
+        f'ALTER TABLE "anew" RENAME TO "{table}"',
+        *indexes,
+        "PRAGMA foreign_keys = 1",
+    ):
+        database.execute_sql(sql)
 
 
 def test_unique_values_pass_on_from_a_row_that_is_replaced() -> None:

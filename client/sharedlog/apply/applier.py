@@ -82,6 +82,10 @@ class Applier:
         """Known once the tables were looked at."""
         return Relations(self._registry, Collations(self._database))
 
+    def look_again(self) -> None:
+        """The tables may have been altered."""
+        self.__dict__.pop("_relations", None)
+
     def apply(self, entries: Sequence[Entry], local_since: int | None = None) -> Applied:
         """Apply entries inside the open transaction; parked rows are tried again, too.
 

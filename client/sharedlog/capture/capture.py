@@ -21,8 +21,8 @@ it in tracked ones; of the table itself nothing is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import peewee
@@ -103,8 +103,12 @@ class StatementRecorder:
     def unrecorded(self) -> AbstractContextManager[None]:
         return nullcontext()  # what is applied does not pass `Database.execute`
 
-    def migrating(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    @contextmanager
+    def migrating(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._collations.forget()
 
     def execute(self, query: Any, **options: Any) -> Any:
         """What `Database.execute` does, and the entries for it."""

@@ -66,6 +66,10 @@ class Collations:
             known = self._known[id(field)] = self._asked(field)
         return known
 
+    def forget(self) -> None:
+        """The tables may have been altered."""
+        self._known.clear()
+
     def _asked(self, field: peewee.Field) -> Collation:
         dialect, codec, meta = dialect_of(self._database), codec_for(field), field.model._meta
         if dialect.typed or codec.plain is not str:
