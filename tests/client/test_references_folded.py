@@ -545,6 +545,106 @@ def test_unique_values_pass_on_from_a_row_that_is_replaced() -> None:
         assert three.rows()[1] == ["('ACME', 'b', None, None)", "('box', 'a', None, None)"]
 
 
+def test_an_applications_own_class_of_texts() -> None:
+    class Word(peewee.CharField):
+        def db_value(self, value: Any) -> Any:
+            return value and f"{value}!"
+
+    def models() -> list[Any]:
+        class Firm(SyncModel):
+            id: Any = Word(primary_key=True, collation="NOCASE")
+
+        class Person(SyncModel):
+            id: Any = peewee.CharField(primary_key=True)
+            firm = peewee.ForeignKeyField(Firm, on_delete="CASCADE")
+
+        return [Firm, Person]
+
+    with several(models) as ((one, (firm, person)), (two, (_, other))):
+        firm.create(id="acme")
+        person.create(id="ann", firm="ACME")
+        sync(one, two)
+        assert ([row.firm_id for row in other.select()], two.parked()) == (["ACME!"], [])
+        assert two.verify().equal
+
+
+def test_a_reference_that_compares_by_less_than_what_it_refers_to() -> None:
+    """SQLite goes by the column that is referred to."""
+
+    def models() -> list[Any]:
+        class Firm(SyncModel):
+            id: Any = peewee.CharField(primary_key=True)
+
+        class Person(SyncModel):
+            id: Any = peewee.CharField(primary_key=True)
+            firm = peewee.ForeignKeyField(Firm, on_delete="CASCADE", collation="NOCASE")
+
+        return [Firm, Person]
+
+    with several(models) as ((one, (firm, person)), (two, (_, other))):
+        for name in ("acme", "ACME"):
+            firm.create(id=name)
+            person.create(id=f"of {name}", firm=name)
+        sync(one, two)
+        assert "NOCASE" in str(two.database.execute_sql("SELECT sql FROM sqlite_master").fetchall())
+        firm.delete_by_id("acme")
+        sync(one, two)
+        for each in (person, other):
+            assert [row.id for row in each.select()] == ["of ACME"]
+        assert two.parked() == []
+        assert two.verify().equal
+
+
+@each_recorder
+def test_a_parent_that_is_not_tracked(capture: Capture) -> None:
+    def models() -> list[Any]:
+        class Firm(peewee.Model):
+            id: Any = peewee.CharField(primary_key=True, collation="NOCASE")
+
+        class Person(SyncModel):
+            id: Any = peewee.CharField(primary_key=True)
+            firm = peewee.ForeignKeyField(Firm, on_delete="CASCADE")
+
+        return [Person, Firm]
+
+    with several(models, tracked=1, capture=capture) as (
+        (one, (person, firm)),
+        (two, (other, another)),
+    ):
+        for each in (firm, another):
+            each.create(id="acme")
+        person.create(id="ann", firm="ACME")
+        sync(one, two)
+        assert ([row.firm_id for row in other.select()], two.parked()) == (["ACME"], [])
+        firm.delete().execute()
+        sync(one, two)
+        assert list(other.select()) == []
+
+
+@contextmanager
+def several(
+    models: Callable[[], list[Any]], tracked: int = 2, capture: Capture = "signals"
+) -> Iterator[list[tuple[Sync, list[Any]]]]:
+    """Two devices with some models, of which so many are tracked."""
+    log, now, found = MemorySharedLog(), count(1_790_000_000_000), []
+    with ExitStack() as stack:
+        for _ in range(2):
+            database = peewee.SqliteDatabase(":memory:", pragmas={"foreign_keys": 1})
+            stack.enter_context(closing(database))
+            some = models()
+            database.bind(some)
+            database.create_tables(some)
+            given = some[:tracked]
+            made = Sync(database, given, shared_log=log, now=lambda: next(now), capture=capture)
+            found.append((made.setup(), some))
+        yield found
+
+
+def sync(one: Sync, two: Sync) -> None:
+    for each in (one, two, one):
+        each.sync()
+
+
 def do_something(device: Device, chance: Random) -> None:
     """One change, or a sync; what the database refuses is left."""
     name, other, id = chance.choice(NAMES), chance.choice((None, *NAMES)), chance.choice("xyz")

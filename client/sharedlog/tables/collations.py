@@ -46,9 +46,8 @@ def is_known(name: str) -> bool:
 
 
 def collation_named(name: str, codec: Codec) -> Collation:
-    """Of a column with such values. Only texts are compared by it; what stands for other values
-    on the wire is none to the database."""
-    if codec.plain is not str:
+    """Of a column with such values."""
+    if not _has_texts(codec):
         return EXACT
     return Collation(_FOLDS.get(name.upper()), f" COLLATE {quote(name)}")
 
@@ -72,10 +71,15 @@ class Collations:
 
     def _asked(self, field: peewee.Field) -> Collation:
         dialect, codec, meta = dialect_of(self._database), codec_for(field), field.model._meta
-        if dialect.typed or codec.plain is not str:
+        if dialect.typed or not _has_texts(codec):
             return EXACT
         place = meta.schema, meta.table_name, field.column_name
         return collation_named(dialect.collation(self._database, *place), codec)
+
+
+def _has_texts(codec: Codec) -> bool:
+    """Whether a text on the wire is one in the column, too: only these compare by collations."""
+    return codec.plain is str or codec.own
 
 
 def _without_case(text: str) -> str:
