@@ -47,6 +47,12 @@ class AtWork:
     ) -> Found:
         """The rows of a table that have these values (JSON texts) in a column, compared by the
         collation of what it refers to."""
+        return self.found(child, self.standing(child, column, texts, collation))
+
+    def standing(
+        self, child: Tracked, column: TrackedColumn, texts: Collection[str], collation: Collation
+    ) -> dict[str, dict[str, Wire]]:
+        """The same as they stand in the table, and no more at work than before."""
         rows: dict[str, dict[str, Wire]] = {}
         parameters = []
         for text in texts:
@@ -59,7 +65,7 @@ class AtWork:
                 f"{column.quoted}{collation.said} IN ({', '.join([column.marker] * len(chunk))})"
             )
             rows |= select_rows(self._database, child, where, chunk)
-        return self.found(child, rows)
+        return rows
 
     def found(self, tracked: Tracked, rows: Mapping[str, Mapping[str, Wire]]) -> Found:
         """Rows that were read from a table; they are at work from here on."""

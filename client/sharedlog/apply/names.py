@@ -67,12 +67,22 @@ class Names:
         name, no other one is needed."""
         collection, pks = tracked.collection, texts
         if self.fold(tracked):
-            rows = self.rows(tracked, texts)
-            lacking = {text for text in texts if not any(map(lives, rows.get(text, ())))}
+            lacking = set(texts) - self._living(tracked, texts)
             every = self._versions.dead_keys(collection) if lacking else ()
             pks = [pk for pk in every if self.of(tracked, loads(pk))[1] in lacking]
         absent = [pk for pk in pks if self._at_work.get(collection, pk) is None]
         return self._versions.dead(collection, absent)
+
+    def _living(self, tracked: Tracked, texts: Collection[str]) -> set[str]:
+        """The names that living rows have, among these."""
+        collation, collection = self.collation(tracked), tracked.collection
+        works = self._at_work.works.get(collection, ())
+        found = {collation.text(work.key) for work in works if lives(work)}
+        # Who is in the table and not alive is at work with every page.
+        for pk in self._at_work.standing(tracked, tracked.key[0], texts, collation):
+            if self._at_work.get(collection, pk) is None:
+                found.add(collation.text(loads(pk)))
+        return found
 
 
 def lives(work: Work) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter
 from typing import Any
@@ -33,7 +33,7 @@ _FOREIGN_KEYS = """SELECT made.name, part.id, part."from", part."table", part.on
 _COMPARED = """SELECT value = 'Aé', value = 'AÉ', value = 'aé '
     FROM (SELECT {} AS value FROM {} WHERE 0 UNION ALL SELECT 'aé')"""
 
-_COLLATIONS = {(1, 0, 0): "NOCASE", (0, 0, 1): "RTRIM"}
+_COLLATIONS: Mapping[tuple[int, ...], str] = {(1, 0, 0): "NOCASE", (0, 0, 1): "RTRIM"}
 
 _ENDS = re.compile(r"\bRAISE\s*\(\s*ROLLBACK\b", re.IGNORECASE)
 
