@@ -15,7 +15,7 @@ from ..changes import Wire, dumps
 from ..clock import Version
 from ..journal.journal import chunks
 from ..models.tracked import Tracked
-from ..tables.collations import Collation, is_known
+from ..tables.collations import Collation, Collations
 from ..tables.rows import UNFIT, Work, select_rows
 from ..tables.uniques import Unique, unique_sets
 from .atwork import AtWork
@@ -25,8 +25,11 @@ from .parents import Park
 class Claims:
     """Decides for the rows of one page. Changes works and their states; writes nothing."""
 
-    def __init__(self, database: peewee.Database, at_work: AtWork, park: Park) -> None:
+    def __init__(
+        self, database: peewee.Database, collations: Collations, at_work: AtWork, park: Park
+    ) -> None:
         self._database = database
+        self._collations = collations
         self._at_work = at_work
         self._park = park
 
@@ -36,7 +39,7 @@ class Claims:
             if some:
                 tracked = some[0].tracked
                 found = unique_sets(self._database, tracked, committed=True)
-                if uniques := [unique for unique in found if _is_decidable(unique, tracked)]:
+                if uniques := [unique for unique in found if self._is_decidable(unique, tracked)]:
                     self._decide(tracked, uniques, some)
 
     def _decide(self, tracked: Tracked, uniques: Sequence[Unique], works: Sequence[Work]) -> None:
@@ -58,7 +61,7 @@ class Claims:
             for work, current in self._at_work.found(tracked, rows):
                 if work.stands and work.in_table and work.pk not in contenders:
                     contenders[work.pk], values[work.pk] = work, current
-        compared = [unique.compared for unique in uniques]
+        compared = [self._compared(unique, contenders.values(), values) for unique in uniques]
         taken: dict[tuple[int, tuple[str, ...]], str] = {}
         for work in sorted(contenders.values(), key=_age):
             claims = [
@@ -73,6 +76,26 @@ class Claims:
                 names = ", ".join(column.name for column in uniques[clash[0]].columns)
                 reason = f"UNIQUE: {names} {', '.join(clash[1])} belongs to {taken[clash]}"
                 self._park(work, reason, values[work.pk] if work.in_table else None)
+
+    def _is_decidable(self, unique: Unique, tracked: Tracked) -> bool:
+        """Whether rows can claim it here. What partial indexes and those over expressions mean,
+        only the database can tell, so what it refuses is parked, whoever came first."""
+        if unique.others or unique.partial:
+            return False
+        if set(unique.columns) == set(tracked.key) and not unique.folds:
+            return False  # rows with one key are one row
+        return all(map(self._collations.knows, unique.collations))
+
+    def _compared(
+        self, unique: Unique, works: Iterable[Work], values: Mapping[str, Mapping[str, Wire]]
+    ) -> Sequence[Collation]:
+        """By what the values of these rows are compared."""
+        compared = []
+        for column, name in zip(unique.columns, unique.collations, strict=True):
+            compared.append(self._collations.named(name, column.codec))
+            if compared[-1].asks:
+                compared[-1].learn([_value(work, values[work.pk], column.name) for work in works])
+        return compared
 
     def _rivals(
         self,
@@ -107,16 +130,6 @@ def _value(work: Work, current: Mapping[str, Wire], name: str) -> Wire:
 
 def _age(work: Work) -> tuple[bool, Version, str]:
     return work.state.kept, work.state.age, work.pk
-
-
-def _is_decidable(unique: Unique, tracked: Tracked) -> bool:
-    """Whether rows can claim it here. What partial indexes and those over expressions mean, only
-    the database can tell, so what it refuses is parked, whoever came first."""
-    if unique.others or unique.partial:
-        return False
-    if set(unique.columns) == set(tracked.key) and not unique.folds:
-        return False  # rows with one key are one row
-    return all(map(is_known, unique.collations))
 
 
 def _claim(

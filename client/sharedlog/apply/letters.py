@@ -76,7 +76,9 @@ class Letters:
 
     def turned_inward(self, tracked: Tracked, works: Sequence[Work]) -> list[Inward]:
         """Rows that SQLite would not take: let them refer to themselves in their own letters."""
-        found = []
+        found: list[Inward] = []
+        if tracked.dialect.typed:
+            return found
         for column in tracked.parents:
             to_itself = column.field.rel_model is tracked.model and column.name in tracked.by_name
             collation = self._relations.collation(target_of(column)) if to_itself else None

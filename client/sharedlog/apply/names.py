@@ -69,6 +69,7 @@ class Names:
         if self.fold(tracked):
             lacking = set(texts) - self._living(tracked, texts)
             every = self._versions.dead_keys(collection) if lacking else ()
+            self.collation(tracked).learn(map(loads, every))
             pks = [pk for pk in every if self.of(tracked, loads(pk))[1] in lacking]
         absent = [pk for pk in pks if self._at_work.get(collection, pk) is None]
         return self._versions.dead(collection, absent)

@@ -24,7 +24,7 @@ class Relations:
     """Who refers to whom among the tracked tables."""
 
     def __init__(self, registry: Registry, collations: Collations) -> None:
-        self._collations = collations
+        self.collations = collations
         self._texts: dict[Target, Callable[[Wire], str]] = {}
         self.children: dict[Target, list[tuple[Tracked, TrackedColumn]]] = defaultdict(list)
         self.referred: dict[str, list[TrackedColumn]] = defaultdict(list)
@@ -44,13 +44,26 @@ class Relations:
 
     def collation(self, target: Target) -> Collation:
         """By what values are compared with those of a field that others refer to."""
-        return self._collations.of(self.fields[target])
+        return self.collations.of(self.fields[target])
 
     def of_key(self, tracked: Tracked) -> Collation:
         """By what the values are compared that refer to a key."""
         target = tracked.collection, tracked.key[0].name
         refers = len(tracked.key) == 1 and target in self.fields
         return self.collation(target) if refers else EXACT
+
+    def learn(self, works: Mapping[str, Sequence[Work]]) -> None:
+        """What these rows refer to, and are referred to by, is going to be compared."""
+        self.collations.begin()
+        for target in self.fields:
+            concerned = {target[0], *(child.collection for child, _ in self.children[target])}
+            if concerned & works.keys() and (collation := self.collation(target)).asks:
+                collation.learn(self._values(target, works))
+
+    def _values(self, target: Target, works: Mapping[str, Sequence[Work]]) -> Iterator[Wire]:
+        yield from (work.wire(target[1]) for work in works.get(target[0], ()))
+        for child, column in self.children[target]:
+            yield from (work.wire(column.name) for work in works.get(child.collection, ()))
 
     def reference(self, target: Target, value: Wire) -> Reference:
         text = self._texts.get(target)

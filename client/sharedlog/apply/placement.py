@@ -75,6 +75,8 @@ class Placement:
     def _place(self, works: dict[str, list[Work]]) -> None:
         at_work = AtWork(self._database, self._versions, works)
         enforces = enforces_foreign_keys(self._database)
+        if self._dialect.typed:
+            self._relations.learn(works)
         parents = None
         if enforces:
             parents = Parents(self._database, self._relations, at_work, self._park)
@@ -86,7 +88,7 @@ class Placement:
             self._park,
             references=enforces,
         ).decide()
-        Claims(self._database, at_work, self._park).decide()
+        Claims(self._database, self._relations.collations, at_work, self._park).decide()
         if parents is not None:
             for some in works.values():
                 for old in self._letters.hand_over(some):

@@ -5,13 +5,16 @@ Where a column takes `acme` and `ACME` for one value, so does every foreign key 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import ClassVar
 
 import peewee
 
 from ..changes import Wire, dumps
 from ..dialects import dialect_of, quote
 from ..dialects.base import PLAIN
+from ..journal.journal import chunks
 from ..values.fields import Codec, codec_for
 
 Fold = Callable[[str], str]
@@ -25,7 +28,10 @@ class Collation:
         fold: None if no two texts are equal.
         said: What makes another column compare its values like this one, in SQL.
         text: Makes the same JSON text of all values that are equal.
+        asks: Whether the database is asked what is equal.
     """
+
+    asks: ClassVar[bool] = False
 
     def __init__(self, fold: Fold | None = None, said: str = "") -> None:
         self.fold = fold
@@ -35,49 +41,91 @@ class Collation:
     def _text(self, value: Wire) -> str:
         return dumps(self.fold(value) if self.fold and type(value) is str else value)
 
+    def learn(self, values: Iterable[Wire]) -> None:
+        """These values are going to be compared."""
+
 
 EXACT = Collation()
 """Of what is no text, and where only the database can tell."""
 
 
-def is_known(name: str) -> bool:
-    """Whether it is known what a collation takes for equal."""
-    return name.upper() in _FOLDS
+class Weighed(Collation):
+    """Of which only the database knows what it takes for equal. Of equal texts, each becomes the
+    one of them that was seen first."""
 
+    asks = True
 
-def collation_named(name: str, codec: Codec) -> Collation:
-    """Of a column with such values."""
-    if not _has_texts(codec):
-        return EXACT
-    return Collation(_FOLDS.get(name.upper()), f" COLLATE {quote(name)}")
+    def __init__(self, weights: Callable[[Sequence[str]], Sequence[str]]) -> None:
+        super().__init__(self._first)
+        self._weights = weights
+        self._firsts: dict[str, str] = {}
+        self._known: dict[str, str] = {}
+
+    def _first(self, text: str) -> str:
+        if text not in self._known:
+            self.learn((text,))
+        return self._known[text]
+
+    def forget(self) -> None:
+        self._firsts.clear()
+        self._known.clear()
+
+    def learn(self, values: Iterable[Wire]) -> None:
+        fresh = {v: None for v in values if type(v) is str and v not in self._known}
+        for chunk in chunks(fresh):
+            for text, weight in zip(chunk, self._weights(chunk), strict=True):
+                self._known[text] = self._firsts.setdefault(weight, text)
 
 
 class Collations:
-    """The collations of the columns of one database, each asked for once."""
+    """The collations of one database. Of columns, each is asked for once."""
 
     def __init__(self, database: peewee.Database) -> None:
         self._database = database
+        self._dialect = dialect_of(database)
         self._known: dict[int, Collation] = {}
-
-    def of(self, field: peewee.Field) -> Collation:
-        known = self._known.get(id(field))  # its class gives == and so a dict another meaning
-        if known is None:
-            known = self._known[id(field)] = self._asked(field)
-        return known
+        self._weighed: dict[str, Weighed] = {}
 
     def forget(self) -> None:
         """The tables may have been altered."""
         self._known.clear()
 
+    def begin(self) -> None:
+        """Others are going to be compared than so far: what was learned may be forgotten."""
+        for weighed in self._weighed.values():
+            weighed.forget()
+
+    def knows(self, name: str) -> bool:
+        """Whether it can be told what a collation takes for equal."""
+        return self._dialect.typed or name.upper() in _FOLDS
+
+    def named(self, name: str, codec: Codec) -> Collation:
+        """Of a column with such values."""
+        if not has_texts(codec) or (self._dialect.typed and name == PLAIN):
+            return EXACT
+        if not self._dialect.typed:
+            return Collation(_FOLDS.get(name.upper()), f" COLLATE {quote(name)}")
+        if name not in self._weighed:
+            weights = partial(self._dialect.weights, self._database, name)
+            self._weighed[name] = Weighed(weights)
+        return self._weighed[name]
+
+    def of(self, field: peewee.Field) -> Collation:
+        """Of a field's column."""
+        known = self._known.get(id(field))  # its class gives == and so a dict another meaning
+        if known is None:
+            known = self._known[id(field)] = self._asked(field)
+        return known
+
     def _asked(self, field: peewee.Field) -> Collation:
-        dialect, codec, meta = dialect_of(self._database), codec_for(field), field.model._meta
-        if dialect.typed or not _has_texts(codec):
+        codec, meta = codec_for(field), field.model._meta
+        if not has_texts(codec):
             return EXACT
         place = meta.schema, meta.table_name, field.column_name
-        return collation_named(dialect.collation(self._database, *place), codec)
+        return self.named(self._dialect.collation(self._database, *place), codec)
 
 
-def _has_texts(codec: Codec) -> bool:
+def has_texts(codec: Codec) -> bool:
     """Whether a text on the wire is one in the column, too: only these compare by collations."""
     return codec.plain is str or codec.own
 
