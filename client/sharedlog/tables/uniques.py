@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import peewee
 
-from ..dialects.base import PLAIN, quote
+from ..dialects.base import PLAIN, Dialect, quote
 from ..models.tracked import Tracked, TrackedColumn, TypedColumn
 from .collations import has_texts
 
@@ -49,9 +49,15 @@ def unique_sets(database: peewee.Database, tracked: Tracked, *, committed: bool)
         parts = [(tracked.by_column.get(name or ""), collation) for name, collation in index.parts]
         known = [(column, collation) for column, collation in parts if column is not None]
         columns = [column for column, _ in known]
-        collations = [name if has_texts(column.codec) else PLAIN for column, name in known]
+        collations = [name if _counts(column, dialect) else PLAIN for column, name in known]
         found.append(Unique(columns, collations, len(known) < len(parts), index.partial))
     return found
+
+
+def _counts(column: TrackedColumn, dialect: Dialect) -> bool:
+    """Whether the collation of a column can be of matter. In one without a type anything may stand
+    that is a text."""
+    return not dialect.typed or has_texts(column.codec)
 
 
 def key_is_exact(database: peewee.Database, tracked: Tracked) -> bool:
