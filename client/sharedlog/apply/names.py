@@ -68,11 +68,15 @@ class Names:
         collection, pks = tracked.collection, texts
         if self.fold(tracked):
             lacking = set(texts) - self._living(tracked, texts)
-            every = self._versions.dead_keys(collection) if lacking else ()
-            self.collation(tracked).learn(map(loads, every))
-            pks = [pk for pk in every if self.of(tracked, loads(pk))[1] in lacking]
+            pks = list(self._dead_keys(tracked, lacking)) if lacking else []
         absent = [pk for pk in pks if self._at_work.get(collection, pk) is None]
         return self._versions.dead(collection, absent)
+
+    def _dead_keys(self, tracked: Tracked, texts: Collection[str]) -> Iterator[str]:
+        """The pks of all deleted rows of these names."""
+        for pks in self._versions.dead_keys(tracked.collection):
+            found = self.collation(tracked).texts([loads(pk) for pk in pks])
+            yield from (pk for pk, text in zip(pks, found, strict=True) if text in texts)
 
     def _living(self, tracked: Tracked, texts: Collection[str]) -> set[str]:
         """The names that living rows have, among these."""

@@ -159,9 +159,10 @@ class MySQL(Dialect):
         if "nopad" not in collation and "_0900_" not in collation:
             text = f"rtrim({text})"
         each = f"hex(weight_string({text} COLLATE {collation}))"
-        return list(
-            self.run(database, f"SELECT {', '.join([each] * len(texts))}", texts).fetchone()
-        )
+        sql = f"SELECT {', '.join([each] * len(texts))}"
+        # As bytes, which pass a connection of any character set.
+        row: Sequence[str] = self.run(database, sql, [text.encode() for text in texts]).fetchone()
+        return row
 
     def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
         return as_foreign_keys(self.run(database, _FOREIGN_KEYS, (schema,)).fetchall())

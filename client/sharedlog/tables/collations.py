@@ -41,6 +41,10 @@ class Collation:
     def _text(self, value: Wire) -> str:
         return dumps(self.fold(value) if self.fold and type(value) is str else value)
 
+    def texts(self, values: Sequence[Wire]) -> list[str]:
+        """The same of many values, of which few are going to be equal to any that were seen."""
+        return [self.text(value) for value in values]
+
     def learn(self, values: Iterable[Wire]) -> None:
         """These values are going to be compared."""
 
@@ -65,6 +69,14 @@ class Weighed(Collation):
         if text not in self._known:
             self.learn((text,))
         return self._known[text]
+
+    def texts(self, values: Sequence[Wire]) -> list[str]:
+        texts = [value for value in values if type(value) is str]
+        weights = dict(zip(texts, self._weights(texts), strict=True)) if texts else {}
+        return [
+            dumps(self._firsts.get(weights[value], value) if type(value) is str else value)
+            for value in values
+        ]
 
     def forget(self) -> None:
         self._firsts.clear()

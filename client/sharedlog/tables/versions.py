@@ -188,14 +188,16 @@ class Versions:
         """Of these rows the deleted ones."""
         return self._of_these(collection, pks, "AND died IS NOT NULL AND born IS NULL")
 
-    def dead_keys(self, collection: str) -> list[str]:
-        """The pks of all deleted rows of a collection."""
-        found = self._run(
-            "SELECT pk FROM sharedlog_row "
-            "WHERE collection = ? AND died IS NOT NULL AND born IS NULL ORDER BY pk",
-            (collection,),
+    def dead_keys(self, collection: str) -> Iterator[list[str]]:
+        """The pks of all deleted rows of a collection, a few hundred at a time."""
+        sql = (
+            "SELECT pk FROM sharedlog_row WHERE collection = ? AND pk > ? "
+            f"AND died IS NOT NULL AND born IS NULL ORDER BY pk LIMIT {CHUNK}"
         )
-        return [pk for (pk,) in found.fetchall()]
+        last = ""
+        while pks := [pk for (pk,) in self._run(sql, (collection, last)).fetchall()]:
+            yield pks
+            last = pks[-1]
 
     def parked(self, collection: str) -> dict[str, RowState]:
         """The alive rows of a collection that are not in its table."""
