@@ -8,7 +8,8 @@ set of changes goes in, what every device must show comes out. Tests compare the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -46,6 +47,10 @@ def anything(column: str, value: Any) -> bool:
     return True
 
 
+def itself(value: Any) -> Any:
+    return value
+
+
 @dataclass(frozen=True)
 class Table:
     """What there is to know of a table.
@@ -58,6 +63,7 @@ class Table:
         takes: Whether a column can hold a value (that is not null).
         rules: The merge rules of columns that have one; `functions` are the application's own.
         update_wins: Whether changes win over deletions.
+        fold: Makes one of all keys that are equal, where a key is one column with a collation.
     """
 
     key: tuple[str, ...]
@@ -69,6 +75,7 @@ class Table:
     rules: Mapping[str, str] = field(default_factory=dict)
     functions: Functions = field(default_factory=dict)
     update_wins: bool = False
+    fold: Callable[[Any], Any] = itself
 
     def effect(self, foreign_key: ForeignKey) -> str:
         if foreign_key.on_delete in ("", "RESTRICT", "NO ACTION"):
@@ -201,6 +208,10 @@ class _Parents:
         self._tables = tables
         self._rows = rows
         self._died = died
+        self._of: dict[Key, list[Key]] = defaultdict(list)
+        for key in sorted(rows.keys() | set(died)):
+            if key[0] in tables:
+                self._of[name(tables, key[0], json.loads(key[1]))].append(key)
         self._keeps = {key: self._referred(key, KEEP) for key in rows}
         self._falls_with = {key: self._referred(key, PARK) for key in rows}
         alive = set(living) & rows.keys()
@@ -210,10 +221,10 @@ class _Parents:
             self.there = alive | self._needed(alive)
 
     def _referred(self, key: Key, effect: str) -> list[Key]:
-        """The rows that this one refers to by foreign keys of this effect."""
+        """The names that this row refers to by foreign keys of this effect."""
         table, values = self._tables[key[0]], self._rows[key].values
         return [
-            (fk.parent, as_json(values[fk.column]))
+            name(self._tables, fk.parent, values[fk.column])
             for fk in table.foreign_keys
             if values[fk.column] is not None and table.effect(fk) == effect
         ]
@@ -221,28 +232,39 @@ class _Parents:
     def _needed(self, alive: set[Key]) -> set[Key]:
         """The dead rows that these need, and those that these need, and so on."""
         there = alive | {key for key in self._rows if key in self._died}
-        needed = {parent for key in alive for parent in self._keeps[key]} & there
+        needed = self._bearers(parent for key in alive for parent in self._keeps[key]) & there
         while (
-            more := {
+            more := self._bearers(
                 parent for key in needed for parent in (*self._keeps[key], *self._falls_with[key])
-            }
+            )
             & there - needed
         ):
             needed |= more
         return {key for key in needed if key in self._died}
 
+    def _bearers(self, names: Iterable[Key]) -> set[Key]:
+        """The rows that can stand for these names: of each all that were not deleted, else the
+        oldest."""
+        found: set[Key] = set()
+        for each in names:
+            rows = [key for key in self._of[each] if key in self._rows]
+            living = [key for key in rows if key not in self._died]
+            found.update(living or sorted(rows, key=lambda k: (self._rows[k].born, k[1]))[:1])
+        return found
+
     def _falling(self, alive: set[Key]) -> set[Key]:
         return {key for key in alive if any(map(self._is_gone, self._falls_with[key]))}
 
-    def _is_gone(self, key: Key) -> bool:
-        return key not in self.there and (key in self._died or key in self._rows)
+    def _is_gone(self, called: Key) -> bool:
+        some = self._of.get(called, [])
+        return bool(some) and self.there.isdisjoint(some)
 
     def cleared(self, key: Key) -> Candidate:
         """The row, with references to rows that are gone taken out where ON DELETE says so."""
         table, row = self._tables[key[0]], self._rows[key]
         values = dict(row.values)
         for fk in table.foreign_keys:
-            gone = self._is_gone((fk.parent, as_json(values[fk.column])))
+            gone = self._is_gone(name(self._tables, fk.parent, values[fk.column]))
             if gone and table.effect(fk) == CLEAR:
                 values[fk.column] = table.instead(fk)
         return Candidate(row.born, values)
@@ -258,10 +280,11 @@ def _clashing(tables: Mapping[str, Table], rows: Candidates, died: Collection[Ke
     for key in sorted(rows, key=lambda key: (key in died, rows[key].born, key[1])):
         values = rows[key].values
         wanted = {
-            (key[0], names, as_json([values[name] for name in names]))
+            (key[0], names, as_json([values[each] for each in names]))
             for names in tables[key[0]].unique
-            if all(values[name] is not None for name in names)
+            if all(values[each] is not None for each in names)
         }
+        wanted.add((key[0], (), name(tables, key[0], json.loads(key[1]))[1]))
         if wanted & taken:
             clashing.add(key)
         else:
@@ -280,19 +303,27 @@ def _fits(table: Table, row: Candidate) -> bool:
 def _with_parents(tables: Mapping[str, Table], rows: Candidates) -> dict[Key, Candidate]:
     """The largest set of these rows in which every row's parents are, too."""
     whole = dict(rows)
-    while orphans := [
-        key
-        for key, row in whole.items()
-        if any(
-            row.values[fk.column] is not None
-            and fk.parent in tables
-            and (fk.parent, as_json(row.values[fk.column])) not in whole
-            for fk in tables[key[0]].foreign_keys
-        )
-    ]:
+    while True:
+        present = {name(tables, key[0], json.loads(key[1])) for key in whole}
+        orphans = [
+            key
+            for key, row in whole.items()
+            if any(
+                row.values[fk.column] is not None
+                and fk.parent in tables
+                and name(tables, fk.parent, row.values[fk.column]) not in present
+                for fk in tables[key[0]].foreign_keys
+            )
+        ]
+        if not orphans:
+            return whole
         for key in orphans:
             del whole[key]
-    return whole
+
+
+def name(tables: Mapping[str, Table], table: str, value: Any) -> Key:
+    """A row as others refer to it: all that are equal have one."""
+    return table, as_json(tables[table].fold(value) if table in tables else value)
 
 
 def as_json(value: Any) -> str:

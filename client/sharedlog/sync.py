@@ -358,6 +358,7 @@ class Sync(Care):
         if not self._tables_checked:
             check_tables(self.database, self.registry)
             self._check_foreign_keys()
+            self._applier.look_again()
             with self._writing():
                 self._carryover.finish()
             self._tables_checked = True

@@ -24,7 +24,10 @@ from .servers import Server
 from .shop import MODELS, NUMBERS
 from .writes import CASES, Case
 
-CHEAP = ("PRAGMA", "SAVEPOINT", "RELEASE", "UPDATE sharedlog_clock", "SELECT lead_ms")
+CHEAP = (
+    *("PRAGMA", "SAVEPOINT", "RELEASE", "UPDATE sharedlog_clock", "SELECT lead_ms"),
+    "SELECT value = ",  # by what a column compares, asked for once
+)
 """Statements that are not counted: they read and write no rows."""
 
 MODES: Mapping[str, Mapping[str, Any]] = {

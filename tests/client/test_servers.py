@@ -161,7 +161,7 @@ def test_rows_in_the_way_are_parked_and_settled(
             assert names == {"a": "same", "b": "another"}
 
 
-def test_a_key_that_is_another_one_to_its_collation_is_parked(
+def test_a_key_that_an_older_row_has_to_its_collation_is_parked(
     log: MemorySharedLog, open_device: OpenDevice
 ) -> None:
     """By default MySQL takes capitals for equal; what is done to the other row blocks nobody."""
@@ -174,8 +174,8 @@ def test_a_key_that_is_another_one_to_its_collation_is_parked(
         Folder.create(key="A", name="large")
     sync(other, device, other, device)
     with device:
-        assert [(folder.key, folder.name) for folder in Folder.select()] == [("A", "large")]
-        assert [(row.pk, row.code) for row in device.sync.parked()] == [("a", "VALUE_UNFIT")]
+        assert [(folder.key, folder.name) for folder in Folder.select()] == [("a", "smaller")]
+        assert [(row.pk, row.code) for row in device.sync.parked()] == [("A", "UNIQUE")]
 
 
 @on_each

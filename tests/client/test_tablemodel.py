@@ -242,6 +242,46 @@ def test_what_is_kept_for_a_row_that_falls_leaves_with_it() -> None:
     assert shown(found) == {} and set(parked(found).values()) == {CASCADED}
 
 
+# -- names ---------------------------------------------------------------------------------
+
+
+def small(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+FOLDED = Table(("id",), {"name": "none"}, fold=small)
+
+
+@pytest.mark.parametrize("rule", ["", "CASCADE", "SET NULL"])
+def test_a_reference_in_other_letters(rule: str) -> None:
+    tables = {"house": FOLDED, "room": refers(rule)}
+    told = [made('house "x"'), made("room 1", a="X")]
+    assert shown(come_to(tables, *told)) == {'house "x"': {"name": "none"}, "room 1": {"a": "X"}}
+    found = come_to(tables, *told, killed('house "x"'))
+    if rule == "":
+        assert found.kept == {("house", '"x"')} and len(found.rows) == 2
+    elif rule == "CASCADE":
+        assert shown(found) == {} and parked(found) == {"room 1": CASCADED}
+    else:
+        assert shown(found) == {"room 1": {"a": None}}
+    found = come_to(tables, *told, killed('house "x"'), made('house "X"'))
+    assert shown(found) == {'house "X"': {"name": "none"}, "room 1": {"a": "X"}}
+
+
+def test_keys_that_are_equal_clash_and_one_of_them_is_enough() -> None:
+    tables = {"house": FOLDED, "room": refers("CASCADE")}
+    found = come_to(tables, made('house "x"'), made('house "X"'), made("room 1", a="X"))
+    assert shown(found).keys() == {'house "x"', "room 1"}
+    assert parked(found) == {'house "X"': CLASHING}
+
+
+def test_of_dead_rows_of_one_name_the_oldest_is_kept() -> None:
+    tables = {"house": FOLDED, "room": refers("")}
+    told = [made('house "x"'), killed('house "x"'), made('house "X"'), killed('house "X"')]
+    found = come_to(tables, *told, made("room 1", a="X"))
+    assert found.kept == {("house", '"x"')} and len(found.rows) == 2
+
+
 # -- 2. unique values ----------------------------------------------------------------------
 
 USER = Table(("id",), {"name": None, "mail": None, "n": 0}, unique=(("mail",), ("name", "n")))

@@ -46,7 +46,7 @@ CLIENT_LAYERS = (
     ),
     *within(
         "tables",
-        {"checks", "folding", "numbers", "statements", "stored"},
+        {"checks", "collations", "folding", "numbers", "statements", "stored"},
         {"inserts", "rows"},
         {"expressed"},
         {"uniques", "versions"},
@@ -77,6 +77,7 @@ CLIENT_LAYERS = (
         "apply",
         {"arrivals", "atwork", "collector", "conflicts", "parking", "preparing"},
         {"parents"},
+        {"letters", "names"},
         {"claims", "fates"},
         {"placement"},
         {"applier"},

@@ -23,6 +23,7 @@ from ..merge.rules import Rules, misfit, stands_alone
 from ..merge.runs import doubted
 from ..models.registry import Registry
 from ..models.tracked import Tracked
+from ..tables.collations import Collations
 from ..tables.rows import KEPT, Work, standing_rows
 from ..tables.versions import Versions
 from .arrivals import Arrivals, Changes
@@ -81,7 +82,11 @@ class Applier:
     @cached_property
     def _relations(self) -> Relations:
         """Known once the tables were looked at."""
-        return Relations(self._registry)
+        return Relations(self._registry, Collations(self._database))
+
+    def look_again(self) -> None:
+        """The tables may have been altered."""
+        self.__dict__.pop("_relations", None)
 
     def apply(
         self,

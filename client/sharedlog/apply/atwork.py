@@ -11,6 +11,7 @@ from ..clock import BEFORE_TRACKING
 from ..journal.journal import chunks
 from ..merge.reconcile import RowState
 from ..models.tracked import Tracked, TrackedColumn
+from ..tables.collations import Collation
 from ..tables.rows import UNFIT, Work, read_rows, select_rows
 from ..tables.versions import Versions
 
@@ -41,8 +42,17 @@ class AtWork:
         self._index[name, work.pk] = work
         self.works.setdefault(name, []).append(work)
 
-    def referring(self, child: Tracked, column: TrackedColumn, texts: Collection[str]) -> Found:
-        """The rows of a table that refer to these values (JSON texts)."""
+    def referring(
+        self, child: Tracked, column: TrackedColumn, texts: Collection[str], collation: Collation
+    ) -> Found:
+        """The rows of a table that have these values (JSON texts) in a column, compared by the
+        collation of what it refers to."""
+        return self.found(child, self.standing(child, column, texts, collation))
+
+    def standing(
+        self, child: Tracked, column: TrackedColumn, texts: Collection[str], collation: Collation
+    ) -> dict[str, dict[str, Wire]]:
+        """The same as they stand in the table, and no more at work than before."""
         rows: dict[str, dict[str, Wire]] = {}
         parameters = []
         for text in texts:
@@ -51,9 +61,11 @@ class AtWork:
             except UNFIT:
                 continue  # no value of this column
         for chunk in chunks(parameters):
-            where = f"{column.quoted} IN ({', '.join([column.marker] * len(chunk))})"
+            where = (
+                f"{column.quoted}{collation.said} IN ({', '.join([column.marker] * len(chunk))})"
+            )
             rows |= select_rows(self._database, child, where, chunk)
-        return self.found(child, rows)
+        return rows
 
     def found(self, tracked: Tracked, rows: Mapping[str, Mapping[str, Wire]]) -> Found:
         """Rows that were read from a table; they are at work from here on."""

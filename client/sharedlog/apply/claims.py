@@ -14,9 +14,9 @@ import peewee
 
 from ..changes import Wire, dumps
 from ..clock import Version
-from ..dialects.base import PLAIN
 from ..journal.journal import chunks
 from ..models.tracked import Tracked
+from ..tables.collations import Collations
 from ..tables.expressed import Claim, Expressed
 from ..tables.rows import UNFIT, UNTAKEN, Work, select_rows
 from ..tables.uniques import Unique, expressed_sets, unique_sets
@@ -31,9 +31,15 @@ class Claims:
     """Decides for the rows of one page. Changes works and their states; writes nothing."""
 
     def __init__(
-        self, database: peewee.Database, at_work: AtWork, attempt: Attempt, park: Park
+        self,
+        database: peewee.Database,
+        collations: Collations,
+        at_work: AtWork,
+        attempt: Attempt,
+        park: Park,
     ) -> None:
         self._database = database
+        self._collations = collations
         self._at_work = at_work
         self._attempt = attempt
         self._park = park
@@ -44,7 +50,7 @@ class Claims:
             if some:
                 tracked = some[0].tracked
                 found = unique_sets(self._database, tracked, committed=True)
-                uniques = [unique for unique in found if _is_decidable(unique, tracked)]
+                uniques = [unique for unique in found if self._is_decidable(unique, tracked)]
                 expressed = expressed_sets(self._database, tracked)
                 if uniques or expressed:
                     self._decide(tracked, uniques, expressed, some)
@@ -77,7 +83,7 @@ class Claims:
                 if work.stands and work.in_table and work.pk not in contenders:
                     contenders[work.pk], values[work.pk] = work, current
         some = list(contenders.values())
-        said = [(_names(unique), _claims(unique, some, values)) for unique in uniques]
+        said = [(_names(unique), self._claims(unique, some, values)) for unique in uniques]
         said += [(index.names, self._claims_by(index, some, values)) for index in expressed]
         self._take(sorted(some, key=_age), values, said)
 
@@ -103,6 +109,34 @@ class Claims:
                 names, claimed = said[clash[0]][0], ", ".join(map(_text, clash[1]))
                 reason = f"UNIQUE: {names} {claimed} belongs to {taken[clash]}"
                 self._park(work, reason, values[work.pk] if work.in_table else None)
+
+    def _is_decidable(self, unique: Unique, tracked: Tracked) -> bool:
+        """Whether rows can claim it here; see `Expressed` for what only the database can tell."""
+        if unique.others or unique.partial:
+            return False
+        if set(unique.columns) == set(tracked.key) and not unique.folds:
+            return False  # rows with one key are one row
+        return all(map(self._collations.knows, unique.collations))
+
+    def _claims(
+        self, unique: Unique, works: Iterable[Work], values: Mapping[str, Mapping[str, Wire]]
+    ) -> dict[str, Claim]:
+        """What rows claim, by pk; a NULL equals nothing."""
+        wires = {
+            work.pk: [_value(work, values[work.pk], column.name) for column in unique.columns]
+            for work in works
+        }
+        compared = []
+        for place, (column, name) in enumerate(zip(unique.columns, unique.collations, strict=True)):
+            compared.append(self._collations.named(name, column.codec))
+            if compared[-1].asks:
+                compared[-1].learn([said[place] for said in wires.values()])
+        # As texts: Python takes True and 1 for equal.
+        return {
+            pk: tuple(c.text(value) for c, value in zip(compared, said, strict=True))
+            for pk, said in wires.items()
+            if None not in said
+        }
 
     def _claims_by(
         self,
@@ -162,31 +196,6 @@ def _age(work: Work) -> tuple[bool, Version, str]:
     return work.state.kept, work.state.age, work.pk
 
 
-def _is_decidable(unique: Unique, tracked: Tracked) -> bool:
-    """Whether rows can claim it here; see `Expressed` for what only the database can tell."""
-    if unique.others or unique.partial:
-        return False
-    if set(unique.columns) == set(tracked.key) and not unique.folds:
-        return False  # rows with one key are one row
-    return all(collation.upper() in _FOLDS for collation in unique.collations)
-
-
-def _claims(
-    unique: Unique, works: Iterable[Work], values: Mapping[str, Mapping[str, Wire]]
-) -> dict[str, Claim]:
-    """What rows claim, by pk; a NULL equals nothing."""
-    folds = [_FOLDS[collation.upper()] for collation in unique.collations]
-    found = {}
-    for work in works:
-        wires = [_value(work, values[work.pk], column.name) for column in unique.columns]
-        if None not in wires:
-            # As texts: Python takes True and 1 for equal.
-            found[work.pk] = tuple(
-                dumps(fold(value)) for fold, value in zip(folds, wires, strict=True)
-            )
-    return found
-
-
 def _names(unique: Unique) -> str:
     return ", ".join(column.name for column in unique.columns)
 
@@ -199,25 +208,3 @@ def _stored(work: Work, current: Mapping[str, Wire]) -> list[Any]:
     """The row as it would be in the table."""
     row = work.tracked.checked_key(work.key)
     return row + [c.to_parameter(_value(work, current, c.name)) for c in work.tracked.columns]
-
-
-def _same(value: Wire) -> Wire:
-    return value
-
-
-def _without_case(value: Wire) -> Wire:
-    """As SQLite's NOCASE has it: the 26 letters only."""
-    if type(value) is not str:
-        return value
-    return "".join(c.lower() if c.isascii() else c for c in value)
-
-
-def _without_trailing_spaces(value: Wire) -> Wire:
-    return value.rstrip(" ") if type(value) is str else value
-
-
-_FOLDS: Mapping[str, Callable[[Wire], Wire]] = {
-    PLAIN: _same,
-    "NOCASE": _without_case,
-    "RTRIM": _without_trailing_spaces,
-}

@@ -4,12 +4,15 @@ A child with RESTRICT (NO ACTION, or nothing) keeps a deleted parent; one with C
 it; one with SET NULL or SET DEFAULT stays without it. All of that follows from the merged rows
 alone, whatever the order in which they came: begin with everything kept, and take out what has
 no reason to be, until nothing changes.
+
+Rows whose keys are equal to their collation are one to those that refer to them (a *name*): any of
+them that is there will do. Where none is alive, it is the oldest that is kept.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..changes import Wire, dumps, loads
@@ -19,10 +22,19 @@ from ..models.tracked import Tracked, TrackedColumn
 from ..tables.rows import Work
 from ..tables.versions import Versions
 from .atwork import AtWork
+from .names import Name, Names
 from .parents import Park
 
 Row = tuple[str, str]
 """Collection, and pk as JSON text."""
+
+Held = tuple[Work, TrackedColumn, Wire]
+"""A row, and what it has in a column that refers to others."""
+
+
+_KeyReference = tuple[TrackedColumn, str, Callable[[Wire], str], bool]
+"""A foreign key that refers to the key of a tracked table: that table, what makes names of values,
+and whether it is part of the child's own key."""
 
 
 class Edge(NamedTuple):
@@ -30,7 +42,8 @@ class Edge(NamedTuple):
 
     child: Work
     column: TrackedColumn
-    parent: Row
+    value: Wire
+    parent: Name
 
     @property
     def effect(self) -> str:
@@ -46,6 +59,7 @@ class Fates:
     def __init__(
         self,
         registry: Registry,
+        names: Names,
         versions: Versions,
         at_work: AtWork,
         park: Park,
@@ -53,14 +67,16 @@ class Fates:
         references: bool,
     ) -> None:
         self._registry = registry
+        self._names = names
         self._versions = versions
         self._at_work = at_work
         self._park = park
         self._references_count = references
         self._doubtful: dict[Row, Work] = {}
-        self._edges: dict[Row, list[Edge]] = defaultdict(list)
+        self._edges: dict[Name, list[Edge]] = defaultdict(list)
         self._above: dict[Row, list[Edge]] = defaultdict(list)
-        self._offered: dict[Row, list[tuple[Work, TrackedColumn]]] = defaultdict(list)
+        self._offered: dict[Name, list[Held]] = defaultdict(list)
+        self._namesakes: dict[Name, list[Work]] = {}
 
     def decide(self) -> None:
         """Keep dead rows, park children, clear references, restore cleared ones."""
@@ -73,6 +89,7 @@ class Fates:
                 self._note_references(some)
             self._add_dead_parents()
         self._doubt([work for work in self._all() if work.state.dead])
+        self._gather()
         present = self._present()
         self._carry_out(present)
         self._restore(present)
@@ -89,7 +106,7 @@ class Fates:
 
     def _note_references(self, works: Iterable[Work]) -> None:
         """What rows of one table are about to refer to, as far as it is not in the table."""
-        columns: list[tuple[TrackedColumn, str, bool]] | None = None
+        columns: list[_KeyReference] | None = None
         for work in works:
             state = work.state
             if columns is None:
@@ -100,40 +117,44 @@ class Fates:
                 continue
             else:
                 values = work.written if work.in_table else work.values or {}
-            for column, parent, in_key in columns:
+            for column, parent, text, in_key in columns:
                 name = column.name
                 if in_key and not (work.in_table and state.alive):
                     value = work.key_part(name)
                 else:
                     value = values.get(name)
                 if value is not None:
-                    self._offered[parent, dumps(value)].append((work, column))
+                    self._offered[parent, text(value)].append((work, column, value))
 
-    def _key_references(self, tracked: Tracked) -> Iterator[tuple[TrackedColumn, str, bool]]:
-        """The foreign keys that refer to keys of tracked tables, and whether they are part of
-        the child's own key."""
+    def _key_references(self, tracked: Tracked) -> Iterator[_KeyReference]:
         for column in tracked.parents:
             parent = self._registry.model(column.field.rel_model)
             if parent is not None and _refers_to_key(column, parent):
-                yield column, parent.collection, column.name not in tracked.by_name
+                text = self._names.collation(parent).text
+                yield column, parent.collection, text, column.name not in tracked.by_name
 
     def _add_dead_parents(self) -> None:
         """Find the deleted rows that rows at work refer to, and so on."""
-        found = False
-        wanted: dict[str, list[str]] = defaultdict(list)
-        for name, pk in self._offered:
-            if self._at_work.get(name, pk) is None:
-                wanted[name].append(pk)
-        for name, pks in wanted.items():
-            tracked = self._registry.collection(name)
-            assert tracked is not None
-            for pk, state in self._versions.dead(name, pks).items():
-                work = Work(tracked, pk, loads(pk), state, {}, state.stands)
-                self._at_work.add(work)
-                self._note_references([work])
-                found = True
-        if found:
-            self._add_dead_parents()
+        asked: set[Name] = set()
+        while wanted := self._wanted(asked):
+            asked.update(wanted)
+            for tracked, texts in self._names.by_table(wanted):
+                dead = self._names.dead(tracked, texts)
+                works = [Work(tracked, pk, loads(pk), s, {}, s.stands) for pk, s in dead.items()]
+                for work in works:
+                    self._at_work.add(work)
+                self._note_references(works)
+
+    def _wanted(self, asked: Collection[Name]) -> list[Name]:
+        """What rows at work are about to refer to; and what rows in the tables refer to, of which a
+        deleted row at work may not be the only one of its name."""
+        wanted = list(self._offered)
+        for some in list(self._at_work.works.values()):
+            if some and self._names.fold(some[0].tracked):
+                names = {self._names.of(w.tracked, w.key) for w in some if w.state.dead}
+                texts = [text for _, text in sorted(names.difference(asked))]
+                wanted += [edge.parent for edge in self._children(some[0].tracked, texts)]
+        return [name for name in dict.fromkeys(wanted) if name not in asked]
 
     def _doubt(self, works: Iterable[Work]) -> None:
         """These rows may have to go: find their children, and whom these would take along."""
@@ -145,25 +166,39 @@ class Fates:
                 by_table[work.tracked.collection].append(work)
             level = []
             for some in by_table.values():
-                for edge in self._children(some[0].tracked, [work.pk for work in some]):
+                for edge in self._children(some[0].tracked, self._unnamed(some)):
                     self._edges[edge.parent].append(edge)
                     self._above[_row(edge.child)].append(edge)
                     if edge.effect == FALL and _row(edge.child) not in self._doubtful:
                         level.append(edge.child)
             level = list({_row(work): work for work in level}.values())
 
-    def _children(self, parent: Tracked, pks: list[str]) -> Iterator[Edge]:
+    def _unnamed(self, works: Iterable[Work]) -> list[str]:
+        """The names of these rows of one table whose children are yet to be found."""
+        names = dict.fromkeys(self._names.of(work.tracked, work.key) for work in works)
+        return [text for name, text in names if (name, text) not in self._edges]
+
+    def _children(self, parent: Tracked, texts: list[str]) -> Iterator[Edge]:
+        """What refers to these names of a table."""
         if not self._references_count:
             return
-        for pk in pks:
-            row = parent.collection, pk
-            for work, column in self._offered.get(row, ()):
-                yield Edge(work, column, row)
+        for text in texts:
+            name = parent.collection, text
+            for held in self._offered.get(name, ()):
+                yield Edge(*held, name)
+        collation = self._names.collation(parent)
         for child, column in self._registry.dependants(parent):
-            for work, values in self._at_work.referring(child, column, pks):
+            for work, values in self._at_work.referring(child, column, texts, collation):
                 if work.state.alive and work.in_table and column.name not in work.written:
                     value = values.get(column.name, work.key_part(column.name))
-                    yield Edge(work, column, (parent.collection, dumps(value)))
+                    yield Edge(work, column, value, self._names.of(parent, value))
+
+    def _gather(self) -> None:
+        """Find all rows of the names that are referred to, where that may be several."""
+        for tracked, texts in self._names.by_table(self._edges):
+            if self._names.fold(tracked):
+                found = self._names.rows(tracked, texts)
+                self._namesakes |= {(tracked.collection, t): some for t, some in found.items()}
 
     # -- who stays ------------------------------------------------------------------------
 
@@ -175,7 +210,9 @@ class Fates:
             falling = {
                 row
                 for row in living
-                if any(e.effect == FALL and e.parent not in there for e in self._above[row])
+                if any(
+                    e.effect == FALL and self._is_gone(e.parent, there) for e in self._above[row]
+                )
             }
             if not falling:
                 return there
@@ -190,11 +227,32 @@ class Fates:
         ]
         kept: set[Row] = set()
         while stack:
-            row = stack.pop()
-            if row not in kept and (row in living or _can_be_kept(self._doubtful[row])):
-                kept.add(row)
-                stack += [edge.parent for edge in self._above[row] if edge.effect != CLEAR]
+            for work in self._keepers(stack.pop()):
+                row = _row(work)
+                if row not in kept and (row in living or _can_be_kept(work)):
+                    kept.add(row)
+                    stack += [edge.parent for edge in self._above[row] if edge.effect != CLEAR]
         return kept
+
+    def _members(self, name: Name) -> Sequence[Work]:
+        """The rows of a name that is referred to."""
+        return self._namesakes.get(name) or [self._doubtful[name]]
+
+    def _keepers(self, name: Name) -> Sequence[Work]:
+        """Of the rows of a name those that may have to be there for others."""
+        members = self._members(name)
+        if len(members) == 1:
+            return members
+        living = [work for work in members if work.lives]
+        dead = [work for work in members if _can_be_kept(work)]
+        return living or sorted(dead, key=lambda work: (work.state.age, work.pk))[:1]
+
+    def _is_gone(self, name: Name, there: set[Row]) -> bool:
+        return not any(self._is_there(work, there) for work in self._members(name))
+
+    def _is_there(self, work: Work, there: set[Row]) -> bool:
+        row = _row(work)
+        return row in there or (row not in self._doubtful and work.state.alive)
 
     def _is_living(self, work: Work, living: set[Row]) -> bool:
         row = _row(work)
@@ -212,42 +270,45 @@ class Fates:
                 _let_go(work)
             if work.lives:
                 edge = next(
-                    e for e in self._above[row] if e.effect == FALL and e.parent not in present
+                    e
+                    for e in self._above[row]
+                    if e.effect == FALL and self._is_gone(e.parent, present)
                 )
                 self._park(work, f"PARENT_DELETED: {_named(edge)}", None)
         for parent, edges in self._edges.items():
-            if parent not in present:
+            if self._is_gone(parent, present):
                 for edge in edges:
                     if edge.child.stands and edge.effect == CLEAR:
                         _clear(edge)
 
     def _restore(self, present: set[Row]) -> None:
         """Let rows refer again to what is there again."""
-        cleared: dict[Row, list[tuple[Work, str]]] = defaultdict(list)
+        cleared: dict[Name, list[tuple[Work, str]]] = defaultdict(list)
         for work in self._all():
             if work.in_table and work.stands:
                 for name, value in work.state.cleared.items():
                     parent = self._registry.model(work.tracked.by_name[name].field.rel_model)
                     if parent is not None:
-                        cleared[parent.collection, dumps(value)].append((work, name))
-        for row in self._there(cleared, present):
-            for work, name in cleared[row]:
-                work.written[name] = work.state.cleared.pop(name)
+                        cleared[self._names.of(parent, value)].append((work, name))
+        for tracked, texts in self._names.by_table(cleared):
+            for text in self._there(tracked, texts, present):
+                for work, name in cleared[tracked.collection, text]:
+                    work.written[name] = work.state.cleared.pop(name)
 
-    def _there(self, rows: Collection[Row], present: set[Row]) -> list[Row]:
-        """Of these rows: those that are there."""
-        found = []
-        others: dict[str, list[str]] = defaultdict(list)
-        for row in rows:
-            work = self._at_work.get(*row)
+    def _there(self, tracked: Tracked, texts: list[str], present: set[Row]) -> list[str]:
+        """Of these names: those of rows that are there."""
+        if self._names.fold(tracked):
+            rows = self._names.rows(tracked, texts)
+            return [t for t, some in rows.items() if any(self._is_there(w, present) for w in some)]
+        found, others = [], []
+        for pk in texts:
+            work = self._at_work.get(tracked.collection, pk)
             if work is None:
-                others[row[0]].append(row[1])
-            elif row in present or (row not in self._doubtful and work.state.alive):
-                found.append(row)
-        for name, pks in others.items():
-            states = self._versions.load(name, pks)
-            found += [(name, pk) for pk, state in states.items() if state.alive]
-        return found
+                others.append(pk)
+            elif self._is_there(work, present):
+                found.append(pk)
+        states = self._versions.load(tracked.collection, others)
+        return found + [pk for pk, state in states.items() if state.alive]
 
     def _leave_alone_what_is_right(self) -> None:
         """Kept rows are kept again with every page: write only what is another value now."""
@@ -279,8 +340,7 @@ def _refers_to_key(column: TrackedColumn, parent: Tracked) -> bool:
 
 
 def _named(edge: Edge) -> str:
-    name, pk = edge.parent
-    return f"{edge.column.name} {pk} was deleted from {name}"
+    return f"{edge.column.name} {dumps(edge.value)} was deleted from {edge.parent[0]}"
 
 
 def _keep(work: Work) -> None:
@@ -314,7 +374,7 @@ def _clear(edge: Edge) -> None:
         else:
             work.written[name] = cleared
         return  # what a dead row is, its state says anyway
-    work.state.cleared[name] = loads(edge.parent[1])
+    work.state.cleared[name] = edge.value
     if work.in_table:
         work.written[name] = cleared
     else:

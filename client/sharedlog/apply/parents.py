@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import peewee
 
@@ -11,6 +12,7 @@ from ..changes import Wire, dumps, loads
 from ..journal.journal import chunks
 from ..models.registry import ACTING, Registry, on_delete, on_update
 from ..models.tracked import Tracked, TrackedColumn
+from ..tables.collations import EXACT, Collation, Collations
 from ..tables.rows import UNFIT, Reference, Target, Work, read_rows, target_of
 from .atwork import AtWork
 
@@ -21,7 +23,9 @@ Park = Callable[[Work, str, "Mapping[str, Wire] | None"], None]
 class Relations:
     """Who refers to whom among the tracked tables."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, collations: Collations) -> None:
+        self.collations = collations
+        self._texts: dict[Target, Callable[[Wire], str]] = {}
         self.children: dict[Target, list[tuple[Tracked, TrackedColumn]]] = defaultdict(list)
         self.referred: dict[str, list[TrackedColumn]] = defaultdict(list)
         self.fields: dict[Target, peewee.Field] = {}
@@ -38,6 +42,35 @@ class Relations:
                 if _acts(child, column, on_update(column)):
                     self.following[target].append((child, column))
 
+    def collation(self, target: Target) -> Collation:
+        """By what values are compared with those of a field that others refer to."""
+        return self.collations.of(self.fields[target])
+
+    def of_key(self, tracked: Tracked) -> Collation:
+        """By what the values are compared that refer to a key."""
+        target = tracked.collection, tracked.key[0].name
+        refers = len(tracked.key) == 1 and target in self.fields
+        return self.collation(target) if refers else EXACT
+
+    def learn(self, works: Mapping[str, Sequence[Work]]) -> None:
+        """What these rows refer to, and are referred to by, is going to be compared."""
+        self.collations.begin()
+        for target in self.fields:
+            concerned = {target[0], *(child.collection for child, _ in self.children[target])}
+            if concerned & works.keys() and (collation := self.collation(target)).asks:
+                collation.learn(self._values(target, works))
+
+    def _values(self, target: Target, works: Mapping[str, Sequence[Work]]) -> Iterator[Wire]:
+        yield from (work.wire(target[1]) for work in works.get(target[0], ()))
+        for child, column in self.children[target]:
+            yield from (work.wire(column.name) for work in works.get(child.collection, ()))
+
+    def reference(self, target: Target, value: Wire) -> Reference:
+        text = self._texts.get(target)
+        if text is None:
+            text = self._texts[target] = self.collation(target).text
+        return target, text(value)
+
 
 class Parents:
     """The parents of the rows of one page: in the tables, at work, or missing.
@@ -51,6 +84,7 @@ class Parents:
     ) -> None:
         self._database = database
         self._relations = relations
+        self._reference = relations.reference
         self._at_work = at_work
         self._works = at_work.works
         self._park = park
@@ -87,8 +121,9 @@ class Parents:
             some = self._works.get(target[0], ())
             changing = [work for work in some if work.in_table and target[1] in work.written]
             texts = [text for found, text in self._offered(changing) if found == target]
+            collation = self._relations.collation(target)
             for child, reference in following:
-                for work, values in self._at_work.referring(child, reference, texts):
+                for work, values in self._at_work.referring(child, reference, texts, collation):
                     place = child.collection, work.pk, reference.name
                     if work.in_table and work.stands and place not in self._shielded:
                         yield work, reference.name, values[reference.name]
@@ -103,7 +138,8 @@ class Parents:
         dependants = self._dependants = defaultdict[Reference, list[Work]](list)
         columns: dict[Reference, TrackedColumn] = {}
         for work in self._candidates():
-            for column, reference in work.references():
+            for column, value in work.references():
+                reference = self._reference(target_of(column), value)
                 dependants[reference].append(work)
                 columns[reference] = column
         fresh = self._offered([work for work in gone if work.in_table or written])
@@ -145,7 +181,7 @@ class Parents:
                 name = column.name
                 value = values[name] if name in values else work.key_part(name)
                 if value is not None:
-                    yield target_of(column), dumps(value)
+                    yield self._reference(target_of(column), value)
 
     def _candidates(self) -> Iterator[Work]:
         for some in self._works.values():
@@ -163,9 +199,9 @@ class Parents:
         orphans = []
         for work in works:
             if work.stands:
-                for column, reference in work.references():
-                    if not self._stands(reference):
-                        self._park(work, missing(column, reference), None)
+                for column, value in work.references():
+                    if not self._stands(self._reference(target_of(column), value)):
+                        self._park(work, missing(column, value), None)
                         orphans.append(work)
                         break
         return orphans
@@ -179,20 +215,21 @@ class Parents:
         orphans = []
         for target, some in texts.items():
             gone = [text for text in some if not self._stands((target, text))]
+            collation = self._relations.collation(target)
             for child, column in self._relations.children[target]:
                 concerned = some if _acts(child, column, on_delete(column)) else gone
-                for work, values in self._at_work.referring(child, column, concerned):
+                for work, values in self._at_work.referring(child, column, concerned, collation):
                     if not (work.stands and work.in_table):
                         continue
                     name = column.name
                     value = values[name] if name in values else work.wire(name)
-                    reference = target, dumps(value)
+                    reference = self._reference(target, value)
                     if name in work.written or self._stands(reference):
                         work.written.setdefault(name, value)
                         self._detached.append(work)
                         self._dependants[reference].append(work)
                         continue
-                    self._park(work, missing(column, reference), values)
+                    self._park(work, missing(column, value), values)
                     orphans.append(work)
         return orphans
 
@@ -207,19 +244,20 @@ class Parents:
             tracked = some[0].tracked
             for column in self._relations.referred[name]:
                 target = (name, column.name)
+                as_offered = partial(self._reference, target)
                 if column.name not in tracked.by_name:
-                    offered.update((target, dumps(work.wire(column.name))) for work in some)
+                    offered.update(as_offered(work.wire(column.name)) for work in some)
                     continue
-                offered.update((target, dumps(w.values[column.name])) for w in some if w.values)
+                offered.update(as_offered(w.values[column.name]) for w in some if w.values)
                 keys = [work.key_parameters() for work in some if work.in_table]
                 for values in read_rows(self._database, tracked, keys).values():
-                    offered.add((target, dumps(values[column.name])))
+                    offered.add(as_offered(values[column.name]))
         return offered
 
     def _promised(self, works: Iterable[Work]) -> set[Reference]:
         """As what others may have been about to refer to these rows, had they got new values."""
         return {
-            ((work.tracked.collection, column.name), dumps(work.written[column.name]))
+            self._reference((work.tracked.collection, column.name), work.written[column.name])
             for work in works
             for column in self._relations.referred.get(work.tracked.collection, ())
             if column.name in work.written
@@ -237,8 +275,11 @@ class Parents:
                     before = read_rows(self._database, some[0].tracked, keys)
                     for work in changing:
                         old = before[work.pk][column.name] if work.pk in before else None
-                        if old is not None and dumps(old) != dumps(work.wire(column.name)):
-                            renamed.add(((name, column.name), dumps(old)))
+                        was = self._reference((name, column.name), old)
+                        if old is not None and was != self._reference(
+                            was[0], work.wire(column.name)
+                        ):
+                            renamed.add(was)
         return renamed
 
     def _find_arriving(self, targets: set[Target]) -> dict[Reference, Work]:
@@ -248,7 +289,7 @@ class Parents:
             for work in self._works.get(target[0], ()):
                 name = target[1]
                 if work.stands and (not work.in_table or name in work.written):
-                    arriving[target, dumps(work.wire(name))] = work
+                    arriving[self._reference(target, work.wire(name))] = work
         return arriving
 
     def _find_present(self, columns: dict[Reference, TrackedColumn]) -> set[Reference]:
@@ -270,8 +311,7 @@ class Parents:
                 raw = [peewee.Value(parameter, converter=False) for parameter in chunk]
                 query = field.model.select(field).where(field.in_(raw))
                 for (value,) in self._database.execute(query).fetchall():
-                    wire = some[target].wire_of_stored(value)
-                    present.add((target, dumps(wire)))
+                    present.add(self._reference(target, some[target].wire_of_stored(value)))
         return present
 
 
@@ -280,6 +320,6 @@ def _acts(child: Tracked, column: TrackedColumn, rule: str) -> bool:
     return rule in ACTING and column.name in child.by_name
 
 
-def missing(column: TrackedColumn, reference: Reference) -> str:
-    (table, _), text = reference
-    return f"PARENT_MISSING: {column.name} {text} is not in {table}"
+def missing(column: TrackedColumn, value: Wire) -> str:
+    table, _ = target_of(column)
+    return f"PARENT_MISSING: {column.name} {dumps(value)} is not in {table}"

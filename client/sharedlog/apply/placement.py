@@ -35,6 +35,8 @@ from ..tables.versions import Versions
 from .atwork import AtWork
 from .claims import Claims
 from .fates import Fates
+from .letters import Letters
+from .names import Names
 from .parents import Parents, Relations
 
 CONSTRAINT = "CONSTRAINT"
@@ -65,6 +67,7 @@ class Placement:
         self._attempt = journal.attempt
         self._run_many = journal.run_many
         self._versions = versions
+        self._letters = Letters(self._database, relations, self._attempt, self._run_many)
 
     def place(self, works: dict[str, list[Work]]) -> None:
         """Bring these rows, by collection, into their tables.
@@ -77,13 +80,26 @@ class Placement:
     def _place(self, works: dict[str, list[Work]]) -> None:
         at_work = AtWork(self._database, self._versions, works)
         enforces = enforces_foreign_keys(self._database)
+        if self._dialect.typed:
+            self._relations.learn(works)
         parents = None
         if enforces:
             parents = Parents(self._database, self._relations, at_work, self._park)
-        fates = Fates(self._registry, self._versions, at_work, self._park, references=enforces)
-        fates.decide()
-        Claims(self._database, at_work, self._attempt, self._park).decide()
+        Fates(
+            self._registry,
+            Names(self._registry, self._relations, self._versions, at_work),
+            self._versions,
+            at_work,
+            self._park,
+            references=enforces,
+        ).decide()
+        Claims(
+            self._database, self._relations.collations, at_work, self._attempt, self._park
+        ).decide()
         if parents is not None:
+            for some in works.values():
+                for old in self._letters.hand_over(some):
+                    self.deleted += not old.state.alive
             parents.shield()
         self._convert(works)
         gone = [work for some in works.values() for work in some if not work.stands]
@@ -249,6 +265,19 @@ class Placement:
         """Run a statement for all rows at once; if that fails, one by one, and park the bad."""
         if not works:
             return []
+        inward = self._letters.turned_inward(works[0].tracked, works)
+        failed = self._run_or_park_each(sql, works)
+        for each in inward:
+            if each.work.stands:
+                try:
+                    self._letters.turn(each)
+                except UNTAKEN as error:
+                    each.work.is_found()
+                    self._park(each.work, f"CONSTRAINT: {error}")
+                    failed.append(each.work)
+        return failed
+
+    def _run_or_park_each(self, sql: str, works: list[Work]) -> list[Work]:
         try:
             self._run_works(sql, works)
             return []

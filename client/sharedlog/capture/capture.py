@@ -21,8 +21,8 @@ it in tracked ones; of the table itself nothing is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import peewee
@@ -34,6 +34,7 @@ from ..journal.recorder import claim, release
 from ..models.registry import Registry
 from ..models.tracked import Tracked, TrackedColumn
 from ..raw import NotCanonical
+from ..tables.collations import Collations
 from ..tables.inserts import Rows, check_key, in_hand, inserted, prepared
 from ..tables.rows import all_rows, as_wires, read_rows
 from ..tables.ruled import RuledWrites
@@ -65,6 +66,7 @@ class StatementRecorder:
         self._registry = registry
         self._journal = journal
         self._cascades = Cascades(self._database, registry)
+        self._collations = Collations(self._database)
         has_rules = any(tracked.rules for tracked in registry)
         self._ruled = RuledWrites(journal, registry) if has_rules else None
         self._execute: Callable[..., Any] = self._database.execute
@@ -101,8 +103,12 @@ class StatementRecorder:
     def unrecorded(self) -> AbstractContextManager[None]:
         return nullcontext()  # what is applied does not pass `Database.execute`
 
-    def migrating(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    @contextmanager
+    def migrating(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._collations.forget()
 
     def execute(self, query: Any, **options: Any) -> Any:
         """What `Database.execute` does, and the entries for it."""
@@ -369,7 +375,9 @@ class StatementRecorder:
             self._ruled.settle(known)
 
     def _comparison(self, tracked: Tracked, rows: Found) -> Comparison:
-        return Comparison(self._database, self._registry, tracked, rows, self._ruled)
+        return Comparison(
+            self._database, self._registry, tracked, rows, self._collations, self._ruled
+        )
 
     def _rows(self, tracked: Tracked, select: Any) -> Found:
         return as_wires(tracked, self._execute(select).fetchall())

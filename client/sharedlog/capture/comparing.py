@@ -17,6 +17,7 @@ from ..journal.journal import Record, chunks
 from ..merge.rules import NOTHING_DONE
 from ..models.registry import ACTING, Registry, Rule
 from ..models.tracked import Tracked
+from ..tables.collations import Collations
 from ..tables.rows import read_rows, select_rows
 from ..tables.ruled import RuledWrites
 from ..tables.statements import Values, action_of, record, set_by
@@ -67,6 +68,7 @@ class Comparison:
     Args:
         tracked: The table of the statement.
         rows: Those of its rows that the statement may change, or displace.
+        collations: Tell by what the database compares references.
         ruled: Tells what it does to fields with a merge rule, if there are any.
     """
 
@@ -76,9 +78,11 @@ class Comparison:
         registry: Registry,
         tracked: Tracked,
         rows: Found,
+        collations: Collations,
         ruled: RuledWrites | None = None,
     ) -> None:
         self._database = database
+        self._collations = collations
         self._registry = registry
         self._tracked = tracked
         self._ruled = ruled
@@ -117,7 +121,8 @@ class Comparison:
         parameters = [rule.referred.to_parameter(wire) for wire in wires if wire is not None]
         found: Found = {}
         for chunk in chunks(parameters):
-            where = f"{rule.column.quoted} IN ({', '.join('?' * len(chunk))})"
+            compared = rule.column.quoted + self._collations.of(rule.referred.field).said
+            where = f"{compared} IN ({', '.join('?' * len(chunk))})"
             found |= select_rows(self._database, rule.child, where, chunk)
         return found
 

@@ -151,6 +151,19 @@ class Dialect(ABC):
         """The same in a transaction that has not altered the table."""
         return self.unique_indexes(database, table, schema)
 
+    def collation(
+        self, database: peewee.Database, schema: str | None, table: str, column: str
+    ) -> str:
+        """What the texts of a column are compared by, as far as `tables.collations` knows it."""
+        return PLAIN
+
+    def weights(
+        self, database: peewee.Database, collation: str, texts: Sequence[str]
+    ) -> Sequence[str]:
+        """Of each text something that is the same for all that are equal by a collation, where only
+        the database knows it."""
+        return texts
+
     @abstractmethod
     def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
         """The foreign keys of all tables of a schema."""

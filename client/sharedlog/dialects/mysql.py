@@ -53,9 +53,16 @@ UNFIT = frozenset((1264, 1265, 1292, 1364, 1366, 1406, 1411, 3140))
 REFUSED = frozenset((1644, 3819, 4025))
 """Those of CHECK constraints, and of triggers that refuse a row."""
 
-_UNIQUE_INDEXES = """SELECT index_name, column_name, sub_part FROM information_schema.statistics
-    WHERE table_name = ? AND table_schema = coalesce(?, database()) AND non_unique = 0
-    ORDER BY index_name, seq_in_index"""
+_UNIQUE_INDEXES = """SELECT part.index_name, part.column_name, part.sub_part, made.collation_name
+    FROM information_schema.statistics AS part LEFT JOIN information_schema.columns AS made
+        ON made.table_schema = part.table_schema AND made.table_name = part.table_name
+        AND made.column_name = part.column_name
+    WHERE part.table_name = ? AND part.table_schema = coalesce(?, database())
+        AND part.non_unique = 0
+    ORDER BY part.index_name, part.seq_in_index"""
+
+_COLLATION = """SELECT collation_name FROM information_schema.columns
+    WHERE table_name = ? AND table_schema = coalesce(?, database()) AND column_name = ?"""
 
 _FOREIGN_KEYS = """SELECT part.table_name, part.constraint_name, part.column_name,
         part.referenced_table_name, made.delete_rule, made.update_rule
@@ -133,12 +140,30 @@ class MySQL(Dialect):
     def unique_indexes(
         self, database: peewee.Database, table: str, schema: str | None
     ) -> list[UniqueIndex]:
-        """Texts that are the same. Which others a collation takes for equal, only it can tell."""
         rows = self.run(database, _UNIQUE_INDEXES, (table, schema)).fetchall()
         found = as_unique_indexes(
-            (index, False, None if part else column, PLAIN) for index, column, part in rows
+            (index, False, None if part else column, _weighable(collation))
+            for index, column, part, collation in rows
         )
         return list(found.values())
+
+    def collation(
+        self, database: peewee.Database, schema: str | None, table: str, column: str
+    ) -> str:
+        found = self.run(database, _COLLATION, (table, schema, column)).fetchone()
+        return _weighable(found[0] if found else None)
+
+    def weights(
+        self, database: peewee.Database, collation: str, texts: Sequence[str]
+    ) -> Sequence[str]:
+        text = "convert(? using utf8mb4)"
+        if "nopad" not in collation and "_0900_" not in collation:
+            text = f"rtrim({text})"
+        each = f"hex(weight_string({text} COLLATE {collation}))"
+        sql = f"SELECT {', '.join([each] * len(texts))}"
+        # As bytes, which pass a connection of any character set.
+        row: Sequence[str] = self.run(database, sql, [text.encode() for text in texts]).fetchone()
+        return row
 
     def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
         return as_foreign_keys(self.run(database, _FOREIGN_KEYS, (schema,)).fetchall())
@@ -149,6 +174,11 @@ class MySQL(Dialect):
 
     def deleting(self, database: peewee.Database) -> AbstractContextManager[None]:
         return _foreign_keys(database, check=True)
+
+
+def _weighable(collation: str | None) -> str:
+    """A collation of all texts that there are: of others it is not known here what is equal."""
+    return collation if collation and collation.startswith("utf8mb4_") else PLAIN
 
 
 @contextmanager

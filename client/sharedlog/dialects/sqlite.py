@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter
 from typing import Any
 
 import peewee
 
-from .base import Dialect, ForeignKey, UniqueIndex, as_foreign_keys, as_unique_indexes, quote
+from .base import (
+    PLAIN,
+    Dialect,
+    ForeignKey,
+    UniqueIndex,
+    as_foreign_keys,
+    as_unique_indexes,
+    quote,
+)
 from .tokens import index_said
 
 _UNIQUE_INDEXES = """SELECT list.name, list.partial, part.name, part.coll
@@ -22,6 +30,11 @@ _FOREIGN_KEYS = """SELECT made.name, part.id, part."from", part."table", part.on
     FROM {}sqlite_master AS made, pragma_foreign_key_list(made.name, ?) AS part
     WHERE made.type = 'table' ORDER BY made.name, part.id, part.seq"""
 
+# No pragma tells what a column compares by. So it is asked to; the first part gives its collation.
+_COMPARED = """SELECT value = 'Aé', value = 'AÉ', value = 'aé '
+    FROM (SELECT {} AS value FROM {} WHERE 0 UNION ALL SELECT 'aé')"""
+
+_COLLATIONS: Mapping[tuple[int, ...], str] = {(1, 0, 0): "NOCASE", (0, 0, 1): "RTRIM"}
 
 _ENDS = re.compile(r"\bRAISE\s*\(\s*ROLLBACK\b", re.IGNORECASE)
 
@@ -81,6 +94,13 @@ class SQLite(Dialect):
                 said, where = index_said(sql)
                 found[name] = index._replace(said=said, where=where)
         return list(found.values())
+
+    def collation(
+        self, database: peewee.Database, schema: str | None, table: str, column: str
+    ) -> str:
+        place = f"{quote(schema)}.{quote(table)}" if schema else quote(table)
+        found = database.execute_sql(_COMPARED.format(quote(column), place)).fetchone()
+        return _COLLATIONS.get(tuple(found), PLAIN)
 
     def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
         sql = _FOREIGN_KEYS.format(f"{quote(schema)}." if schema else "")

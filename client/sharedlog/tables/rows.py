@@ -35,7 +35,8 @@ Target = tuple[str, str]
 """A field that others refer to: table and field name."""
 
 Reference = tuple[Target, str]
-"""A row as others refer to it: the field, and its value as JSON text."""
+"""A row as others refer to it: the field, and its value as JSON text, one for all that are equal
+to its collation."""
 
 
 KEPT = "KEPT"
@@ -106,11 +107,11 @@ class Work:
     def writes(self, column: TrackedColumn) -> bool:
         return not self.in_table or column.name in self.written
 
-    def references(self) -> Iterator[tuple[TrackedColumn, Reference]]:
-        """The rows that this one is about to refer to anew."""
+    def references(self) -> Iterator[tuple[TrackedColumn, Wire]]:
+        """The values by which this row is about to refer to others anew."""
         for column in self.tracked.parents:
             if self.writes(column) and (value := self.wire(column.name)) is not None:
-                yield column, (target_of(column), dumps(value))
+                yield column, value
 
 
 def target_of(column: TrackedColumn) -> Target:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import peewee
 
-from ..dialects.base import PLAIN, quote
-from ..models.tracked import Tracked, TrackedColumn
+from ..dialects.base import PLAIN, Dialect, quote
+from ..models.tracked import Tracked, TrackedColumn, TypedColumn
+from .collations import has_texts
 from .expressed import Expressed
 
 
@@ -48,9 +49,16 @@ def unique_sets(database: peewee.Database, tracked: Tracked, *, committed: bool)
     for index in read(database, tracked.collection, schema):
         parts = [(tracked.by_column.get(name or ""), collation) for name, collation in index.parts]
         known = [(column, collation) for column, collation in parts if column is not None]
-        columns, collations = [part[0] for part in known], [part[1] for part in known]
+        columns = [column for column, _ in known]
+        collations = [name if _counts(column, dialect) else PLAIN for column, name in known]
         found.append(Unique(columns, collations, len(known) < len(parts), index.partial))
     return found
+
+
+def _counts(column: TrackedColumn, dialect: Dialect) -> bool:
+    """Whether the collation of a column can be of matter. In one without a type anything may stand
+    that is a text."""
+    return not dialect.typed or has_texts(column.codec)
 
 
 def expressed_sets(database: peewee.Database, tracked: Tracked) -> list[Expressed]:
@@ -62,7 +70,10 @@ def expressed_sets(database: peewee.Database, tracked: Tracked) -> list[Expresse
 
 
 def key_is_exact(database: peewee.Database, tracked: Tracked) -> bool:
-    """Whether the table takes no two keys for equal that differ, as some collations do."""
+    """Whether the table takes no two keys for equal that differ, as some collations do, or what is
+    written there is read back."""
+    if tracked.dialect.typed:
+        return True
     key = set(tracked.key)
     found = unique_sets(database, tracked, committed=True)
     return not any(unique.folds for unique in found if set(unique.columns) == key)
@@ -70,6 +81,10 @@ def key_is_exact(database: peewee.Database, tracked: Tracked) -> bool:
 
 def _equals(column: TrackedColumn, collation: str) -> str:
     """By the collation of the index; where it has the plainest one, that of the column finds as
-    much, or more."""
+    much, or more. Columns with types are compared by their own."""
     text = f"{column.quoted} = {column.marker}"
-    return text if collation == PLAIN else f"{text} COLLATE {quote(collation)}"
+    return (
+        text
+        if collation == PLAIN or isinstance(column, TypedColumn)
+        else f"{text} COLLATE {quote(collation)}"
+    )

@@ -188,6 +188,17 @@ class Versions:
         """Of these rows the deleted ones."""
         return self._of_these(collection, pks, "AND died IS NOT NULL AND born IS NULL")
 
+    def dead_keys(self, collection: str) -> Iterator[list[str]]:
+        """The pks of all deleted rows of a collection, a few hundred at a time."""
+        sql = (
+            "SELECT pk FROM sharedlog_row WHERE collection = ? AND pk > ? "
+            f"AND died IS NOT NULL AND born IS NULL ORDER BY pk LIMIT {CHUNK}"
+        )
+        last = ""
+        while pks := [pk for (pk,) in self._run(sql, (collection, last)).fetchall()]:
+            yield pks
+            last = pks[-1]
+
     def parked(self, collection: str) -> dict[str, RowState]:
         """The rows of a collection that should be in its table, and cannot."""
         return self._all(collection, "parked IS NOT NULL")

@@ -29,12 +29,14 @@ class Models:
 
 
 def define(new_key: Callable[[], UUID], *, nocase: bool) -> Models:
-    """The model classes, bound to nothing. `nocase`: whether firms' codes compare without case."""
+    """The model classes, bound to nothing. `nocase`: whether texts that are referred to compare
+    without case."""
+    collation = "NOCASE" if nocase else None
 
     class Firm(SyncModel):
         """Refers to a person, who refers to a firm: a circle."""
 
-        code: Any = peewee.CharField(primary_key=True, collation="NOCASE" if nocase else None)
+        code: Any = peewee.CharField(primary_key=True, collation=collation)
         boss: Any = peewee.DeferredForeignKey(
             "Person",
             null=True,
@@ -45,7 +47,7 @@ def define(new_key: Callable[[], UUID], *, nocase: bool) -> Models:
                 )
             ],
         )
-        title = peewee.CharField(unique=True, null=True)
+        title = peewee.CharField(unique=True, null=True, collation=collation)
 
         class Meta:
             table_name = "firm"
@@ -78,7 +80,7 @@ def define(new_key: Callable[[], UUID], *, nocase: bool) -> Models:
     class Node(SyncModel):
         """A tree whose nodes stay as long as others are below them."""
 
-        name: Any = peewee.CharField(primary_key=True)
+        name: Any = peewee.CharField(primary_key=True, collation=collation)
         above = peewee.ForeignKeyField("self", null=True, on_delete="RESTRICT")
         best = peewee.IntegerField(null=True)
 

@@ -21,7 +21,7 @@ class Plan:
     Attributes:
         captures: How each device records.
         ahead: How wrong each device's clock is, in milliseconds.
-        nocase: Whether a key compares without case.
+        nocase: Whether texts that are referred to compare without case.
         copies: Whether files are copied, and put back.
         resets: Whether devices read all anew.
         steps: How much happens.
@@ -46,15 +46,18 @@ def plan(seed: int) -> Plan:
     chance = Random(f"{seed}/plan")
     captures: Sequence[Capture] = ("signals", "triggers")
     devices = range(chance.choice((2, 3, 3)))
+    recorders = [chance.choice(captures) for _ in devices]
+    ahead = [chance.choice((0, 0, -30 * DAY, 30 * DAY, 5 * MINUTE - 1_000)) for _ in devices]
+    nocase = chance.random() < 0.3
     return Plan(
         seed,
-        [chance.choice(captures) for _ in devices],
-        [chance.choice((0, 0, -30 * DAY, 30 * DAY, 5 * MINUTE - 1_000)) for _ in devices],
-        nocase=chance.random() < 0.3,
+        recorders,
+        ahead,
+        nocase=nocase,
         copies=chance.random() < 0.6,
         resets=chance.random() < 0.6,
         steps=chance.choice((30, 60, 60, 120)),
-        habits=Habits(_weights(chance), chance.choice(("aA", "abc", KEYS))),
+        habits=Habits(_weights(chance), chance.choice(("aA", "abc", KEYS)), nocase),
     )
 
 

@@ -34,10 +34,12 @@ class Habits(NamedTuple):
     Attributes:
         weights: How often each of the `DEEDS` is done.
         letters: Titles and names are of these: the fewer, the more often they meet.
+        nocase: Whether they refer to others in small letters or in capitals, as they like.
     """
 
     weights: Sequence[int]
     letters: str
+    nocase: bool
 
 
 class User:
@@ -86,6 +88,17 @@ class User:
         rows = list(model.select())
         return self._chance.choice(rows) if rows else None
 
+    def _said(self, text: Any) -> Any:
+        """What is referred to, as somebody writes it."""
+        if not self._habits.nocase or text is None or self._chance.random() < 0.5:
+            return text
+        return text.swapcase()
+
+    def _any_node(self) -> Any:
+        """A node's name, or None."""
+        node = self._any(self._node)
+        return self._said(node and node.name)
+
     # -- firms ---------------------------------------------------------------------------
 
     def found(self) -> None:
@@ -116,7 +129,7 @@ class User:
     def hire(self) -> None:
         if firm := self._any(self._firm):
             self._person.create(
-                firm=firm,
+                firm=self._said(firm.code),
                 nick=self._word_or_none(),
                 parent=self._any(self._person),
                 count=self._chance.randrange(5),
@@ -141,7 +154,8 @@ class User:
     def move(self) -> None:
         if person := self._any(self._person):
             person.nick, person.parent = self._word(), self._any(self._person)
-            person.firm = self._any(self._firm)
+            firm = self._any(self._firm)
+            person.firm = self._said(firm and firm.code)
             person.save()
 
     def forget_nick(self) -> None:
@@ -151,7 +165,7 @@ class User:
         if person := self._any(self._person):
             self._person.insert(
                 id=person.id,
-                firm=person.firm_id,
+                firm=self._said(person.firm_id),
                 nick=self._word(),
                 count=self._chance.randrange(4),
             ).on_conflict("REPLACE").execute()
@@ -169,23 +183,25 @@ class User:
 
     def add_node(self) -> None:
         self._node.insert(
-            name=self._key(), above=self._any(self._node), best=self._chance.randrange(9)
+            name=self._key(), above=self._any_node(), best=self._chance.randrange(9)
         ).on_conflict_ignore().execute()
 
     def change_node(self) -> None:
-        changes = {"best": self._chance.randrange(9), "above": self._any(self._node)}
+        changes = {"best": self._chance.randrange(9), "above": self._any_node()}
         self._node.update(**changes).where(self._node.name == self._key()).execute()
 
     def rename_node(self) -> None:
         if node := self._any(self._node):
             name = self._key() + self._key()
+            if self._habits.nocase:
+                name = self._chance.choice((name, self._said(node.name)))
             self._node.update(name=name).where(self._node.name == node.name).execute()
 
     def remove_node(self) -> None:
         self._node.delete().where(self._node.name == self._key()).execute()
 
     def link_up(self) -> None:
-        person, node = self._any(self._person), self._any(self._node)
+        person, node = self._any(self._person), self._any_node()
         if person and node:
             weight = Decimal(self._chance.randrange(999)) / 100
             slot = self._chance.choice((None, 1, 2, 3))
@@ -200,7 +216,7 @@ class User:
 
     def _title(self) -> Any:
         firm = self._any(self._firm)
-        return firm and firm.title
+        return self._said(firm and firm.title)
 
     def mention_firm(self) -> None:
         moment = datetime.datetime(2020, 1, 1, self._chance.randrange(24))
