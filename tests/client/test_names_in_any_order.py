@@ -20,7 +20,7 @@ from tests.volume import times
 
 from .servers import Server
 
-SETS = times(150)
+SETS = times(100)
 SETS_ON_MYSQL = times(3)
 PARTS = 2
 
