@@ -149,7 +149,7 @@ def revived_holds(patch: Patch) -> None:
             done.state.held |= held
         return done
 
-    wrap(patch, applier, "_prepared", around)
+    wrap(patch, applier, "prepared", around)
 
 
 # -- unique values --------------------------------------------------------------------------
@@ -182,16 +182,22 @@ def kept_claims_first(patch: Patch) -> None:
 
 @plant("a NULL is as good as another")
 def null_is_a_value(patch: Patch) -> None:
-    def claim(unique: Unique, work: Work, current: Any) -> tuple[str, ...]:
-        values = (claims._value(work, current, column.name) for column in unique.columns)
-        return tuple(map(dumps, values))
+    def said(self: Claims, unique: Unique, works: Any, values: Any) -> dict[str, tuple[str, ...]]:
+        return {
+            work.pk: tuple(
+                dumps(claims._value(work, values[work.pk], column.name))
+                for column in unique.columns
+            )
+            for work in works
+        }
 
-    patch.setattr(claims, "_claim", claim)
+    patch.setattr(Claims, "_claims", said)
 
 
 @plant("unique values cannot be passed on among rows", out_of_reach=True)
 def no_passing_on(patch: Patch) -> None:
     patch.setattr(Placement, "_vacate", lambda self, works: None)
+    patch.setattr(applier.Applier, "_waiting_again", lambda self, works: {})
 
 
 # -- the order of things, and what does not fit -----------------------------------------------
