@@ -12,6 +12,9 @@ import peewee
 from sharedlog import Counter, Custom, Maximum, Members, SyncModel
 
 
+BOSS = 'REFERENCES "per son" ("id") ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED'
+
+
 @dataclass(frozen=True)
 class Models:
     """The model classes. Each device has its own, bound to its own database."""
@@ -28,8 +31,9 @@ class Models:
         return list(astuple(self))
 
 
-def define(new_key: Callable[[], UUID], *, nocase: bool) -> Models:
-    """The model classes, bound to nothing. `nocase`: whether firms' codes compare without case."""
+def define(new_key: Callable[[], UUID], *, kind: str, nocase: bool) -> Models:
+    """The model classes, bound to nothing, for a kind of database. `nocase`: whether firms' codes
+    compare without case."""
 
     class Firm(SyncModel):
         """Refers to a person, who refers to a firm: a circle."""
@@ -39,11 +43,9 @@ def define(new_key: Callable[[], UUID], *, nocase: bool) -> Models:
             "Person",
             null=True,
             on_delete="SET NULL",
-            constraints=[
-                peewee.SQL(
-                    'REFERENCES "per son" ("id") ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED'
-                )
-            ],
+            deferrable="INITIALLY DEFERRED" if kind == "postgres" else None,
+            # Others than SQLite can be told when both tables are there.
+            constraints=[peewee.SQL(BOSS)] if kind == "sqlite" else [],
         )
         title = peewee.CharField(unique=True, null=True)
 

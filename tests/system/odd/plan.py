@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from sharedlog.journal.recorder import Capture
 
 from .user import DEEDS, KEYS, Habits
+
+CAPTURES: Mapping[str, Sequence[Capture]] = {
+    "sqlite": ("signals", "triggers"),
+    "postgres": ("signals", "triggers"),
+    "mysql": ("signals",),
+}
 
 MINUTE = 60_000
 DAY = 1440 * MINUTE
@@ -19,6 +25,7 @@ class Plan:
     """One fleet's setting.
 
     Attributes:
+        kinds: Which database each device has.
         captures: How each device records.
         ahead: How wrong each device's clock is, in milliseconds.
         nocase: Whether a key compares without case.
@@ -29,6 +36,7 @@ class Plan:
     """
 
     seed: int
+    kinds: Sequence[str]
     captures: Sequence[Capture]
     ahead: Sequence[int]
     nocase: bool
@@ -42,15 +50,17 @@ class Plan:
         return Random(f"{self.seed}/{step}")
 
 
-def plan(seed: int) -> Plan:
+def plan(seed: int, kinds: Sequence[str] = ("sqlite",)) -> Plan:
+    """What a fleet is like that has all of these kinds of databases."""
     chance = Random(f"{seed}/plan")
-    captures: Sequence[Capture] = ("signals", "triggers")
-    devices = range(chance.choice((2, 3, 3)))
+    devices = range(max(chance.choice((2, 3, 3)), len(kinds)))
+    given = [kinds[number % len(kinds)] for number in devices]
     return Plan(
         seed,
-        [chance.choice(captures) for _ in devices],
+        given,
+        [chance.choice(CAPTURES[kind]) for kind in given],
         [chance.choice((0, 0, -30 * DAY, 30 * DAY, 5 * MINUTE - 1_000)) for _ in devices],
-        nocase=chance.random() < 0.3,
+        nocase=chance.random() < 0.3 and {*given} == {"sqlite"},
         copies=chance.random() < 0.6,
         resets=chance.random() < 0.6,
         steps=chance.choice((30, 60, 60, 120)),

@@ -15,19 +15,6 @@ from .models import Models
 
 KEYS = "abcdeABC"
 
-RAW = (
-    'UPDATE "per son" SET count = count + 1',
-    "DELETE FROM link WHERE slot = 1",
-    "INSERT OR REPLACE INTO node (name, best) VALUES ('a', 3)",
-    "UPDATE node SET best = best + 1",
-    "DELETE FROM firm WHERE code = 'a'",
-    "UPDATE OR IGNORE firm SET title = 'z'",
-    "REPLACE INTO firm (code, title) VALUES ('b', 'a')",
-    "UPDATE firm SET code = code || 'x' WHERE code = 'c'",
-)
-"""For devices whose triggers see it."""
-
-
 class Habits(NamedTuple):
     """What the people of one fleet like to do, and to write.
 
@@ -83,8 +70,23 @@ class User:
 
     def _any(self, model: Any) -> Any:
         """A row, or None if there is none."""
-        rows = list(model.select())
+        rows = list(model.select().order_by(*model._meta.get_primary_keys()))
         return self._chance.choice(rows) if rows else None
+
+    def _put(self, model: Any, update: dict[str, Any], **values: Any) -> None:
+        """Write a row, or change the one of its key."""
+        known = isinstance(self._database, peewee.MySQLDatabase)  # whichever key it is
+        target = {} if known else {"conflict_target": model._meta.get_primary_keys()}
+        model.insert(**values).on_conflict(update=update, **target).execute()
+
+    def _replace(self, model: Any, **values: Any) -> None:
+        """Write a row in the place of all that are in its way; PostgreSQL knows of one only."""
+        if not isinstance(self._database, peewee.PostgresqlDatabase):
+            model.insert(**values).on_conflict("REPLACE").execute()
+            return
+        keys = {field.name for field in model._meta.get_primary_keys()}
+        others = {name: value for name, value in values.items() if name not in keys}
+        self._put(model, others, **values)
 
     # -- firms ---------------------------------------------------------------------------
 
@@ -93,9 +95,7 @@ class User:
 
     def found_or_name(self) -> None:
         title = self._word()
-        self._firm.insert(code=self._key(), title=title).on_conflict(
-            conflict_target=[self._firm.code], update={self._firm.title: title}
-        ).execute()
+        self._put(self._firm, {"title": title}, code=self._key(), title=title)
 
     def name_firm(self) -> None:
         if firm := self._any(self._firm):
@@ -149,12 +149,11 @@ class User:
 
     def replace_person(self) -> None:
         if person := self._any(self._person):
-            self._person.insert(
-                id=person.id,
-                firm=person.firm_id,
-                nick=self._word(),
-                count=self._chance.randrange(4),
-            ).on_conflict("REPLACE").execute()
+            count = self._chance.randrange(4)
+            nick = self._word()
+            self._replace(
+                self._person, id=person.id, firm=person.firm_id, nick=nick, count=count
+            )
 
     def dismiss(self) -> None:
         if person := self._any(self._person):
@@ -163,7 +162,7 @@ class User:
     def write_profile(self) -> None:
         if person := self._any(self._person):
             text = self._word() * self._chance.randrange(1, 4)
-            self._profile.insert(person=person, text=text).on_conflict("REPLACE").execute()
+            self._replace(self._profile, person=person, text=text)
 
     # -- nodes and links -----------------------------------------------------------------
 
@@ -189,9 +188,7 @@ class User:
         if person and node:
             weight = Decimal(self._chance.randrange(999)) / 100
             slot = self._chance.choice((None, 1, 2, 3))
-            self._link.insert(person=person, node=node, weight=weight, slot=slot).on_conflict(
-                "REPLACE"
-            ).execute()
+            self._replace(self._link, person=person, node=node, weight=weight, slot=slot)
 
     def unlink(self) -> None:
         self._link.delete().where(self._link.slot == self._chance.randrange(4)).execute()
