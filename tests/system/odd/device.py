@@ -18,7 +18,7 @@ from sharedlog import MemorySharedLog, NotParked, Sync, UnsentWork
 from sharedlog.journal.recorder import Capture
 from tests.system.copies import copy_by_backup
 
-from .models import Models, define
+from .models import Models, Rules, define
 from .places import RAW, UNTOLD, File, Place
 from .user import Habits, User
 
@@ -37,6 +37,7 @@ class Device:
         log: MemorySharedLog,
         capture: Capture,
         ahead_ms: int,
+        rules: Rules,
         nocase: bool,
         habits: Habits,
         now: Callable[[], int],
@@ -54,7 +55,7 @@ class Device:
         self._tell = tell
         self._watching, self._noted = False, ""
         self._models: Models = define(
-            lambda: UUID(int=bits(128)), kind=place.kind, nocase=nocase
+            lambda: UUID(int=bits(128)), rules, kind=place.kind, nocase=nocase
         )
         self._open()
 

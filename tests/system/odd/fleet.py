@@ -62,6 +62,7 @@ class Fleet:
             log=self._log,
             capture=capture,
             ahead_ms=ahead_ms,
+            rules=self._plan.rules,
             nocase=self._plan.nocase,
             habits=self._plan.habits,
             now=self._tick,
@@ -76,7 +77,7 @@ class Fleet:
             for number, (kind, capture) in enumerate(
                 zip(self._plan.kinds, self._plan.captures, strict=True)
             ):
-                place = self._places.place(kind, capture, number, self._folder)
+                place = self._places.place(kind, capture, number, self._plan.rules, self._folder)
                 self._begin(f"device{number}", place, capture, self._plan.ahead[number])
             for step in steps:
                 self._chance = self._plan.source(step)

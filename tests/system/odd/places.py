@@ -14,7 +14,7 @@ import peewee
 from sharedlog.journal.recorder import Capture
 from tests.client.servers import Server, serving
 
-from .models import Models
+from .models import Models, Rules
 
 PRAGMAS = {"foreign_keys": 1, "journal_mode": "memory", "synchronous": 0}
 UNTOLD = ("SELECT", "PRAGMA", "SET ", "SAVEPOINT", "RELEASE", "--")
@@ -87,10 +87,11 @@ class File(Place):
 
 
 class Served(Place):
-    """Made once, and emptied for each fleet."""
+    """Made once for tables that say the same, and emptied for each fleet."""
 
-    def __init__(self, kind: str, server: Server) -> None:
+    def __init__(self, kind: str, server: Server, rules: Rules) -> None:
         self.kind = kind
+        self.rules = rules
         self._server = server
         self._place = server.place()
         self._beside: Any = server.database(self._place)
@@ -136,14 +137,17 @@ class Places:
         self._servers = servers
         self._served: dict[tuple[str, Capture, int], Served] = {}
 
-    def place(self, kind: str, capture: Capture, number: int, folder: Path) -> Place:
+    def place(self, kind: str, capture: Capture, number: int, rules: Rules, folder: Path) -> Place:
         """An empty one, for the device of this number."""
         if kind == "sqlite":
             return File(folder / f"device{number}.db")
-        place = kind, capture, number  # triggers stay where they were made
-        if place not in self._served:
-            self._served[place] = Served(kind, self._servers[kind])
-        return self._served[place].empty()
+        which = kind, capture, number  # triggers stay where they were made
+        found = self._served.get(which)
+        if found is None or found.rules != rules:
+            if found is not None:
+                found.close()
+            found = self._served[which] = Served(kind, self._servers[kind], rules)
+        return found.empty()
 
     def close(self) -> None:
         for served in self._served.values():

@@ -8,6 +8,7 @@ from random import Random
 
 from sharedlog.journal.recorder import Capture
 
+from .models import Rules, any_rules
 from .user import DEEDS, KEYS, Habits
 
 CAPTURES: Mapping[str, Sequence[Capture]] = {
@@ -28,6 +29,7 @@ class Plan:
         kinds: Which database each device has.
         captures: How each device records.
         ahead: How wrong each device's clock is, in milliseconds.
+        rules: What the tables say; ten seeds have the same, so that they can be used again.
         nocase: Whether a key compares without case.
         copies: Whether files are copied, and put back.
         resets: Whether devices read all anew.
@@ -39,6 +41,7 @@ class Plan:
     kinds: Sequence[str]
     captures: Sequence[Capture]
     ahead: Sequence[int]
+    rules: Rules
     nocase: bool
     copies: bool
     resets: bool
@@ -60,6 +63,7 @@ def plan(seed: int, kinds: Sequence[str] = ("sqlite",)) -> Plan:
         given,
         [chance.choice(CAPTURES[kind]) for kind in given],
         [chance.choice((0, 0, -30 * DAY, 30 * DAY, 5 * MINUTE - 1_000)) for _ in devices],
+        rules=any_rules(Random(f"{seed // 10}/rules")),
         nocase=chance.random() < 0.3 and {*given} == {"sqlite"},
         copies=chance.random() < 0.6,
         resets=chance.random() < 0.6,

@@ -8,6 +8,7 @@ from contextlib import suppress
 from decimal import Decimal
 from random import Random
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import peewee
 
@@ -37,6 +38,7 @@ class User:
         self._firm = models.firm
         self._person = models.person
         self._profile = models.profile
+        self._footnote = models.footnote
         self._node = models.node
         self._link = models.link
         self._mention = models.mention
@@ -107,6 +109,26 @@ class User:
             firm.boss = self._any(self._person)
             firm.save()
 
+    def promise_boss(self) -> None:
+        """Who is hired afterwards, or never: some databases ask only in the end."""
+        if firm := self._any(self._firm):
+            boss = UUID(int=self._chance.getrandbits(128))
+            with self._database.atomic():
+                self._firm.update(boss=boss).where(self._firm.code == firm.code).execute()
+                if self._chance.random() < 0.7:
+                    self._person.create(id=boss, firm=firm)
+
+    def swap_titles(self) -> None:
+        one, other = self._any(self._firm), self._any(self._firm)
+        if one and one != other:
+            with self._database.atomic():
+                for firm, title in ((one, None), (other, one.title), (one, other.title)):
+                    self._firm.update(title=title).where(self._firm.code == firm.code).execute()
+
+    def rename_firm(self) -> None:
+        if firm := self._any(self._firm):
+            self._firm.update(code=self._key()).where(self._firm.code == firm.code).execute()
+
     def close_firm(self) -> None:
         if firm := self._any(self._firm):
             firm.delete_instance()
@@ -155,6 +177,11 @@ class User:
                 self._person, id=person.id, firm=person.firm_id, nick=nick, count=count
             )
 
+    def renumber_person(self) -> None:
+        if person := self._any(self._person):
+            number = UUID(int=self._chance.getrandbits(128))
+            self._person.update(id=number).where(self._person.id == person.id).execute()
+
     def dismiss(self) -> None:
         if person := self._any(self._person):
             person.delete_instance()
@@ -163,6 +190,18 @@ class User:
         if person := self._any(self._person):
             text = self._word() * self._chance.randrange(1, 4)
             self._replace(self._profile, person=person, text=text)
+
+    def write_footnote(self) -> None:
+        self._footnote.create(profile=self._any(self._profile), mark=self._word_or_none())
+
+    def move_footnote(self) -> None:
+        if footnote := self._any(self._footnote):
+            footnote.profile, footnote.mark = self._any(self._profile), self._word_or_none()
+            footnote.save()
+
+    def remove_profile(self) -> None:
+        if profile := self._any(self._profile):
+            profile.delete_instance()
 
     # -- nodes and links -----------------------------------------------------------------
 
@@ -214,8 +253,10 @@ class User:
 
 DEEDS: Sequence[Sequence[Callable[[User], None]]] = (
     (User.found, User.found_or_name, User.name_firm, User.choose_boss, User.close_firm),
-    (User.hire, User.move, User.forget_nick, User.replace_person, User.dismiss),
+    (User.found, User.promise_boss, User.swap_titles, User.rename_firm),
+    (User.hire, User.move, User.forget_nick, User.replace_person, User.renumber_person, User.dismiss),
     (User.write_profile, User.count, User.add_tag, User.remove_tag),
+    (User.write_profile, User.write_footnote, User.move_footnote, User.remove_profile),
     (User.add_node, User.change_node, User.rename_node, User.remove_node),
     (User.link_up, User.unlink),
     (User.mention_firm, User.mention_another, User.remove_mention),
