@@ -14,7 +14,7 @@ from uuid import UUID
 
 import peewee
 
-from sharedlog import MemorySharedLog, NotParked, Sync, UnsentWork
+from sharedlog import NotParked, SharedLog, Sync, UnsentWork
 from sharedlog.journal.recorder import Capture
 from tests.system.copies import copy_by_backup
 
@@ -34,7 +34,7 @@ class Device:
         name: str,
         place: Place,
         *,
-        log: MemorySharedLog,
+        log: SharedLog,
         capture: Capture,
         ahead_ms: int,
         rules: Rules,

@@ -8,13 +8,14 @@ from itertools import count
 from pathlib import Path
 from random import Random
 
-from sharedlog import MemorySharedLog
+from sharedlog import MemorySharedLog, SharedLog
 from sharedlog.journal.recorder import Capture
 from tests.system.memory import folder_in_memory
 from tests.system.simulation.trace import Trace
 from tests.system.simulation.world import collected_afterwards
 
 from .device import Device
+from .logs import CompactedLog
 from .places import IN_FILES, File, Place, Places
 from .plan import Plan, plan
 
@@ -43,13 +44,21 @@ class Fleet:
         self._trace = trace
         self._time_ms = BEGINNING_MS
         self._chance = plan.source("beginning")
-        self._log = MemorySharedLog(now=self._tick)
+        self._log: SharedLog = MemorySharedLog(now=self._tick)
+        self._compacted: CompactedLog | None = None
+        if plan.forgets is not None:
+            file = folder / "log.db"
+            self._compacted = CompactedLog(file, plan.forgets, self._tick, self._bits)
+            self._log = self._compacted.shared
         self._backups: dict[str, Path] = {}
         self.devices: list[Device] = []
 
     def _tick(self) -> int:
         self._time_ms += TICK_MS
         return self._time_ms
+
+    def _bits(self, number: int) -> int:
+        return self._chance.getrandbits(number)
 
     def _tell(self, who: str, *what: object) -> None:
         self._trace.add(self._time_ms, who, *what)
@@ -66,7 +75,7 @@ class Fleet:
             nocase=self._plan.nocase,
             habits=self._plan.habits,
             now=self._tick,
-            bits=lambda number: self._chance.getrandbits(number),
+            bits=self._bits,
             tell=self._tell,
         )
         self.devices.append(device)
@@ -83,17 +92,24 @@ class Fleet:
                 self._chance = self._plan.source(step)
                 self._step(self._chance)
             self._chance = self._plan.source("end")
-            for device in self.devices * ROUNDS:
-                self._sync(device)
+            for _ in range(ROUNDS):
+                for device in self.devices:
+                    self._sync(device)
+                if self._compacted is not None:
+                    self._tell("log", "compacted", self._compacted.compact())
             self._check()
         finally:
             for device in self.devices:
                 device.close()
+            if self._compacted is not None:
+                self._compacted.close()
 
     def _step(self, chance: Random) -> None:
         device, event = chance.choice(self.devices), chance.random()
         if event < 0.72:
             device.act(chance)
+        elif event < 0.75 and self._compacted is not None:
+            self._tell("log", "compacted", self._compacted.compact())
         elif event < 0.92:
             self._sync(device)
         elif event < 0.94:

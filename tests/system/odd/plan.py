@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from sharedlog.journal.recorder import Capture
+from sharedlog_service.settings import Policy
 
 from .models import Rules, any_rules
 from .user import DEEDS, KEYS, Habits
@@ -19,6 +20,9 @@ CAPTURES: Mapping[str, Sequence[Capture]] = {
 
 MINUTE = 60_000
 DAY = 1440 * MINUTE
+
+POLICIES = (Policy(0, DAY), Policy(200, 1_000), Policy(0, 0), Policy(DAY, DAY))
+"""What a log forgets: what all have read, what those have that were there of late, what it has."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Plan:
         nocase: Whether a key compares without case.
         copies: Whether files are copied, and put back.
         resets: Whether devices read all anew.
+        forgets: How the log is compacted, if it is.
         steps: How much happens.
         habits: What people do.
     """
@@ -45,6 +50,7 @@ class Plan:
     nocase: bool
     copies: bool
     resets: bool
+    forgets: Policy | None
     steps: int
     habits: Habits
 
@@ -67,6 +73,7 @@ def plan(seed: int, kinds: Sequence[str] = ("sqlite",)) -> Plan:
         nocase=chance.random() < 0.3 and {*given} == {"sqlite"},
         copies=chance.random() < 0.6,
         resets=chance.random() < 0.6,
+        forgets=chance.choice(POLICIES) if chance.random() < 0.25 else None,
         steps=chance.choice((30, 60, 60, 120)),
         habits=Habits(_weights(chance), chance.choice(("aA", "abc", KEYS))),
     )

@@ -126,8 +126,11 @@ class User:
                     self._firm.update(title=title).where(self._firm.code == firm.code).execute()
 
     def rename_firm(self) -> None:
-        if firm := self._any(self._firm):
-            self._firm.update(code=self._key()).where(self._firm.code == firm.code).execute()
+        code = self._key()
+        firm = self._any(self._firm)
+        # Who refers to it by other letters is parked elsewhere (docs/guarantees.md).
+        if firm and firm.code.lower() != code.lower():
+            self._firm.update(code=code).where(self._firm.code == firm.code).execute()
 
     def close_firm(self) -> None:
         if firm := self._any(self._firm):
