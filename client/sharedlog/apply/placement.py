@@ -10,7 +10,7 @@ every page.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -86,10 +86,8 @@ class Placement:
         while True:
             if parents is not None:
                 gone += parents.left_behind(gone, written=written)
-                detached = parents.detached()
-                for work in detached:
-                    work.parameters = _parameters(work, ())
-                self._blank(detached, lambda work, column: column.name in work.written)
+                while refused := self._detach(parents.detached()):
+                    gone += refused + parents.left_behind(refused, written=written)
             self._remove(gone, parents)
             gone, written = self._write(works), True
             if not gone:
@@ -110,6 +108,8 @@ class Placement:
         if not work.state.alive:  # nobody can keep it: it is as dead as its state says
             work.state.kept, work.state.waits = False, work.tracked.update_wins
             return
+        if work.state.parked is not None:
+            return  # what it should be is held; in its table it is what it was
         values = work.values
         if work.in_table:
             if current is None:
@@ -143,35 +143,36 @@ class Placement:
     def _hold(self, leaving: list[Work], parents: Parents | None, error: Exception) -> list[Work]:
         """Delete what the database lets go, and keep the rest in its table until it does: a
         trigger of the application may hold it. What that refers to stays, too."""
-        held = self._held(leaving)
+        held: list[Work] = []
+        with suppress(_Tried), self._attempt():
+            held = self._let_go(leaving)
+            raise _Tried
         if parents is not None:
             held += parents.above(held, leaving)
         for work in held:
-            work.state.kept, work.written, work.yields = True, {}, ()
-            if work.state.parked is not None:
+            if work.state.parked is not None and not work.state.kept:
                 work.state.parked += f" (and is in its table still: {error})"
-        going = [work for work in leaving if work not in held]
-        self._blank(going, lambda work, column: True)
-        self._delete(going)
+            work.state.kept, work.written, work.yields = True, {}, ()
+        self._let_go([work for work in leaving if work not in held])
         return held
 
-    def _held(self, leaving: list[Work]) -> list[Work]:
-        """Which of these rows the database does not let go, when each has let go its parents."""
-        held = []
-        with suppress(_Tried), self._attempt():
-            for work in leaving:
-                with suppress(*UNTAKEN), self._attempt():
-                    self._blank([work], lambda work, column: True)
-            for tracked in reversed(self._registry.in_order):
-                for work in leaving:
-                    if work.tracked is tracked:
-                        try:
-                            with self._attempt():
-                                self._delete([work])
-                        except UNTAKEN:
-                            held.append(work)
-            raise _Tried
-        return held
+    def _let_go(self, works: Sequence[Work]) -> list[Work]:
+        """Delete what the database lets go, row by row, when each has let go its parents as far as
+        it may; return the rest."""
+        for work in works:
+            with suppress(*UNTAKEN), self._attempt():
+                self._blank([work], lambda work, column: True)
+        order = [tracked.collection for tracked in reversed(self._registry.in_order)]
+        rest = sorted(works, key=lambda work: order.index(work.tracked.collection))
+        while len(left := [work for work in rest if not self._goes(work)]) < len(rest):
+            rest = left
+        return rest
+
+    def _goes(self, work: Work) -> bool:
+        with suppress(*UNTAKEN), self._attempt():
+            self._delete([work])
+            return True
+        return False
 
     def _delete(self, works: Iterable[Work]) -> None:
         keys: dict[str, list[Any]] = defaultdict(list)
@@ -181,6 +182,20 @@ class Placement:
             for tracked in reversed(self._registry.in_order):
                 if some := keys.get(tracked.collection):
                     self._run_many(tracked.delete_sql, some)
+
+    def _detach(self, works: Iterable[Work]) -> list[Work]:
+        """Let rows refer to nothing until they are written; park and return those that a trigger
+        of the application does not let change."""
+        refused = []
+        for work in works:
+            try:
+                with self._attempt():
+                    self._blank([work], lambda work, column: column.name in work.written)
+                work.parameters = _parameters(work, ())
+            except UNTAKEN as error:
+                self._park(work, f"CONSTRAINT: {error}")
+                refused.append(work)
+        return refused
 
     def _blank(self, works: Iterable[Work], which: Callable[[Work, TrackedColumn], bool]) -> None:
         """Let rows refer to nothing for a moment. (Foreign keys are deferred.)"""

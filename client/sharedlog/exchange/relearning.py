@@ -67,7 +67,9 @@ class Clearance(Adoption):
                 applier.merge(tracked.collection, deletions)
 
 
-def _deletions(tracked: Tracked, found: Mapping[str, Values], states: Mapping[str, RowState]) -> Changes:
+def _deletions(
+    tracked: Tracked, found: Mapping[str, Values], states: Mapping[str, RowState]
+) -> Changes:
     """Of rows of which something was not said, by their values and, as far as they are known,
     their states."""
     return {
