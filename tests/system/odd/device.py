@@ -19,6 +19,7 @@ from sharedlog.journal.recorder import Capture
 from tests.system.copies import copy_by_backup
 
 from .models import Models, Rules, define
+from .obstacles import Refusal, make_fit, put_up, refusals, take_down, write_unfit
 from .places import RAW, UNTOLD, File, Place
 from .user import Habits, User
 
@@ -40,6 +41,7 @@ class Device:
         rules: Rules,
         nocase: bool,
         habits: Habits,
+        unfit: bool,
         now: Callable[[], int],
         bits: Callable[[int], int],
         tell: Callable[..., None],
@@ -49,6 +51,8 @@ class Device:
         self.capture = capture
         self.ahead_ms = ahead_ms
         self._habits = habits
+        self._unfit = unfit and place.kind == "sqlite"
+        self.refusal: Refusal | None = None
         self._log = log
         self._now = now
         self._bits = bits
@@ -73,6 +77,7 @@ class Device:
 
     def close(self) -> None:
         self._sync.close()
+        self._let_in()
         self.database.close()
 
     def _note(self, statement: str) -> None:
@@ -90,6 +95,9 @@ class Device:
         self._watching, self._noted = True, ""
         if way < 0.05:
             self._decide(chance)
+        elif way < 0.08 and self._unfit:
+            with refusals():
+                write_unfit(self._models, chance, chance.choice(self._habits.letters))
         elif way < 0.1 and self.capture == "triggers":
             self._act_beside(chance)
         else:
@@ -125,6 +133,23 @@ class Device:
                 self._sync.resolve(row, **values)
             else:
                 self._sync.discard(row)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """From here on, by a trigger."""
+        self.refusal = refusal
+        put_up(self.database, self.place.kind, refusal)
+
+    def _let_in(self) -> None:
+        if self.refusal is not None:
+            take_down(self.database, self.place.kind, self.refusal)
+
+    def heal(self) -> None:
+        """Take away what makes this device differ from others."""
+        self._let_in()
+        if self._unfit:
+            make_fit(self._models, self._sync)
+        # Something new, so that there is a page to apply.
+        self._models.node.create(name=f"healed on {self.name}")
 
     def sync(self) -> Any:
         return self._sync.sync()
@@ -166,7 +191,9 @@ class Device:
 
     def wrongs(self) -> list[str]:
         """What is not as it must be when all is quiet."""
-        wrongs = [f"leads nowhere: {row}" for row in self.place.dangling(self.database, self._models)]
+        wrongs = [
+            f"leads nowhere: {row}" for row in self.place.dangling(self.database, self._models)
+        ]
         if isinstance(self.place, File):  # others cannot be compared with the log
             wrongs += [f"verify: {difference}" for difference in self._sync.verify().differences]
         status = self._sync.status()

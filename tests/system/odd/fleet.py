@@ -74,6 +74,7 @@ class Fleet:
             rules=self._plan.rules,
             nocase=self._plan.nocase,
             habits=self._plan.habits,
+            unfit=self._plan.unfit,
             now=self._tick,
             bits=self._bits,
             tell=self._tell,
@@ -88,21 +89,29 @@ class Fleet:
             ):
                 place = self._places.place(kind, capture, number, self._plan.rules, self._folder)
                 self._begin(f"device{number}", place, capture, self._plan.ahead[number])
+                if refusal := self._plan.refusals[number]:
+                    self.devices[-1].refuse(refusal)
             for step in steps:
                 self._chance = self._plan.source(step)
                 self._step(self._chance)
             self._chance = self._plan.source("end")
-            for _ in range(ROUNDS):
-                for device in self.devices:
-                    self._sync(device)
-                if self._compacted is not None:
-                    self._tell("log", "compacted", self._compacted.compact())
+            self._come_to_rest()
+            for device in self.devices:
+                device.heal()
+            self._come_to_rest()
             self._check()
         finally:
             for device in self.devices:
                 device.close()
             if self._compacted is not None:
                 self._compacted.close()
+
+    def _come_to_rest(self) -> None:
+        for _ in range(ROUNDS):
+            for device in self.devices:
+                self._sync(device)
+            if self._compacted is not None:
+                self._tell("log", "compacted", self._compacted.compact())
 
     def _step(self, chance: Random) -> None:
         device, event = chance.choice(self.devices), chance.random()
@@ -141,6 +150,7 @@ class Fleet:
             file = File(self._folder / f"{name}.db")
             device.copy_to(file.path)
             self._begin(name, file, device.capture, device.ahead_ms)
+            self.devices[-1].refusal = device.refusal
             self._tell(device.name, "copied as", name)
 
     def _check(self) -> None:

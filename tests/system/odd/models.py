@@ -71,6 +71,9 @@ class Models:
     def all(self) -> list[Any]:
         return list(astuple(self))
 
+    def of(self, table: str) -> Any:
+        return next(model for model in self.all if model._meta.table_name == table)
+
 
 def define(new_key: Callable[[], UUID], rules: Rules, *, kind: str, nocase: bool) -> Models:
     """The model classes, bound to nothing, for a kind of database. `nocase`: whether firms' codes

@@ -161,6 +161,8 @@ IN_FILES = Places({})
 def places(kinds: Sequence[str]) -> Iterator[Places]:
     """On servers, as far as the kinds are no files; or a skip that says how to start one."""
     with ExitStack() as stack:
-        servers = {k: stack.enter_context(serving(k)) for k in dict.fromkeys(kinds) if k != "sqlite"}
+        servers = {
+            k: stack.enter_context(serving(k)) for k in dict.fromkeys(kinds) if k != "sqlite"
+        }
         with closing(Places(servers)) as found:
             yield found

@@ -10,6 +10,7 @@ from sharedlog.journal.recorder import Capture
 from sharedlog_service.settings import Policy
 
 from .models import Rules, any_rules
+from .obstacles import REFUSALS, Refusal
 from .user import DEEDS, KEYS, Habits
 
 CAPTURES: Mapping[str, Sequence[Capture]] = {
@@ -38,6 +39,8 @@ class Plan:
         copies: Whether files are copied, and put back.
         resets: Whether devices read all anew.
         forgets: How the log is compacted, if it is.
+        refusals: What each device refuses until the end, if anything.
+        unfit: Whether people with an SQLite file write what does not fit elsewhere.
         steps: How much happens.
         habits: What people do.
     """
@@ -51,6 +54,8 @@ class Plan:
     copies: bool
     resets: bool
     forgets: Policy | None
+    refusals: Sequence[Refusal | None]
+    unfit: bool
     steps: int
     habits: Habits
 
@@ -74,9 +79,18 @@ def plan(seed: int, kinds: Sequence[str] = ("sqlite",)) -> Plan:
         copies=chance.random() < 0.6,
         resets=chance.random() < 0.6,
         forgets=chance.choice(POLICIES) if chance.random() < 0.25 else None,
+        refusals=_refusals(chance, len(devices)),
+        unfit=chance.random() < 0.4,
         steps=chance.choice((30, 60, 60, 120)),
         habits=Habits(_weights(chance), chance.choice(("aA", "abc", KEYS))),
     )
+
+
+def _refusals(chance: Random, devices: int) -> list[Refusal | None]:
+    some = chance.random() < 0.4
+    return [
+        chance.choice(REFUSALS) if some and chance.random() < 0.6 else None for _ in range(devices)
+    ]
 
 
 def _weights(chance: Random) -> list[int]:

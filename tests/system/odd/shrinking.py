@@ -9,9 +9,7 @@ from .places import IN_FILES, Places
 from .plan import plan
 
 
-def shrunk(
-    seed: int, kinds: Sequence[str] = ("sqlite",), places: Places = IN_FILES
-) -> list[int]:
+def shrunk(seed: int, kinds: Sequence[str] = ("sqlite",), places: Places = IN_FILES) -> list[int]:
     """Steps that fail as all do, of which none can be left out."""
     steps = list(range(plan(seed, kinds).steps))
     wanted = failure(seed, steps, kinds, places)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from decimal import Decimal
 from random import Random
 from typing import Any, NamedTuple
@@ -13,8 +12,10 @@ from uuid import UUID
 import peewee
 
 from .models import Models
+from .obstacles import refusals
 
 KEYS = "abcdeABC"
+
 
 class Habits(NamedTuple):
     """What the people of one fleet like to do, and to write.
@@ -46,13 +47,13 @@ class User:
     def act(self) -> None:
         """One thing, or several in a transaction, which may fail as a whole."""
         chance = self._chance
-        with suppress(peewee.IntegrityError):
+        with refusals():
             if chance.random() < 0.6:
                 self._do_something()
                 return
             with self._database.atomic():
                 for _ in range(chance.randrange(1, 5)):
-                    with suppress(peewee.IntegrityError), self._database.atomic():
+                    with refusals(), self._database.atomic():
                         self._do_something()
                 if chance.random() < 0.1:
                     raise peewee.IntegrityError("so that all is taken back")
@@ -176,9 +177,7 @@ class User:
         if person := self._any(self._person):
             count = self._chance.randrange(4)
             nick = self._word()
-            self._replace(
-                self._person, id=person.id, firm=person.firm_id, nick=nick, count=count
-            )
+            self._replace(self._person, id=person.id, firm=person.firm_id, nick=nick, count=count)
 
     def renumber_person(self) -> None:
         if person := self._any(self._person):
@@ -257,7 +256,14 @@ class User:
 DEEDS: Sequence[Sequence[Callable[[User], None]]] = (
     (User.found, User.found_or_name, User.name_firm, User.choose_boss, User.close_firm),
     (User.found, User.promise_boss, User.swap_titles, User.rename_firm),
-    (User.hire, User.move, User.forget_nick, User.replace_person, User.renumber_person, User.dismiss),
+    (
+        User.hire,
+        User.move,
+        User.forget_nick,
+        User.replace_person,
+        User.renumber_person,
+        User.dismiss,
+    ),
     (User.write_profile, User.count, User.add_tag, User.remove_tag),
     (User.write_profile, User.write_footnote, User.move_footnote, User.remove_profile),
     (User.add_node, User.change_node, User.rename_node, User.remove_node),
