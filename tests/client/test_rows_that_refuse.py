@@ -29,8 +29,6 @@ class Paper(SyncModel):
     )
 
 
-MODELS = (Folder, Paper)
-
 REFUSING = {
     "sqlite": "CREATE TRIGGER {name} BEFORE {event} ON {table} "
     "BEGIN SELECT RAISE(ABORT, 'held'); END",
@@ -41,6 +39,18 @@ REFUSING = {
     "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'held'",
 }
 everywhere = pytest.mark.parametrize("where", REFUSING)
+
+
+class Sheet(SyncModel):
+    """Refers to other sheets, and has to be told of another name of its folder."""
+
+    key = peewee.CharField(primary_key=True)
+    mark = peewee.CharField(null=True, unique=True)
+    below = peewee.ForeignKeyField("self", null=True)
+    named = peewee.ForeignKeyField(Folder, field="name", null=True)
+
+
+MODELS = (Folder, Paper, Sheet)
 
 
 class Pair:
@@ -189,3 +199,52 @@ def test_a_child_that_neither_changes_nor_goes_holds_the_name_of_its_parent(
     pair.let_change()
     pair.assert_equal()  # although the child was parked twice: it has not forgotten "y"
     assert keys(pair.strict, Paper) == ["c"]
+
+
+@everywhere
+def test_a_row_that_would_not_go_again_is_not_written_before_its_parent_is_there(
+    open_device: OpenDevice, where: str
+) -> None:
+    pair = Pair(open_device, where)
+    with pair.other:
+        Sheet.create(key="old", mark="x")
+    pair.sync()
+    pair.refuse("sheet", "DELETE", "UPDATE")
+    with pair.other:
+        Sheet.delete_by_id("old")  # and stays here, with its mark
+        pair.sync()
+        Sheet.create(key="a", mark="x")
+        Sheet.create(key="b", below="a")
+        Sheet.create(key="c", below="b")
+        Folder.create(key="f", name="f")
+    pair.sync()
+    assert keys(pair.strict, Sheet) == ["old"]
+    assert keys(pair.strict, Folder) == ["f"]
+    pair.let_change()
+    pair.assert_equal()
+    assert keys(pair.strict, Sheet) == ["a", "b", "c"]
+
+
+@everywhere
+def test_a_name_stays_that_is_referred_to_by_what_neither_changes_nor_goes(
+    open_device: OpenDevice, where: str
+) -> None:
+    pair = Pair(open_device, where)
+    with pair.other:
+        Folder.create(key="f", name="x")
+        Sheet.create(key="s", named="x")
+    pair.sync()
+    pair.refuse("sheet", "DELETE", "UPDATE")
+    with pair.other, pair.other.database.atomic():
+        Sheet.update(named=None).execute()
+        Folder.update(name="y").where(Folder.key == "f").execute()
+        Sheet.update(named="y").execute()
+        Sheet.create(key="t", named="y")
+        Folder.create(key="g", name="g")
+    pair.sync()
+    with pair.strict:
+        assert {row.key: row.named_id for row in Sheet.select()} == {"s": "x"}
+        assert {row.key: row.name for row in Folder.select()} == {"f": "x", "g": "g"}
+    pair.let_change()
+    pair.assert_equal()
+    assert keys(pair.strict, Sheet) == ["s", "t"]

@@ -320,7 +320,9 @@ def test_rows_beside_one_that_is_refused_stand_however_often_it_is_tried(
     """The driver prepares a statement for each combination of types; what it had not come to when
     another row was refused, it must not take for prepared the next time."""
     device = open_device(MODELS, where="postgres", shared_log=log)
-    refusing = REFUSING["postgres"].replace("folder", "paper").replace("name = 'no'", "key LIKE 'no %'")
+    refusing = (
+        REFUSING["postgres"].replace("folder", "paper").replace("name = 'no'", "key LIKE 'no %'")
+    )
     device.database.connection().cursor().execute(refusing)
     other = open_device(MODELS, shared_log=log)
     with other:

@@ -15,6 +15,7 @@ from .devices import Device
 class Folder(SyncModel):
     key = peewee.CharField(primary_key=True)
     name = peewee.CharField(unique=True)
+    remark = peewee.CharField(default="")
 
 
 class Paper(SyncModel):
@@ -121,4 +122,45 @@ def test_a_key_that_does_not_fit_stops_nothing(open_device: OpenDevice, which: s
         Folder.delete_by_id(pair.text)
     pair.sync()
     assert parked(pair.strict) == parked(pair.file) == []
+    pair.assert_equal()
+
+
+@everywhere
+def test_who_comes_to_refer_to_a_row_that_does_not_fit_any_more_waits(
+    open_device: OpenDevice, which: str
+) -> None:
+    pair = Pair(open_device, which)
+    with pair.file:
+        Folder.create(key="f", name="f")
+        Folder.create(key="g", name="g")
+        pair.sync()
+        # Names are written, so they could have been passed on.
+        Folder.update(name="f", remark=pair.text).where(Folder.key == "f").execute()
+        Folder.update(name="h").where(Folder.key == "g").execute()
+        Paper.create(key="p", named="f")
+    pair.sync()
+    assert parked(pair.strict) == [("folder", "f", "VALUE_UNFIT"), ("paper", "p", "PARENT_MISSING")]
+    with pair.strict:
+        assert [paper.key for paper in Paper.select()] == []
+    with pair.file:
+        Folder.update(remark="").where(Folder.key == "f").execute()
+    pair.sync()
+    pair.assert_equal()
+
+
+@everywhere
+def test_who_follows_a_name_that_does_not_come_waits(open_device: OpenDevice, which: str) -> None:
+    pair = Pair(open_device, which)
+    with pair.file:
+        Folder.create(key="f", name="f")
+        Paper.create(key="p", named="f")
+        pair.sync()
+        Folder.update(name="g", remark=pair.text).where(Folder.key == "f").execute()
+    pair.sync()
+    assert parked(pair.strict) == [("folder", "f", "VALUE_UNFIT"), ("paper", "p", "PARENT_MISSING")]
+    with pair.file:
+        Folder.update(remark="").where(Folder.key == "f").execute()
+    pair.sync()
+    with pair.strict:
+        assert Paper.get_by_id("p").named_id == "g"
     pair.assert_equal()

@@ -60,12 +60,20 @@ class Parents:
         self._dependants: dict[Reference, list[Work]] = {}
         self._shielded: set[tuple[str, str, str]] = set()
         self._detached: list[Work] = []
+        self._told: list[Work] = []
+        self._former: dict[Reference, Work] = {}
 
     def detached(self) -> list[Work]:
         """The rows that must refer to nothing until they are written, because the database would
         act on what they refer to in the table; told once."""
         detached, self._detached = self._detached, []
+        self._told += detached
         return [work for work in detached if work.stands]
+
+    def begin_again(self) -> None:
+        """What was written was taken back."""
+        self._detached, self._told = self._told + self._detached, []
+        self._former.clear()
 
     def shield(self) -> None:
         """Let rows be written anew as they are that the database would change with their parents,
@@ -136,6 +144,12 @@ class Parents:
             level = [work for work, offered in others if offered & wanted and work not in found]
             found += level
         return found
+
+    def renamed_above(self, works: Sequence[Work]) -> list[Work]:
+        """The rows that get another value in what `works` refer to in the tables."""
+        wanted = {reference for work in works for reference in self._referred(work)}
+        lost = sorted(reference for reference in wanted if not self._stands(reference))
+        return [self._former[reference] for reference in lost if reference in self._former]
 
     def _referred(self, work: Work) -> Iterator[Reference]:
         """What a row refers to in its table."""
@@ -239,6 +253,7 @@ class Parents:
                         old = before[work.pk][column.name] if work.pk in before else None
                         if old is not None and dumps(old) != dumps(work.wire(column.name)):
                             renamed.add(((name, column.name), dumps(old)))
+                            self._former.setdefault(((name, column.name), dumps(old)), work)
         return renamed
 
     def _find_arriving(self, targets: set[Target]) -> dict[Reference, Work]:

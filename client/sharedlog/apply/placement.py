@@ -42,6 +42,13 @@ class _Tried(Exception):
     """Takes back what was only tried."""
 
 
+class _Again(Exception):
+    """Takes back what was written: with what is known now, less will be."""
+
+
+STILL = "and is in its table still"
+
+
 class Placement:
     """Places the rows of one page. Counts what it does."""
 
@@ -60,6 +67,9 @@ class Placement:
         self._attempt = journal.attempt
         self._run_many = journal.run_many
         self._versions = versions
+        self._touched: set[int] = set()
+        """Which works are not in their tables as they were."""
+        self._held: list[Work] = []
 
     def place(self, works: dict[str, list[Work]]) -> None:
         """Bring these rows, by collection, into their tables.
@@ -81,6 +91,35 @@ class Placement:
         if parents is not None:
             parents.shield()
         self._convert(works)
+        while not self._is_written(works, parents):
+            pass
+
+    def _is_written(self, works: dict[str, list[Work]], parents: Parents | None) -> bool:
+        """Bring the tables to what stands; or find out that less can, and write nothing."""
+        counts = self.created, self.modified, self.deleted
+        before = {
+            id(work): (work.in_table, dict(work.written), work.values, work.yields)
+            for some in works.values()
+            for work in some
+        }
+        try:
+            with self._attempt():
+                self._write_all(works, parents)
+            return True
+        except _Again:
+            for work in self._held:
+                work.state.kept = False
+            for work in (work for some in works.values() for work in some):
+                # Those that are at work since then were found in their tables.
+                was = before.get(id(work), (True, dict[str, Wire](), None, ()))
+                work.in_table, work.written, work.values, work.yields = was
+            self.created, self.modified, self.deleted = counts
+            self._touched, self._held = set(), []
+            if parents is not None:
+                parents.begin_again()
+            return False
+
+    def _write_all(self, works: dict[str, list[Work]], parents: Parents | None) -> None:
         gone = [work for some in works.values() for work in some if not work.stands]
         written = False
         while True:
@@ -90,6 +129,8 @@ class Placement:
                     gone += refused + parents.left_behind(refused, written=written)
             self._remove(gone, parents)
             gone, written = self._write(works), True
+            if any(work.in_table for work in gone):
+                raise _Again  # others may have got what these were to have, or gave up
             if not gone:
                 return
 
@@ -149,9 +190,16 @@ class Placement:
             raise _Tried
         if parents is not None:
             held += parents.above(held, leaving)
+            for work in (renamed := parents.renamed_above(held)):
+                self._park(work, f"CONSTRAINT: {error}")
+            if renamed:
+                raise _Again
+        if any(id(work) in self._touched for work in held):
+            raise _Again  # it stays as it was
+        self._held += held
         for work in held:
-            if work.state.parked is not None and not work.state.kept:
-                work.state.parked += f" (and is in its table still: {error})"
+            if work.state.parked is not None and STILL not in work.state.parked:
+                work.state.parked += f" ({STILL}: {error})"
             work.state.kept, work.written, work.yields = True, {}, ()
         self._let_go([work for work in leaving if work not in held])
         return held
@@ -188,6 +236,7 @@ class Placement:
         of the application does not let change."""
         refused = []
         for work in works:
+            self._touched.add(id(work))
             try:
                 with self._attempt():
                     self._blank([work], lambda work, column: column.name in work.written)
@@ -218,6 +267,7 @@ class Placement:
         on among them, in a circle too."""
         for work in works:
             for column in work.yields:
+                self._touched.add(id(work))
                 with suppress(*UNTAKEN), self._attempt():
                     self._blank_one(work, column)
 
@@ -237,6 +287,7 @@ class Placement:
         clashing = self._run_or_park(tracked.upsert_sql, works)
         for work in works:
             if work.stands:
+                self._touched.add(id(work))
                 work.in_table, work.written, work.values = True, {}, None
         self.created += len(works) - len(clashing)
         return clashing
@@ -250,6 +301,8 @@ class Placement:
         for (_, *names), some in by_statement.items():
             failed = self._run_or_park(some[0].tracked.update_sql(names), some)
             for work in some:
+                if work.stands:
+                    self._touched.add(id(work))
                 work.written, work.yields = {}, ()
             self.modified += len(some) - len(failed)
             clashing += failed
