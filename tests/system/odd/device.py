@@ -12,8 +12,6 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-import peewee
-
 from sharedlog import NotParked, SharedLog, Sync, UnsentWork
 from sharedlog.journal.recorder import Capture
 from tests.system.copies import copy_by_backup
@@ -108,7 +106,7 @@ class Device:
         """As another program does, of which only triggers know."""
         statement = chance.choice(RAW[self.place.kind])
         self._tell(self.name, "beside", statement)
-        with suppress(sqlite3.IntegrityError, peewee.IntegrityError):
+        with refusals(), suppress(sqlite3.IntegrityError):
             self.place.run_beside(statement)
         # At once: where such a change ends is told by SQLite's own clock.
         self._sync.status()

@@ -12,8 +12,8 @@ import peewee
 
 from sharedlog import Counter, Custom, Maximum, Members, SyncModel
 
-Acts = Mapping[str, str | None]
-"""What a foreign key says of deletions and of updates, as Peewee takes it."""
+Acts = Mapping[str, Any]
+"""What a foreign key says of deletions and of updates, as Peewee takes it: names, or None."""
 
 NEVER_NULL = (None, "RESTRICT", "CASCADE")
 ANYTHING = (*NEVER_NULL, "SET NULL")

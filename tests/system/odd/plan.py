@@ -69,27 +69,31 @@ def plan(seed: int, kinds: Sequence[str] = ("sqlite",)) -> Plan:
     chance = Random(f"{seed}/plan")
     devices = range(max(chance.choice((2, 3, 3)), len(kinds)))
     given = [kinds[number % len(kinds)] for number in devices]
+    captures = [chance.choice(CAPTURES[kind]) for kind in given]
     return Plan(
         seed,
         given,
-        [chance.choice(CAPTURES[kind]) for kind in given],
+        captures,
         [chance.choice((0, 0, -30 * DAY, 30 * DAY, 5 * MINUTE - 1_000)) for _ in devices],
         rules=any_rules(Random(f"{seed // 10}/rules")),
         nocase=chance.random() < 0.3 and {*given} == {"sqlite"},
         copies=chance.random() < 0.6,
         resets=chance.random() < 0.6,
         forgets=chance.choice(POLICIES) if chance.random() < 0.25 else None,
-        refusals=_refusals(chance, len(devices)),
+        refusals=_refusals(chance, captures),
         unfit=chance.random() < 0.4,
         steps=chance.choice((30, 60, 60, 120)),
         habits=Habits(_weights(chance), chance.choice(("aA", "abc", KEYS))),
     )
 
 
-def _refusals(chance: Random, devices: int) -> list[Refusal | None]:
+def _refusals(chance: Random, captures: Sequence[Capture]) -> list[Refusal | None]:
     some = chance.random() < 0.4
+    drawn = [chance.choice(REFUSALS) if some and chance.random() < 0.6 else None for _ in captures]
+    # Where triggers record, what a rule makes of a field has to go into the table.
     return [
-        chance.choice(REFUSALS) if some and chance.random() < 0.6 else None for _ in range(devices)
+        None if refusal and refusal.is_of_rules and capture == "triggers" else refusal
+        for refusal, capture in zip(drawn, captures, strict=True)
     ]
 
 
