@@ -314,6 +314,29 @@ def test_a_row_that_a_trigger_of_the_application_refuses_is_parked(
         assert "not that one" in parked.reason
 
 
+def test_rows_beside_one_that_is_refused_stand_however_often_it_is_tried(
+    log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    """The driver prepares a statement for each combination of types; what it had not come to when
+    another row was refused, it must not take for prepared the next time."""
+    device = open_device(MODELS, where="postgres", shared_log=log)
+    refusing = (
+        REFUSING["postgres"].replace("folder", "paper").replace("name = 'no'", "key LIKE 'no %'")
+    )
+    device.database.connection().cursor().execute(refusing)
+    other = open_device(MODELS, shared_log=log)
+    with other:
+        Folder.create(key="f", name="f")
+    for turn in range(3):
+        with other:
+            Paper.create(key=f"no {turn}", folder="f", best=1)
+            Paper.create(key=f"large {turn}", folder="f", best=100_000)
+            Paper.create(key=f"none {turn}", folder="f")
+        sync(other, device)
+        with device:
+            assert [row.pk for row in device.sync.parked()] == [f"no {n}" for n in range(turn + 1)]
+
+
 @pytest.mark.parametrize("where", REFUSING)
 def test_a_row_that_a_trigger_of_the_application_does_not_let_go_is_kept(
     where: str, log: MemorySharedLog, open_device: OpenDevice

@@ -41,7 +41,13 @@ class Tag(SyncModel):
     colour = peewee.TextField(null=True)
 
 
-MODELS = (Shelf, Book, Tag)
+class Plate(SyncModel):
+    """Goes with its shelf."""
+
+    shelf = peewee.ForeignKeyField(Shelf, on_delete="CASCADE")
+
+
+MODELS = (Shelf, Book, Tag, Plate)
 
 
 class Line:
@@ -193,6 +199,27 @@ def test_a_device_that_was_away_for_too_long_recovers_by_itself(world: World) ->
     with late:
         assert late.sync.sync().exchanges == 1
         assert late.sync.status().pending == 0
+
+
+def test_what_the_log_forgot_does_not_stay_parked(world: World) -> None:
+    """A device that reads everything again hears that the parent is gone, and nothing of the child,
+    which it has in its table."""
+    one, late = world.device("one"), world.device("late")
+    shelf = done(one, lambda: Plate.create(shelf=Shelf.create(name="top")).shelf)
+    done(late, lambda: None)
+    done(one, shelf.delete_instance)
+    world.pass_days(100)
+    for label in ("later", "later still"):  # the newest writes of a device stay in any case
+        done(one, partial(Tag.create, label=label))
+        world.pass_days(40)
+    done(one, lambda: None)
+    world.compact()
+    assert not [data for data in read_by_somebody(world) if '"plate"' in data]
+
+    done(late, lambda: None)
+    with late:
+        assert late.sync.parked() == []
+    assert rows(one) == rows(late) == rows(fresh(world))
 
 
 def test_a_device_that_lost_an_answer_reads_no_more_than_it_lacks(world: World) -> None:

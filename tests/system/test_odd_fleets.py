@@ -17,6 +17,7 @@ from sharedlog.apply.claims import Claims
 from tests.volume import times
 
 from .odd.fleet import Failed, run_fleet, run_fleets
+from .odd.places import places
 from .odd.plan import plan
 from .odd.shrinking import failure, shrunk
 
@@ -52,10 +53,23 @@ class TestPart2(Part):
     number = 1
 
 
+MIXED = (("sqlite", "postgres"), ("mysql", "sqlite"), ("postgres", "mysql"))
+
+
+@pytest.mark.parametrize("kinds", MIXED, ids="-".join)
+def test_a_fleet_with_other_databases_ends_equal(kinds: tuple[str, ...]) -> None:
+    first = MIXED.index(kinds) * SEEDS + 1
+    with places(kinds) as found:
+        for seed in range(first, first + times(2)):
+            run_fleet(seed, kinds=kinds, places=found)
+
+
 def test_seeds_draw_every_kind_of_fleet() -> None:
     plans = [plan(seed) for seed in range(1, 30)]
-    for kind in ("nocase", "copies", "resets"):
+    for kind in ("nocase", "copies", "resets", "unfit"):
         assert {getattr(drawn, kind) for drawn in plans} == {True, False}
+    assert {drawn.forgets is None for drawn in plans} == {True, False}
+    assert {any(drawn.refusals) for drawn in plans} == {True, False}
     assert {capture for drawn in plans for capture in drawn.captures} == {"signals", "triggers"}
 
 

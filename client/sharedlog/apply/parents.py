@@ -94,12 +94,20 @@ class Parents:
         self._dependants: dict[Reference, list[Work]] = {}
         self._shielded: set[tuple[str, str, str]] = set()
         self._detached: list[Work] = []
+        self._told: list[Work] = []
+        self._former: dict[Reference, Work] = {}
 
     def detached(self) -> list[Work]:
         """The rows that must refer to nothing until they are written, because the database would
         act on what they refer to in the table; told once."""
         detached, self._detached = self._detached, []
+        self._told += detached
         return [work for work in detached if work.stands]
+
+    def begin_again(self) -> None:
+        """What was written was taken back."""
+        self._detached, self._told = self._told + self._detached, []
+        self._former.clear()
 
     def shield(self) -> None:
         """Let rows be written anew as they are that the database would change with their parents,
@@ -172,6 +180,12 @@ class Parents:
             level = [work for work, offered in others if offered & wanted and work not in found]
             found += level
         return found
+
+    def renamed_above(self, works: Sequence[Work]) -> list[Work]:
+        """The rows that get another value in what `works` refer to in the tables."""
+        wanted = {reference for work in works for reference in self._referred(work)}
+        lost = sorted(reference for reference in wanted if not self._stands(reference))
+        return [self._former[reference] for reference in lost if reference in self._former]
 
     def _referred(self, work: Work) -> Iterator[Reference]:
         """What a row refers to in its table."""
@@ -280,6 +294,7 @@ class Parents:
                             was[0], work.wire(column.name)
                         ):
                             renamed.add(was)
+                            self._former.setdefault(was, work)
         return renamed
 
     def _find_arriving(self, targets: set[Target]) -> dict[Reference, Work]:

@@ -10,7 +10,7 @@ every page.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -47,6 +47,13 @@ class _Tried(Exception):
     """Takes back what was only tried."""
 
 
+class _Again(Exception):
+    """Takes back what was written: with what is known now, less will be."""
+
+
+STILL = "and is in its table still"
+
+
 class Placement:
     """Places the rows of one page. Counts what it does."""
 
@@ -68,6 +75,9 @@ class Placement:
         self._run_many = journal.run_many
         self._versions = versions
         self._letters = Letters(self._database, relations, self._attempt, self._run_many)
+        self._touched: set[int] = set()
+        """Which works are not in their tables as they were."""
+        self._held: list[Work] = []
 
     def place(self, works: dict[str, list[Work]]) -> None:
         """Bring these rows, by collection, into their tables.
@@ -102,17 +112,46 @@ class Placement:
                     self.deleted += not old.state.alive
             parents.shield()
         self._convert(works)
+        while not self._is_written(works, parents):
+            pass
+
+    def _is_written(self, works: dict[str, list[Work]], parents: Parents | None) -> bool:
+        """Bring the tables to what stands; or find out that less can, and write nothing."""
+        counts = self.created, self.modified, self.deleted
+        before = {
+            id(work): (work.in_table, dict(work.written), work.values, work.yields)
+            for some in works.values()
+            for work in some
+        }
+        try:
+            with self._attempt():
+                self._write_all(works, parents)
+            return True
+        except _Again:
+            for work in self._held:
+                work.state.kept = False
+            for work in (work for some in works.values() for work in some):
+                # Those that are at work since then were found in their tables.
+                was = before.get(id(work), (True, dict[str, Wire](), None, ()))
+                work.in_table, work.written, work.values, work.yields = was
+            self.created, self.modified, self.deleted = counts
+            self._touched, self._held = set(), []
+            if parents is not None:
+                parents.begin_again()
+            return False
+
+    def _write_all(self, works: dict[str, list[Work]], parents: Parents | None) -> None:
         gone = [work for some in works.values() for work in some if not work.stands]
         written = False
         while True:
             if parents is not None:
                 gone += parents.left_behind(gone, written=written)
-                detached = parents.detached()
-                for work in detached:
-                    work.parameters = _parameters(work, ())
-                self._blank(detached, lambda work, column: column.name in work.written)
+                while refused := self._detach(parents.detached()):
+                    gone += refused + parents.left_behind(refused, written=written)
             self._remove(gone, parents)
             gone, written = self._write(works), True
+            if any(work.in_table for work in gone):
+                raise _Again  # others may have got what these were to have, or gave up
             if not gone:
                 return
 
@@ -131,6 +170,8 @@ class Placement:
         if not work.state.alive:  # nobody can keep it: what it is, its state says anyway
             work.state.kept, work.state.parked = False, reason if work.lives else None
             return
+        if work.state.parked is not None:
+            return  # what it should be is held; in its table it is what it was
         values = work.values
         if work.in_table:
             if current is None:
@@ -164,35 +205,43 @@ class Placement:
     def _hold(self, leaving: list[Work], parents: Parents | None, error: Exception) -> list[Work]:
         """Delete what the database lets go, and keep the rest in its table until it does: a
         trigger of the application may hold it. What that refers to stays, too."""
-        held = self._held(leaving)
+        held: list[Work] = []
+        with suppress(_Tried), self._attempt():
+            held = self._let_go(leaving)
+            raise _Tried
         if parents is not None:
             held += parents.above(held, leaving)
+            for work in (renamed := parents.renamed_above(held)):
+                self._park(work, f"CONSTRAINT: {error}")
+            if renamed:
+                raise _Again
+        if any(id(work) in self._touched for work in held):
+            raise _Again  # it stays as it was
+        self._held += held
         for work in held:
+            if work.state.parked is not None and STILL not in work.state.parked:
+                work.state.parked += f" ({STILL}: {error})"
             work.state.kept, work.written, work.yields = True, {}, ()
-            if work.state.parked is not None:
-                work.state.parked += f" (and is in its table still: {error})"
-        going = [work for work in leaving if work not in held]
-        self._blank(going, lambda work, column: True)
-        self._delete(going)
+        self._let_go([work for work in leaving if work not in held])
         return held
 
-    def _held(self, leaving: list[Work]) -> list[Work]:
-        """Which of these rows the database does not let go, when each has let go its parents."""
-        held = []
-        with suppress(_Tried), self._attempt():
-            for work in leaving:
-                with suppress(*UNTAKEN), self._attempt():
-                    self._blank([work], lambda work, column: True)
-            for tracked in reversed(self._registry.in_order):
-                for work in leaving:
-                    if work.tracked is tracked:
-                        try:
-                            with self._attempt():
-                                self._delete([work])
-                        except UNTAKEN:
-                            held.append(work)
-            raise _Tried
-        return held
+    def _let_go(self, works: Sequence[Work]) -> list[Work]:
+        """Delete what the database lets go, row by row, when each has let go its parents as far as
+        it may; return the rest."""
+        for work in works:
+            with suppress(*UNTAKEN), self._attempt():
+                self._blank([work], lambda work, column: True)
+        order = [tracked.collection for tracked in reversed(self._registry.in_order)]
+        rest = sorted(works, key=lambda work: order.index(work.tracked.collection))
+        while len(left := [work for work in rest if not self._goes(work)]) < len(rest):
+            rest = left
+        return rest
+
+    def _goes(self, work: Work) -> bool:
+        with suppress(*UNTAKEN), self._attempt():
+            self._delete([work])
+            return True
+        return False
 
     def _delete(self, works: Iterable[Work]) -> None:
         keys: dict[str, list[Any]] = defaultdict(list)
@@ -202,6 +251,21 @@ class Placement:
             for tracked in reversed(self._registry.in_order):
                 if some := keys.get(tracked.collection):
                     self._run_many(tracked.delete_sql, some)
+
+    def _detach(self, works: Iterable[Work]) -> list[Work]:
+        """Let rows refer to nothing until they are written; park and return those that a trigger
+        of the application does not let change."""
+        refused = []
+        for work in works:
+            self._touched.add(id(work))
+            try:
+                with self._attempt():
+                    self._blank([work], lambda work, column: column.name in work.written)
+                work.parameters = _parameters(work, ())
+            except UNTAKEN as error:
+                self._park(work, f"CONSTRAINT: {error}")
+                refused.append(work)
+        return refused
 
     def _blank(self, works: Iterable[Work], which: Callable[[Work, TrackedColumn], bool]) -> None:
         """Let rows refer to nothing for a moment. (Foreign keys are deferred.)"""
@@ -224,6 +288,7 @@ class Placement:
         on among them, in a circle too."""
         for work in works:
             for column in work.yields:
+                self._touched.add(id(work))
                 with suppress(*UNTAKEN), self._attempt():
                     self._blank_one(work, column)
 
@@ -243,6 +308,7 @@ class Placement:
         clashing = self._run_or_park(tracked.upsert_sql, works)
         for work in works:
             if work.stands:
+                self._touched.add(id(work))
                 work.in_table, work.written, work.values = True, {}, None
         self.created += len(works) - len(clashing)
         return clashing
@@ -256,6 +322,8 @@ class Placement:
         for (_, *names), some in by_statement.items():
             failed = self._run_or_park(some[0].tracked.update_sql(names), some)
             for work in some:
+                if work.stands:
+                    self._touched.add(id(work))
                 work.written, work.yields = {}, ()
             self.modified += len(some) - len(failed)
             clashing += failed

@@ -92,6 +92,10 @@ class Dialect(ABC):
     def run(self, database: peewee.Database, sql: str, parameters: Sequence[Any] = ()) -> Any:
         return database.execute_sql(self.text(sql), parameters)
 
+    def run_one(self, cursor: Any, sql: str, row: Sequence[Any]) -> None:
+        """Run a statement for one row that is run for many at other times."""
+        cursor.execute(sql, row)
+
     def _text(self, sql: str) -> str:
         return self.tokens.sub(self._token, self.words(sql))
 

@@ -76,6 +76,12 @@ class Postgres(Dialect):
     def has_failed(self, connection: Any) -> bool:
         return bool(connection.pgconn.transaction_status == FAILED)
 
+    def run_one(self, cursor: Any, sql: str, row: Sequence[Any]) -> None:
+        """Prepared at once, as for many rows. What psycopg has run without that, and prepares for
+        many rows when one before it is refused, it takes for prepared from then on, and it is not:
+        rows that fit would be refused, too."""
+        cursor.execute(sql, row, prepare=True)
+
     def storable(self, text: str) -> str:
         """It takes no NUL. (What holds one is not JSON: it would not be readable either.)"""
         return text.replace("\0", "\N{SYMBOL FOR NULL}")

@@ -14,10 +14,12 @@ from typing import Any
 from ..apply.applier import Applier
 from ..apply.arrivals import Changes
 from ..capture.adopt import Adoption, unsaid_of
-from ..changes import DELETE, Change, Wire, loads
+from ..changes import DELETE, Change, loads
 from ..clock import BEFORE_TRACKING, Version
 from ..journal.journal import SENT, Journal
+from ..merge.reconcile import RowState
 from ..models.tracked import Tracked
+from ..tables.statements import Values
 from .identity import Identity
 
 FIRST = Version(1, "")
@@ -44,25 +46,36 @@ class Clearance(Adoption):
 
     def clear(self, applier: Applier) -> None:
         def clear_chunk(tracked: Tracked, rows: list[Any]) -> None:
-            if deletions := self._deletions(tracked, rows):
+            found = dict(self.readable(tracked, rows))
+            states = self._versions.load(tracked.collection, list(found))
+            standing = {pk: state for pk, state in states.items() if state.stands}
+            if deletions := _deletions(tracked, found, standing):
                 applier.merge(tracked.collection, deletions)
 
         for tracked in reversed(self._registry.in_order):
             self.chunk_by_chunk(tracked, clear_chunk, self.rows_after)
         with self._writing():
+            self._clear_parked(applier)
             self._journal.set_state(relearning=None)
 
-    def _deletions(self, tracked: Tracked, rows: list[Any]) -> Changes:
-        found = dict(self.readable(tracked, rows))
-        states = self._versions.load(tracked.collection, list(found))
+    def _clear_parked(self, applier: Applier) -> None:
+        """What was in a table, and was parked because of what was read."""
+        for tracked in reversed(self._registry.in_order):
+            states = self._versions.parked(tracked.collection)
+            found = {pk: state.held for pk, state in states.items()}
+            if deletions := _deletions(tracked, found, states):
+                applier.merge(tracked.collection, deletions)
 
-        def is_said(pk: str, values: Mapping[str, Wire]) -> bool:
-            state = states.get(pk)
-            known = state is not None and state.stands and state.born != BEFORE_TRACKING
-            return known and not unsaid_of(tracked, states[pk], values)
 
-        return {
-            pk: [(FIRST, Change(DELETE, tracked.collection, loads(pk), None))]
-            for pk, values in found.items()
-            if not is_said(pk, values)
-        }
+def _deletions(
+    tracked: Tracked, found: Mapping[str, Values], states: Mapping[str, RowState]
+) -> Changes:
+    """Of rows of which something was not said, by their values and, as far as they are known,
+    their states."""
+    return {
+        pk: [(FIRST, Change(DELETE, tracked.collection, loads(pk), None))]
+        for pk, values in found.items()
+        if pk not in states
+        or states[pk].born == BEFORE_TRACKING
+        or unsaid_of(tracked, states[pk], values)
+    }

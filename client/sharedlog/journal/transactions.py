@@ -55,7 +55,7 @@ class Transactions:
     def _run_many_typed(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         with self.dialect.errors(), peewee.__exception_wrapper__:  # type: ignore[attr-defined]
             if len(rows) == 1:  # psycopg complains aloud of an error among many
-                self.database.cursor().execute(sql, rows[0])
+                self.dialect.run_one(self.database.cursor(), sql, rows[0])
             elif rows:
                 self.database.cursor().executemany(sql, rows)
 

@@ -185,10 +185,11 @@ class TypedColumn(TrackedColumn):
             return Uncarried()
 
     def to_parameter(self, wire: Wire) -> Any:
-        if wire is None or (type(wire) is str and self.plain is str):
-            return wire
+        if wire is None:
+            return None
         stored = wire if type(wire) is self.plain else self.codec.to_stored(wire)
-        if type(stored) is int and not -(2**63) <= stored < 2**63:
+        unbound = type(stored) is int and not -(2**63) <= stored < 2**63
+        if unbound or (type(stored) is str and "\0" in stored and not self.codec.takes_nul):
             raise ValueError(f"{stored!r:.100} is not a value of {self.name}")
         return stored
 

@@ -54,6 +54,7 @@ class Codec:
         own: The field is of the application's own class.
         loose: The database keeps what JSON means, not its text.
         placeholder: Something of the column's type that stands for no value, from a text.
+        takes_nul: Whether the database can so much as be asked for a text with this character.
     """
 
     to_wire: Callable[[Any], Wire]
@@ -63,6 +64,7 @@ class Codec:
     own: bool = False
     loose: bool = False
     placeholder: Callable[[str], Any] = str
+    takes_nul: bool = True
 
 
 def codec_for(field: peewee.Field) -> Codec:

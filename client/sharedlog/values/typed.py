@@ -32,8 +32,12 @@ MYSQL, POSTGRES = "mysql", "postgres"
 
 def typed_codec(field: peewee.Field, database: str) -> Codec:
     """The codec of a field in a database of this name."""
+    return replace(_typed_codec(field, database), takes_nul=database != POSTGRES)
+
+
+def _typed_codec(field: peewee.Field, database: str) -> Codec:
     if isinstance(field, peewee.ForeignKeyField):
-        return typed_codec(field.rel_field, database)
+        return _typed_codec(field.rel_field, database)
     usual = codec_for(field)
     if type(field) is peewee.FixedCharField:
         return _fixed_char(usual)

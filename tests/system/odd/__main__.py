@@ -3,6 +3,7 @@
 python -m tests.system.odd --seed 42 --show
 python -m tests.system.odd --seed 42 --shrink
 python -m tests.system.odd --seconds 600
+python -m tests.system.odd --databases sqlite,postgres,mysql --seconds 600
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from itertools import count
 
 from .fleet import Failed, replay, run_fleet
+from .places import Places, places
 from .shrinking import shrunk
 
 
@@ -26,24 +29,34 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to go on")
     parser.add_argument("--first", type=int, default=1, help="the first seed of many")
+    parser.add_argument(
+        "--databases",
+        default="sqlite",
+        help="what each device has, in turn: sqlite,postgres,mysql",
+    )
     given = parser.parse_args()
+    kinds = given.databases.split(",")
+    with places(kinds) as found:
+        run(given, kinds, found)
+
+
+def run(given: argparse.Namespace, kinds: Sequence[str], found: Places) -> None:
     only = [int(step) for step in given.only.split(",")] if given.only else None
     if given.shrink:
-        sys.stdout.write(f"{replay(given.seed, shrunk(given.seed))}\n")
+        sys.stdout.write(f"{replay(given.seed, shrunk(given.seed, kinds, found), kinds)}\n")
     elif given.seed is not None:
-        sys.stdout.write(
-            f"seed {given.seed}: digest {run_fleet(given.seed, only=only, show=given.show)}\n"
-        )
+        digest = run_fleet(given.seed, only=only, show=given.show, kinds=kinds, places=found)
+        sys.stdout.write(f"seed {given.seed}: digest {digest}\n")
     else:
-        sys.exit(run_many(given.first, given.seconds))
+        sys.exit(run_many(given.first, given.seconds, kinds, found))
 
 
-def run_many(first: int, seconds: float) -> bool:
+def run_many(first: int, seconds: float, kinds: Sequence[str], found: Places) -> bool:
     """Run on, in spite of failures, until the time is over; tell whether there were any."""
     end, failed = time.monotonic() + seconds, 0
     for seed in count(first):
         try:
-            run_fleet(seed)
+            run_fleet(seed, kinds=kinds, places=found)
         except Failed as error:
             failed += 1
             sys.stdout.write(f"{error}\n\n")

@@ -1,28 +1,27 @@
-"""One device: a database file, its models, a `Sync`."""
+"""One device: a database, its models, a `Sync`."""
 
 from __future__ import annotations
 
 import re
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID
 
-import peewee
-
-from sharedlog import MemorySharedLog, NotParked, Sync, UnsentWork
+from sharedlog import NotParked, SharedLog, Sync, UnsentWork
 from sharedlog.journal.recorder import Capture
 from tests.system.copies import copy_by_backup
 
-from .models import Models, define
-from .user import RAW, Habits, User
+from .models import Models, Rules, define
+from .obstacles import Refusal, make_fit, put_up, refusals, take_down, write_unfit
+from .places import RAW, UNTOLD, File, Place
+from .user import Habits, User
 
-PRAGMAS = {"foreign_keys": 1, "journal_mode": "memory", "synchronous": 0}
 BATCH_SIZES = (1, 3, 20, 1000)
-UNTOLD = ("SELECT", "PRAGMA", "SAVEPOINT", "RELEASE", "--")
 NAME_OF_SAVEPOINT = re.compile(r' SAVEPOINT "\w+";')
 
 
@@ -31,35 +30,39 @@ class Device:
 
     def __init__(
         self,
-        path: Path,
+        name: str,
+        place: Place,
         *,
-        log: MemorySharedLog,
+        log: SharedLog,
         capture: Capture,
         ahead_ms: int,
+        rules: Rules,
         nocase: bool,
         habits: Habits,
+        unfit: bool,
         now: Callable[[], int],
         bits: Callable[[int], int],
         tell: Callable[..., None],
     ) -> None:
-        self.name = path.stem
-        self.path = path
+        self.name = name
+        self.place = place
         self.capture = capture
         self.ahead_ms = ahead_ms
         self._habits = habits
+        self._unfit = unfit and place.kind == "sqlite"
+        self.refusal: Refusal | None = None
         self._log = log
         self._now = now
         self._bits = bits
         self._tell = tell
         self._watching, self._noted = False, ""
-        self._models: Models = define(lambda: UUID(int=bits(128)), nocase=nocase)
+        self._models: Models = define(
+            lambda: UUID(int=bits(128)), rules, kind=place.kind, nocase=nocase
+        )
         self._open()
 
     def _open(self) -> None:
-        self.database: Any = peewee.SqliteDatabase(str(self.path), pragmas=PRAGMAS)
-        self.database.bind(self._models.all)
-        self.database.create_tables(self._models.all)
-        self.database.connection().set_trace_callback(self._note)
+        self.database = self.place.open(self._models, self._note)
         self._sync = Sync(
             self.database,
             self._models.all,
@@ -72,10 +75,11 @@ class Device:
 
     def close(self) -> None:
         self._sync.close()
+        self._let_in()
         self.database.close()
 
     def _note(self, statement: str) -> None:
-        """Tell what the user's statements are, as SQLite saw them."""
+        """Tell what the user's statements are, as the database saw them."""
         if not self._watching or statement.startswith(UNTOLD) or "sharedlog" in statement:
             return
         if statement != self._noted:  # SQLite says it again for each trigger
@@ -89,6 +93,9 @@ class Device:
         self._watching, self._noted = True, ""
         if way < 0.05:
             self._decide(chance)
+        elif way < 0.08 and self._unfit:
+            with refusals():
+                write_unfit(self._models, chance, chance.choice(self._habits.letters))
         elif way < 0.1 and self.capture == "triggers":
             self._act_beside(chance)
         else:
@@ -97,12 +104,10 @@ class Device:
 
     def _act_beside(self, chance: Random) -> None:
         """As another program does, of which only triggers know."""
-        with closing(sqlite3.connect(self.path)) as connection, connection:
-            connection.execute("PRAGMA foreign_keys = 1")
-            statement = chance.choice(RAW)
-            self._tell(self.name, "beside", statement)
-            with suppress(sqlite3.IntegrityError):
-                connection.execute(statement)
+        statement = chance.choice(RAW[self.place.kind])
+        self._tell(self.name, "beside", statement)
+        with refusals(), suppress(sqlite3.IntegrityError):
+            self.place.run_beside(statement)
         # At once: where such a change ends is told by SQLite's own clock.
         self._sync.status()
 
@@ -127,6 +132,23 @@ class Device:
             else:
                 self._sync.discard(row)
 
+    def refuse(self, refusal: Refusal) -> None:
+        """From here on, by a trigger."""
+        self.refusal = refusal
+        put_up(self.database, self.place.kind, refusal)
+
+    def _let_in(self) -> None:
+        if self.refusal is not None:
+            take_down(self.database, self.place.kind, self.refusal)
+
+    def heal(self) -> None:
+        """Take away what makes this device differ from others."""
+        self._let_in()
+        if self._unfit:
+            make_fit(self._models, self._sync)
+        # Something new, so that there is a page to apply.
+        self._models.node.create(name=f"healed on {self.name}")
+
     def sync(self) -> Any:
         return self._sync.sync()
 
@@ -141,19 +163,24 @@ class Device:
         return self._sync.prune(keep_ms=0)
 
     def copy_to(self, path: Path) -> None:
-        copy_by_backup(self.path, path)
+        copy_by_backup(self._file, path)
 
     def put_back(self, path: Path) -> None:
         """Put a copy in the place of the file."""
         self.close()
-        copy_by_backup(path, self.path)
+        copy_by_backup(path, self._file)
         self._open()
+
+    @property
+    def _file(self) -> Path:
+        assert isinstance(self.place, File)
+        return self.place.path
 
     # -- what is in it -------------------------------------------------------------------
 
     def rows(self) -> dict[str, list[str]]:
         return {
-            model._meta.table_name: sorted(map(repr, model.select().tuples()))
+            model._meta.table_name: sorted(map(_told, model.select().tuples()))
             for model in self._models.all
         }
 
@@ -162,12 +189,17 @@ class Device:
 
     def wrongs(self) -> list[str]:
         """What is not as it must be when all is quiet."""
-        wrongs = [f"leads nowhere: {row}" for row in self._dangling()]
-        wrongs += [f"verify: {difference}" for difference in self._sync.verify().differences]
+        wrongs = [
+            f"leads nowhere: {row}" for row in self.place.dangling(self.database, self._models)
+        ]
+        if isinstance(self.place, File):  # others cannot be compared with the log
+            wrongs += [f"verify: {difference}" for difference in self._sync.verify().differences]
         status = self._sync.status()
         if status.pending or status.refused:
             wrongs.append(f"not done: {status}")
         return wrongs
 
-    def _dangling(self) -> list[Any]:
-        return list(self.database.execute_sql("PRAGMA foreign_key_check").fetchall())
+
+def _told(row: tuple[Any, ...]) -> str:
+    """Databases give back a decimal with as many zeros as they like."""
+    return repr(tuple(v.normalize() if isinstance(v, Decimal) else v for v in row))

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from sharedlog.journal.recorder import Capture
+from sharedlog_service.settings import Policy
 
+from .models import Rules, any_rules
+from .obstacles import REFUSALS, Refusal
 from .user import DEEDS, KEYS, Habits
+
+CAPTURES: Mapping[str, Sequence[Capture]] = {
+    "sqlite": ("signals", "triggers"),
+    "postgres": ("signals", "triggers"),
+    "mysql": ("signals",),
+}
 
 MINUTE = 60_000
 DAY = 1440 * MINUTE
+
+POLICIES = (Policy(0, DAY), Policy(200, 1_000), Policy(0, 0), Policy(DAY, DAY))
+"""What a log forgets: what all have read, what those have that were there of late, what it has."""
 
 
 @dataclass(frozen=True)
@@ -19,21 +31,31 @@ class Plan:
     """One fleet's setting.
 
     Attributes:
+        kinds: Which database each device has.
         captures: How each device records.
         ahead: How wrong each device's clock is, in milliseconds.
+        rules: What the tables say; ten seeds have the same, so that they can be used again.
         nocase: Whether texts that are referred to compare without case.
         copies: Whether files are copied, and put back.
         resets: Whether devices read all anew.
+        forgets: How the log is compacted, if it is.
+        refusals: What each device refuses until the end, if anything.
+        unfit: Whether people with an SQLite file write what does not fit elsewhere.
         steps: How much happens.
         habits: What people do.
     """
 
     seed: int
+    kinds: Sequence[str]
     captures: Sequence[Capture]
     ahead: Sequence[int]
+    rules: Rules
     nocase: bool
     copies: bool
     resets: bool
+    forgets: Policy | None
+    refusals: Sequence[Refusal | None]
+    unfit: bool
     steps: int
     habits: Habits
 
@@ -42,23 +64,39 @@ class Plan:
         return Random(f"{self.seed}/{step}")
 
 
-def plan(seed: int) -> Plan:
+def plan(seed: int, kinds: Sequence[str] = ("sqlite",)) -> Plan:
+    """What a fleet is like that has all of these kinds of databases."""
     chance = Random(f"{seed}/plan")
-    captures: Sequence[Capture] = ("signals", "triggers")
-    devices = range(chance.choice((2, 3, 3)))
-    recorders = [chance.choice(captures) for _ in devices]
+    devices = range(max(chance.choice((2, 3, 3)), len(kinds)))
+    given = [kinds[number % len(kinds)] for number in devices]
+    captures = [chance.choice(CAPTURES[kind]) for kind in given]
     ahead = [chance.choice((0, 0, -30 * DAY, 30 * DAY, 5 * MINUTE - 1_000)) for _ in devices]
-    nocase = chance.random() < 0.3
+    nocase = chance.random() < 0.3 and {*given} == {"sqlite"}
     return Plan(
         seed,
-        recorders,
+        given,
+        captures,
         ahead,
+        rules=any_rules(Random(f"{seed // 10}/rules")),
         nocase=nocase,
         copies=chance.random() < 0.6,
         resets=chance.random() < 0.6,
+        forgets=chance.choice(POLICIES) if chance.random() < 0.25 else None,
+        refusals=_refusals(chance, captures),
+        unfit=chance.random() < 0.4,
         steps=chance.choice((30, 60, 60, 120)),
         habits=Habits(_weights(chance), chance.choice(("aA", "abc", KEYS)), nocase),
     )
+
+
+def _refusals(chance: Random, captures: Sequence[Capture]) -> list[Refusal | None]:
+    some = chance.random() < 0.4
+    drawn = [chance.choice(REFUSALS) if some and chance.random() < 0.6 else None for _ in captures]
+    # Where triggers record, what a rule makes of a field has to go into the table.
+    return [
+        None if refusal and refusal.is_of_rules and capture == "triggers" else refusal
+        for refusal, capture in zip(drawn, captures, strict=True)
+    ]
 
 
 def _weights(chance: Random) -> list[int]:

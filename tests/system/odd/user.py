@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from decimal import Decimal
 from random import Random
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import peewee
 
 from .models import Models
+from .obstacles import refusals
 
 KEYS = "abcdeABC"
-
-RAW = (
-    'UPDATE "per son" SET count = count + 1',
-    "DELETE FROM link WHERE slot = 1",
-    "INSERT OR REPLACE INTO node (name, best) VALUES ('a', 3)",
-    "UPDATE node SET best = best + 1",
-    "DELETE FROM firm WHERE code = 'a'",
-    "UPDATE OR IGNORE firm SET title = 'z'",
-    "REPLACE INTO firm (code, title) VALUES ('b', 'a')",
-    "UPDATE firm SET code = code || 'x' WHERE code = 'c'",
-)
-"""For devices whose triggers see it."""
 
 
 class Habits(NamedTuple):
@@ -52,6 +41,7 @@ class User:
         self._firm = models.firm
         self._person = models.person
         self._profile = models.profile
+        self._footnote = models.footnote
         self._node = models.node
         self._link = models.link
         self._mention = models.mention
@@ -59,13 +49,13 @@ class User:
     def act(self) -> None:
         """One thing, or several in a transaction, which may fail as a whole."""
         chance = self._chance
-        with suppress(peewee.IntegrityError):
+        with refusals():
             if chance.random() < 0.6:
                 self._do_something()
                 return
             with self._database.atomic():
                 for _ in range(chance.randrange(1, 5)):
-                    with suppress(peewee.IntegrityError), self._database.atomic():
+                    with refusals(), self._database.atomic():
                         self._do_something()
                 if chance.random() < 0.1:
                     raise peewee.IntegrityError("so that all is taken back")
@@ -85,7 +75,7 @@ class User:
 
     def _any(self, model: Any) -> Any:
         """A row, or None if there is none."""
-        rows = list(model.select())
+        rows = list(model.select().order_by(*model._meta.get_primary_keys()))
         return self._chance.choice(rows) if rows else None
 
     def _said(self, text: Any) -> Any:
@@ -99,6 +89,21 @@ class User:
         node = self._any(self._node)
         return self._said(node and node.name)
 
+    def _put(self, model: Any, update: dict[str, Any], **values: Any) -> None:
+        """Write a row, or change the one of its key."""
+        known = isinstance(self._database, peewee.MySQLDatabase)  # whichever key it is
+        target = {} if known else {"conflict_target": model._meta.get_primary_keys()}
+        model.insert(**values).on_conflict(update=update, **target).execute()
+
+    def _replace(self, model: Any, **values: Any) -> None:
+        """Write a row in the place of all that are in its way; PostgreSQL knows of one only."""
+        if not isinstance(self._database, peewee.PostgresqlDatabase):
+            model.insert(**values).on_conflict("REPLACE").execute()
+            return
+        keys = {field.name for field in model._meta.get_primary_keys()}
+        others = {name: value for name, value in values.items() if name not in keys}
+        self._put(model, others, **values)
+
     # -- firms ---------------------------------------------------------------------------
 
     def found(self) -> None:
@@ -106,9 +111,7 @@ class User:
 
     def found_or_name(self) -> None:
         title = self._word()
-        self._firm.insert(code=self._key(), title=title).on_conflict(
-            conflict_target=[self._firm.code], update={self._firm.title: title}
-        ).execute()
+        self._put(self._firm, {"title": title}, code=self._key(), title=title)
 
     def name_firm(self) -> None:
         if firm := self._any(self._firm):
@@ -119,6 +122,29 @@ class User:
         if firm := self._any(self._firm):
             firm.boss = self._any(self._person)
             firm.save()
+
+    def promise_boss(self) -> None:
+        """Who is hired afterwards, or never: some databases ask only in the end."""
+        if firm := self._any(self._firm):
+            boss = UUID(int=self._chance.getrandbits(128))
+            with self._database.atomic():
+                self._firm.update(boss=boss).where(self._firm.code == firm.code).execute()
+                if self._chance.random() < 0.7:
+                    self._person.create(id=boss, firm=firm)
+
+    def swap_titles(self) -> None:
+        one, other = self._any(self._firm), self._any(self._firm)
+        if one and one != other:
+            with self._database.atomic():
+                for firm, title in ((one, None), (other, one.title), (one, other.title)):
+                    self._firm.update(title=title).where(self._firm.code == firm.code).execute()
+
+    def rename_firm(self) -> None:
+        code = self._key()
+        firm = self._any(self._firm)
+        # Who refers to it by other letters is parked elsewhere (docs/guarantees.md).
+        if firm and firm.code.lower() != code.lower():
+            self._firm.update(code=code).where(self._firm.code == firm.code).execute()
 
     def close_firm(self) -> None:
         if firm := self._any(self._firm):
@@ -163,12 +189,14 @@ class User:
 
     def replace_person(self) -> None:
         if person := self._any(self._person):
-            self._person.insert(
-                id=person.id,
-                firm=self._said(person.firm_id),
-                nick=self._word(),
-                count=self._chance.randrange(4),
-            ).on_conflict("REPLACE").execute()
+            count = self._chance.randrange(4)
+            nick, firm = self._word(), self._said(person.firm_id)
+            self._replace(self._person, id=person.id, firm=firm, nick=nick, count=count)
+
+    def renumber_person(self) -> None:
+        if person := self._any(self._person):
+            number = UUID(int=self._chance.getrandbits(128))
+            self._person.update(id=number).where(self._person.id == person.id).execute()
 
     def dismiss(self) -> None:
         if person := self._any(self._person):
@@ -177,7 +205,19 @@ class User:
     def write_profile(self) -> None:
         if person := self._any(self._person):
             text = self._word() * self._chance.randrange(1, 4)
-            self._profile.insert(person=person, text=text).on_conflict("REPLACE").execute()
+            self._replace(self._profile, person=person, text=text)
+
+    def write_footnote(self) -> None:
+        self._footnote.create(profile=self._any(self._profile), mark=self._word_or_none())
+
+    def move_footnote(self) -> None:
+        if footnote := self._any(self._footnote):
+            footnote.profile, footnote.mark = self._any(self._profile), self._word_or_none()
+            footnote.save()
+
+    def remove_profile(self) -> None:
+        if profile := self._any(self._profile):
+            profile.delete_instance()
 
     # -- nodes and links -----------------------------------------------------------------
 
@@ -205,9 +245,7 @@ class User:
         if person and node:
             weight = Decimal(self._chance.randrange(999)) / 100
             slot = self._chance.choice((None, 1, 2, 3))
-            self._link.insert(person=person, node=node, weight=weight, slot=slot).on_conflict(
-                "REPLACE"
-            ).execute()
+            self._replace(self._link, person=person, node=node, weight=weight, slot=slot)
 
     def unlink(self) -> None:
         self._link.delete().where(self._link.slot == self._chance.randrange(4)).execute()
@@ -233,8 +271,17 @@ class User:
 
 DEEDS: Sequence[Sequence[Callable[[User], None]]] = (
     (User.found, User.found_or_name, User.name_firm, User.choose_boss, User.close_firm),
-    (User.hire, User.move, User.forget_nick, User.replace_person, User.dismiss),
+    (User.found, User.promise_boss, User.swap_titles, User.rename_firm),
+    (
+        User.hire,
+        User.move,
+        User.forget_nick,
+        User.replace_person,
+        User.renumber_person,
+        User.dismiss,
+    ),
     (User.write_profile, User.count, User.add_tag, User.remove_tag),
+    (User.write_profile, User.write_footnote, User.move_footnote, User.remove_profile),
     (User.add_node, User.change_node, User.rename_node, User.remove_node),
     (User.link_up, User.unlink),
     (User.mention_firm, User.mention_another, User.remove_mention),
