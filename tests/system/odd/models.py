@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from random import Random
 from typing import Any, ClassVar
 from uuid import UUID
@@ -45,6 +45,11 @@ class Rules:
 
     acts: Mapping[str, Acts]
     wins: frozenset[str]
+
+    @property
+    def without_case(self) -> Rules:
+        """For keys without case: who refers to one that is written anew in other letters goes."""
+        return replace(self, acts={**self.acts, "person.firm": {"on_delete": "CASCADE"}})
 
 
 def any_rules(chance: Random) -> Rules:

@@ -70,17 +70,20 @@ def plan(seed: int, kinds: Sequence[str] = ("sqlite",)) -> Plan:
     devices = range(max(chance.choice((2, 3, 3)), len(kinds)))
     given = [kinds[number % len(kinds)] for number in devices]
     captures = [chance.choice(CAPTURES[kind]) for kind in given]
+    nocase = Random(f"{seed}/nocase").random() < 0.3 and {*given} == {"sqlite"}
+    rules = any_rules(Random(f"{seed // 10}/rules"))
     return Plan(
         seed,
         given,
         captures,
         [chance.choice((0, 0, -30 * DAY, 30 * DAY, 5 * MINUTE - 1_000)) for _ in devices],
-        rules=any_rules(Random(f"{seed // 10}/rules")),
-        nocase=chance.random() < 0.3 and {*given} == {"sqlite"},
+        rules=rules.without_case if nocase else rules,
+        nocase=nocase,
         copies=chance.random() < 0.6,
         resets=chance.random() < 0.6,
         forgets=chance.choice(POLICIES) if chance.random() < 0.25 else None,
-        refusals=_refusals(chance, captures),
+        # A key that is held, and another one that is equal to it, are too much for one row.
+        refusals=[None for _ in devices] if nocase else _refusals(chance, captures),
         unfit=chance.random() < 0.4,
         steps=chance.choice((30, 60, 60, 120)),
         habits=Habits(_weights(chance), chance.choice(("aA", "abc", KEYS))),
