@@ -489,6 +489,24 @@ def test_a_row_that_refers_to_itself(on_delete: str | None, beside: bool, captur
 
 
 @each_recorder
+@pytest.mark.parametrize("on_delete", ON_DELETE)
+def test_a_row_that_refers_to_itself_and_is_replaced_elsewhere(
+    on_delete: str | None, capture: Capture
+) -> None:
+    with fleet(on_delete, capture=capture) as devices:
+        one, two, three = devices
+        one.found("acme")
+        check_equal(devices)
+        two.firm.update(owner="acme").execute()
+        two.harvest()
+        one.close("acme")
+        one.found("ACME")
+        check_anew(devices)
+        assert (three.firms(), [firm.owner_id for firm in three.firm]) == (["ACME"], [None])
+        assert three.parked() == []
+
+
+@each_recorder
 def test_a_table_that_is_made_anew(capture: Capture) -> None:
     with fleet("CASCADE", collation=None, capture=capture) as devices:
         one, two, three = devices
