@@ -490,10 +490,11 @@ def test_a_row_that_refers_to_itself(on_delete: str | None, beside: bool, captur
 
 @each_recorder
 @pytest.mark.parametrize("on_delete", ON_DELETE)
+@pytest.mark.parametrize("on_update", [None, "RESTRICT", "CASCADE", "SET NULL"])
 def test_a_row_that_refers_to_itself_and_is_replaced_elsewhere(
-    on_delete: str | None, capture: Capture
+    on_delete: str | None, on_update: str | None, capture: Capture
 ) -> None:
-    with fleet(on_delete, capture=capture) as devices:
+    with fleet(on_delete, on_update=on_update, capture=capture) as devices:
         one, two, three = devices
         one.found("acme")
         check_equal(devices)

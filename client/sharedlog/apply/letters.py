@@ -67,6 +67,10 @@ class Letters:
     def _rename(self, old: Work, work: Work) -> None:
         tracked = old.tracked
         with self._attempt():
+            for column in tracked.parents:
+                if _refers_to_itself(column, tracked):
+                    # It is written anew anyway, and SQLite does not take it along.
+                    self._set(old, column, old.blank(column))
             self._set(old, tracked.key[0], tracked.checked_key(work.key)[0])
         old.in_table = False
         work.is_found()
@@ -80,7 +84,7 @@ class Letters:
         if tracked.dialect.typed:
             return found
         for column in tracked.parents:
-            to_itself = column.field.rel_model is tracked.model and column.name in tracked.by_name
+            to_itself = _refers_to_itself(column, tracked)
             collation = self._relations.collation(target_of(column)) if to_itself else None
             if collation is not None and collation.fold is not None:
                 referred = tracked.by_field[column.field.rel_field]
@@ -117,6 +121,10 @@ class Letters:
         tracked = work.tracked
         sql = f"UPDATE {tracked.table} SET {column.quoted} = {column.marker}"
         self._run_many(f"{sql} WHERE {tracked.where_key}", [[parameter, *work.key_parameters()]])
+
+
+def _refers_to_itself(column: TrackedColumn, tracked: Tracked) -> bool:
+    return column.field.rel_model is tracked.model and column.name in tracked.by_name
 
 
 def _let_refer(work: Work, column: TrackedColumn, value: Wire) -> None:

@@ -276,12 +276,11 @@ class Placement:
 
     def _blank_one(self, work: Work, column: TrackedColumn) -> None:
         tracked = work.tracked
-        nothing = None if column.field.null else column.placeholder(f"sharedlog {work.pk}")
         sql = (
             f"UPDATE {tracked.table} SET {column.quoted} = {column.marker} "
             f"WHERE {tracked.where_key}"
         )
-        self._run_many(sql, [(nothing, *work.key_parameters())])
+        self._run_many(sql, [(work.blank(column), *work.key_parameters())])
 
     def _vacate(self, works: Iterable[Work]) -> None:
         """Give up the unique values that rows are about to change, so that they can be passed

@@ -121,10 +121,9 @@ class Exchange:
                     raise  # there is no place for the device: it may not read either
                 full = error
             except SURPRISING as surprise:
-                surprises += 1
+                surprises += self._find_out(surprise, after, lineage)
                 if surprises > SURPRISES:
                     raise
-                self._find_out(surprise, after, lineage)
                 more = True
                 continue
             left = max(0, pending - self._result.sent - self._result.refused)
@@ -140,8 +139,9 @@ class Exchange:
         counted = f"operation = {OPERATION_CODES[MODIFY]} AND rules IS NOT NULL"
         return self._journal.oldest_unsent(counted) is not None
 
-    def _find_out(self, surprise: RemoteError, after: str | None, lineage: str) -> None:
-        """The log is not what it was when this device last heard of it, or the device is not."""
+    def _find_out(self, surprise: RemoteError, after: str | None, lineage: str) -> bool:
+        """The log is not what it was when this device last heard of it, or the device is not.
+        Return whether that was new: another process may have found out already, and go on."""
         self._result.exchanges += 1
         if isinstance(surprise, DeviceUnknown):
             with self._replica.writing():
@@ -152,10 +152,13 @@ class Exchange:
             if after is None:
                 raise surprise  # a log that refuses its own beginning is broken
             self._start_over()
-        elif lineage == self._identity.lineage:  # else another process has found out already
+        elif lineage != self._identity.lineage:
+            return False
+        else:
             with suppress(DeviceUnknown):  # the next request will tell
                 self._lineage.trace()
             self._count_found()
+        return True
 
     def _begin_anew(self, after: str | None) -> None:
         """The log has forgotten what this device has not seen."""

@@ -107,6 +107,10 @@ class Work:
     def writes(self, column: TrackedColumn) -> bool:
         return not self.in_table or column.name in self.written
 
+    def blank(self, column: TrackedColumn) -> Any:
+        """What can stand in the column for a moment, and means nothing."""
+        return None if column.field.null else column.placeholder(f"sharedlog {self.pk}")
+
     def references(self) -> Iterator[tuple[TrackedColumn, Wire]]:
         """The values by which this row is about to refer to others anew."""
         for column in self.tracked.parents:
