@@ -3,12 +3,12 @@ for a moment: so that rows can go in any order, or get what others had."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import peewee
 import pytest
 
-from sharedlog import MemorySharedLog, SyncModel
+from sharedlog import Maximum, MemorySharedLog, SyncModel
 
 from .conftest import OpenDevice
 from .devices import Device
@@ -248,3 +248,41 @@ def test_a_name_stays_that_is_referred_to_by_what_neither_changes_nor_goes(
     pair.let_change()
     pair.assert_equal()
     assert keys(pair.strict, Sheet) == ["s", "t"]
+
+
+class Score(SyncModel):
+    key = peewee.CharField(primary_key=True)
+    best = peewee.IntegerField()
+
+    class Meta:
+        merge: ClassVar = {"best": Maximum()}
+
+
+@pytest.mark.parametrize("where", ["sqlite", "postgres"])
+def test_what_a_rule_makes_of_a_raw_write_and_a_trigger_refuses_is_parked(
+    where: str, open_device: OpenDevice
+) -> None:
+    log = MemorySharedLog()
+    device = open_device([Score], where=where, recorder="triggers", shared_log=log)
+    other = open_device([Score], shared_log=log)
+    with device:
+        Score.create(key="s", best=8)
+        device.sync.sync()
+        device.database.execute_sql("UPDATE score SET best = 1")
+        for event in ("INSERT", "UPDATE"):
+            sql = REFUSING[where].format(name=f"refuses_{event}", event=event, table="score")
+            device.database.execute_sql(sql)
+        for _ in range(2):
+            device.sync.sync()
+        [parked] = device.sync.parked()
+        assert (parked.pk, parked.code, parked.values) == ("s", "CONSTRAINT", {"best": 8})
+        assert device.sync.status().pending == 0
+    with other:
+        other.sync.sync()
+        assert list(Score.select().tuples()) == [("s", 8)]
+    with device:
+        for event in ("INSERT", "UPDATE"):
+            table = " ON score" if where == "postgres" else ""
+            device.database.execute_sql(f"DROP TRIGGER refuses_{event}{table}")
+        device.sync.sync()
+        assert (list(Score.select().tuples()), device.sync.parked()) == ([("s", 8)], [])

@@ -163,9 +163,11 @@ class Parents:
             orphans += self._in_tables(fresh)
             parked += orphans
             fresh = self._offered([work for work in orphans if work.in_table]) - self._lost
-            self._lost |= fresh
-            hopes = fresh | self._offered([work for work in orphans if not work.in_table])
+            hopes = self._offered([work for work in orphans if not work.in_table])
             hopes |= self._promised(orphans)
+            again = hopes & self._lost  # what was to be there again with these
+            self._lost |= fresh
+            fresh, hopes = fresh | again, fresh | hopes
             orphans = self._bereft(w for r in sorted(hopes) for w in dependants.get(r, ()))
         return parked
 

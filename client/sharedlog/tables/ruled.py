@@ -64,19 +64,21 @@ class RuledWrites:
         said = {name: operands.get(name, value) for name, value in values.items()}
         return {name: value for name, value in said.items() if value is not NOTHING_DONE}
 
-    def settle(self, known: Known | None = None) -> None:
+    def settle(self, known: Known | None = None, *, holds: bool = False) -> None:
         """Merge what was just recorded, and let the tables have what comes of it. `known` is
-        what stood in the rows before."""
-        self._versions().fold_local(known)
+        what stood in the rows before, `holds` as in `Versions.fold_local`."""
+        self._versions().fold_local(known, holds=holds)
 
-    def settle_new(self, tracked: Tracked, records: Sequence[Record]) -> None:
+    def settle_new(
+        self, tracked: Tracked, records: Sequence[Record], *, holds: bool = False
+    ) -> None:
         """The same for creations. Usually there is nothing to do: nothing else is known of the
         row, and its values are as the rules have them."""
         known = self._versions().load
         if known(tracked.collection, [record.pk for record in records]) or not all(
             stands_alone(loads(record.value or "{}"), tracked.rules) for record in records
         ):
-            self.settle()
+            self.settle(holds=holds)
 
     def _versions(self) -> Versions:
         return Versions(self._journal, self._registry)

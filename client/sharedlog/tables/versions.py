@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..changes import CREATE, MODIFY, Change, Wire, dumps, loads
@@ -24,7 +25,7 @@ from ..models.registry import Registry
 from ..models.tracked import Tracked
 from .folding import Values, fold, note_due
 from .numbers import ME, Devices, Shapes
-from .rows import UNFIT
+from .rows import UNFIT, UNTAKEN, read_rows
 
 FOLD_LIMIT = 5_000
 """Local entries folded at a time: bounds memory, not the transaction."""
@@ -62,18 +63,19 @@ class Versions:
         self._run = journal.run
         self.devices, self.shapes = Devices(journal), Shapes(journal)
 
-    def fold_local(self, known: Known | None = None) -> None:
+    def fold_local(self, known: Known | None = None, *, holds: bool = False) -> None:
         """Merge local entries that are not in the row states yet.
 
         Their values stand in the tables already, so only versions are kept. Local timestamps
         are later than everything received, so this can wait until somebody looks. (Where fields
         have a rule, the tables get what it makes of the entries; `known` is what stood in the
-        rows before them.)
+        rows before them. What they refuse is an error, unless it `holds` these rows: then they are
+        parked with the next exchange.)
         """
-        while self.fold_some(known):
+        while self.fold_some(known, holds=holds):
             pass
 
-    def fold_some(self, known: Known | None = None) -> bool:
+    def fold_some(self, known: Known | None = None, *, holds: bool = False) -> bool:
         """Fold the next few thousand local entries; return whether there may be more."""
         entries = self._journal.unfolded(FOLD_LIMIT)
         by_collection: dict[str, list[LocalEntry]] = defaultdict(list)
@@ -81,13 +83,17 @@ class Versions:
             by_collection[entry.collection].append(entry)
         for recorded, some in by_collection.items():
             collection = self.names.table(recorded)
-            self._fold(collection, some, (known or {}).get(collection, {}))
+            self._fold(collection, some, (known or {}).get(collection, {}), holds)
         if entries:
             self._journal.set_state(folded_until=str(entries[-1].ticks))
         return len(entries) == FOLD_LIMIT
 
     def _fold(
-        self, collection: str, entries: list[LocalEntry], known: Mapping[str, Values]
+        self,
+        collection: str,
+        entries: list[LocalEntry],
+        known: Mapping[str, Values],
+        holds: bool,
     ) -> None:
         me, tracked = self._journal.device_id(), self._tracked(collection)
         rules = tracked.rules if tracked else NO_RULES
@@ -115,9 +121,27 @@ class Versions:
                 note_due(due[entry.pk], state, change, written, rules)
             else:
                 fold(state, version, change, tracked)
-        self.store(collection, states.items())
         if tracked and due:
-            self._correct(tracked, due)
+            try:
+                with self._journal.attempt():
+                    self._correct(tracked, due)
+            except UNTAKEN as error:
+                if not holds:
+                    raise
+                for pk, values in due.items():
+                    self._hold(tracked, pk, states[pk], values, error)
+        self.store(collection, states.items())
+
+    def _hold(
+        self, tracked: Tracked, pk: str, state: RowState, values: Values, error: Exception
+    ) -> None:
+        """Write what rules made of one row, or let it wait."""
+        with suppress(*UNTAKEN), self._journal.attempt():
+            self._correct(tracked, {pk: values})
+            return
+        found = read_rows(self._journal.database, tracked, [tracked.key_parameters(loads(pk))])
+        state.held.update({**found.get(pk, {}), **values})
+        state.parked, state.kept = f"CONSTRAINT: {error}", True
 
     def _correct(self, tracked: Tracked, due: Mapping[str, Values]) -> None:
         """Write what rules made of local writes, where something else stands."""

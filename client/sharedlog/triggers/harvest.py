@@ -9,6 +9,7 @@ pause is one group, and a large one ends where a statement does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..changes import CREATE, DELETE, MODIFY, Change, Wire, dumps, loads
@@ -28,6 +29,7 @@ from ..limits import Limits
 from ..merge.rules import NOTHING_DONE
 from ..models.registry import Registry
 from ..models.tracked import Tracked
+from ..tables.rows import UNTAKEN
 from ..tables.ruled import RuledWrites
 from ..tables.statements import code_of
 from .ddl import DELETED, DISPLACED
@@ -295,16 +297,17 @@ class Harvest:
         self._entries.flush()
         record = Record(tracked.collection, pk, OPERATION_CODES[operation], text, rules)
         if operation == CREATE:
-            self._ruled.settle_new(tracked, [record])
+            self._ruled.settle_new(tracked, [record], holds=True)
         else:
-            self._ruled.settle({tracked.collection: {pk: dict(known)}})
+            self._ruled.settle({tracked.collection: {pk: dict(known)}}, holds=True)
 
     def _stand(self, tracked: Tracked, pk: str, values: Mapping[str, Wire]) -> None:
-        """Let fields of a row have these values, if it stands."""
+        """Let fields of a row have these values, if it stands, and if the table takes them."""
         key = tracked.key_parameters(loads(pk))
         for name, wire in values.items():
             parameter = tracked.by_name[name].to_parameter(wire)
-            self._journal.run(tracked.correct_sql(name), [parameter, *key, parameter])
+            with suppress(*UNTAKEN), self._journal.attempt():
+                self._journal.run(tracked.correct_sql(name), [parameter, *key, parameter])
 
 
 def _under(named: str, names: Mapping[str, str]) -> str:

@@ -24,11 +24,6 @@ class Refusal(NamedTuple):
     condition: str = "1 = 1"
 
     @property
-    def is_of_rules(self) -> bool:
-        """Whether it refuses what merge rules make of fields."""
-        return self.event == "UPDATE" and self.table in ("per son", "node")
-
-    @property
     def name(self) -> str:
         return f"refuses_{self.event.lower()}"
 

@@ -92,12 +92,7 @@ def plan(seed: int, kinds: Sequence[str] = ("sqlite",)) -> Plan:
 
 def _refusals(chance: Random, captures: Sequence[Capture]) -> list[Refusal | None]:
     some = chance.random() < 0.4
-    drawn = [chance.choice(REFUSALS) if some and chance.random() < 0.6 else None for _ in captures]
-    # Where triggers record, what a rule makes of a field has to go into the table.
-    return [
-        None if refusal and refusal.is_of_rules and capture == "triggers" else refusal
-        for refusal, capture in zip(drawn, captures, strict=True)
-    ]
+    return [chance.choice(REFUSALS) if some and chance.random() < 0.6 else None for _ in captures]
 
 
 def _weights(chance: Random) -> list[int]:
