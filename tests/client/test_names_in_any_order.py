@@ -20,8 +20,8 @@ from tests.volume import times
 
 from .servers import Server
 
-SETS = times(100)
-SETS_ON_MYSQL = times(3)
+SETS = times(50)
+SETS_ON_MYSQL = times(2)
 PARTS = 2
 
 RULES = ("", "RESTRICT", "CASCADE", "SET NULL")

@@ -18,7 +18,7 @@ from tests.volume import times
 
 from .devices import RECORDERS
 
-FLEETS = times(3)
+FLEETS = times(1)
 STEPS = 16
 NAMES = ("acme", "ACME", "Acme", "box", "BOX")
 

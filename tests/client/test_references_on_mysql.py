@@ -3,7 +3,6 @@ texts have by default: they refer to it on every MySQL device."""
 
 from __future__ import annotations
 
-from itertools import permutations
 from typing import Any
 
 import peewee
@@ -15,7 +14,6 @@ from .conftest import OpenDevice
 from .devices import Device
 
 KEEPING = (None, "RESTRICT")
-ON_DELETE = (*KEEPING, "CASCADE", "SET NULL")
 
 COLLATIONS = {
     "utf8mb4_general_ci": "ÁCME ",
@@ -129,8 +127,7 @@ def test_a_reference_in_other_letters(
             some.hire(one, "ann", "acme ")
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-@pytest.mark.parametrize("on_delete", ON_DELETE)
+@pytest.mark.parametrize(("on_delete", "order"), [("RESTRICT", (0, 1)), ("CASCADE", (1, 0))])
 def test_a_parent_deleted_while_it_gets_a_child(
     on_delete: str | None, order: tuple[int, int], fleet: Many
 ) -> None:
@@ -149,8 +146,7 @@ def test_a_parent_deleted_while_it_gets_a_child(
         some.check([("ann", None)], [], parked=0)
 
 
-@pytest.mark.parametrize("on_delete", ON_DELETE)
-@pytest.mark.parametrize("beside", [False, True], ids=["key", "beside"])
+@pytest.mark.parametrize(("on_delete", "beside"), [("CASCADE", False), ("RESTRICT", True)])
 def test_a_parent_that_is_replaced_while_it_has_children(
     beside: bool, on_delete: str | None, fleet: Many
 ) -> None:
@@ -175,7 +171,7 @@ def test_what_the_database_does_to_children_is_recorded(on_delete: str, fleet: M
     some.check([("ann", None)] if on_delete == "SET NULL" else [], [], parked=0)
 
 
-@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
 def test_two_parents_that_are_one_to_the_collation(order: tuple[int, ...], fleet: Many) -> None:
     """Their children stand everywhere."""
     some: Fleet = fleet(size=3)

@@ -125,7 +125,9 @@ def check_once(
 
     Not guaranteed of what the log had, and `lost`: so many at these timestamps. Copies that have it
     in common may all send it again, if none had `read` what another one sent. And increments also
-    then: the one has them in a run that the other one has taken them out of.
+    then: the one has them in a run that the other one has taken them out of. Nor of what was never
+    committed at its timestamp: copies with a clock far ahead date what they have in common anew,
+    each for itself, and may come to the same.
     """
     committed = Counter((change.ticks, _made(_committed(change))) for change in own)
     shared: dict[tuple[int, Change], list[Logged]] = defaultdict(list)
@@ -133,6 +135,8 @@ def check_once(
         shared[entry.ticks, _made(_change(entry.data))].append(entry)
     twice = {}
     for (ticks, change), some in shared.items():
+        if not committed[ticks, change]:
+            continue
         unknown = _counts(change) or _were_unread(some, read)
         again = lost.get(ticks, 0) if unknown else 0
         if len(some) > max(1, committed[ticks, change]) + again:
