@@ -16,7 +16,7 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3)
 
 DEMO_ARGS ?=
 TEST_ARGS ?=
-TEST_JOBS ?= 4
+TEST_JOBS ?= 6
 SIM_ARGS ?= --seconds 300
 BENCH_ARGS ?=
 MATRIX_ARGS ?=
@@ -93,7 +93,7 @@ matrix: $(VENV)/.dev ## Break networks and kill processes between real devices a
 	$(RUN) tests.system.matrix $(MATRIX_ARGS)
 
 .PHONY: plants
-plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant a third)
+plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant a quarter)
 	PLANTS=all $(RUN) pytest -q tests/system/test_planted.py
 
 .PHONY: bench

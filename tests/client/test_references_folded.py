@@ -186,6 +186,9 @@ def check_anew(devices: Fleet) -> None:
 
 each_recorder = pytest.mark.parametrize("capture", RECORDERS)
 each_place = pytest.mark.parametrize("beside", [False, True], ids=["key", "beside"])
+each_way = pytest.mark.parametrize(
+    ("beside", "capture"), [(False, "signals"), (True, "triggers")], ids=["key", "beside"]
+)
 
 
 @each_recorder
@@ -322,8 +325,7 @@ def test_a_parent_that_is_replaced_while_it_has_children(
         assert three.parked() == []
 
 
-@each_place
-@each_recorder
+@each_way
 @pytest.mark.parametrize("order", list(permutations(range(3))))
 @pytest.mark.parametrize("on_delete", ON_DELETE)
 def test_two_parents_that_are_one_to_the_collation(
@@ -380,10 +382,9 @@ def test_children_follow_a_new_value(capture: Capture) -> None:
         assert two.people() == [("ann", "box")]
 
 
-@each_recorder
+@each_way
 @pytest.mark.parametrize("on_update", [None, "CASCADE", "SET NULL", "RESTRICT"])
 @pytest.mark.parametrize("on_delete", ON_DELETE)
-@each_place
 def test_a_parent_gets_other_letters(
     beside: bool, on_delete: str | None, on_update: str | None, capture: Capture
 ) -> None:
@@ -688,8 +689,7 @@ def do_something(device: Device, chance: Random) -> None:
     device.harvest()
 
 
-@each_recorder
-@each_place
+@each_way
 @pytest.mark.parametrize("on_delete", [None, "RESTRICT", "CASCADE", "SET NULL"])
 @pytest.mark.parametrize("on_update", [None, "CASCADE"])
 def test_fleets_end_equal(
