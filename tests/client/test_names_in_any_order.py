@@ -21,7 +21,7 @@ from tests.volume import times
 from .servers import Server
 
 SETS = times(50)
-SETS_ON_MYSQL = times(2)
+SETS_ON_MYSQL = times(1)
 PARTS = 2
 
 RULES = ("", "RESTRICT", "CASCADE", "SET NULL")

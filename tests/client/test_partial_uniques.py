@@ -11,6 +11,7 @@ import peewee
 import pytest
 
 from sharedlog import MemorySharedLog, SyncModel
+from tests.volume import times
 
 from .conftest import OpenDevice
 from .devices import Device
@@ -118,7 +119,7 @@ def test_all_devices_end_equal(
     name: str, where: str, indexes: Sequence[str], log: MemorySharedLog, open_device: OpenDevice
 ) -> None:
     devices = devices_with(indexes, open_device, log, where, where, where)
-    assert sum(run(Random(f"{name} {seed}"), devices) for seed in range(6))
+    assert sum(run(Random(f"{name} {seed}"), devices) for seed in range(times(6)))
 
 
 def run(chance: Random, devices: Sequence[Device]) -> int:
