@@ -22,6 +22,7 @@ from ..journal.journal import Journal
 from ..models.registry import Registry
 from ..models.tracked import Tracked, TrackedColumn
 from ..tables.rows import (
+    CONSTRAINT,
     UNFIT,
     UNTAKEN,
     Conversion,
@@ -30,6 +31,7 @@ from ..tables.rows import (
     check_written,
     conversions,
     read_rows,
+    refusal,
 )
 from ..tables.versions import Versions
 from .atwork import AtWork
@@ -38,9 +40,6 @@ from .fates import Fates
 from .letters import Letters
 from .names import Names
 from .parents import Parents, Relations
-
-CONSTRAINT = "CONSTRAINT"
-"""The code of rows that the database refuses."""
 
 
 class _Tried(Exception):
@@ -212,7 +211,7 @@ class Placement:
         if parents is not None:
             held += parents.above(held, leaving)
             for work in (renamed := parents.renamed_above(held)):
-                self._park(work, f"CONSTRAINT: {error}")
+                self._park(work, refusal(error))
             if renamed:
                 raise _Again
         if any(id(work) in self._touched for work in held):
@@ -263,7 +262,7 @@ class Placement:
                     self._blank([work], lambda work, column: column.name in work.written)
                 work.parameters = _parameters(work, ())
             except UNTAKEN as error:
-                self._park(work, f"CONSTRAINT: {error}")
+                self._park(work, refusal(error))
                 refused.append(work)
         return refused
 
@@ -340,7 +339,7 @@ class Placement:
                     self._letters.turn(each)
                 except UNTAKEN as error:
                     each.work.is_found()
-                    self._park(each.work, f"CONSTRAINT: {error}")
+                    self._park(each.work, refusal(error))
                     failed.append(each.work)
         return failed
 
@@ -358,7 +357,7 @@ class Placement:
                 self._park(work, f"VALUE_UNFIT: {error}")
                 failed.append(work)
             except UNTAKEN as error:
-                self._park(work, f"{CONSTRAINT}: {error}")
+                self._park(work, refusal(error))
                 self.refused |= not (work.before or "").startswith(CONSTRAINT)
                 failed.append(work)
         return failed

@@ -27,6 +27,15 @@ UNTAKEN = (
 """What the database or its driver may raise for a row that it does not take."""
 
 
+CONSTRAINT = "CONSTRAINT"
+"""The code of rows that the database refuses."""
+
+
+def refusal(error: Exception) -> str:
+    """Why a row is parked that the database refuses."""
+    return f"{CONSTRAINT}: {error}"
+
+
 class ValueAltered(Exception):
     """The database took a value and made another one of it."""
 

@@ -24,12 +24,14 @@ from .versions import Known, Versions
 class RuledWrites:
     """Works inside the open transaction, which has the write lock.
 
-    It is the application's transaction and may be rolled back, so nothing is cached here.
+    It is the application's transaction and may be rolled back, so nothing is cached here. `holds`
+    is as in `Versions`.
     """
 
-    def __init__(self, journal: Journal, registry: Registry) -> None:
+    def __init__(self, journal: Journal, registry: Registry, *, holds: bool = False) -> None:
         self._journal = journal
         self._registry = registry
+        self._holds = holds
 
     def operands(
         self, tracked: Tracked, before: Mapping[str, Values], after: Mapping[str, Values]
@@ -64,24 +66,22 @@ class RuledWrites:
         said = {name: operands.get(name, value) for name, value in values.items()}
         return {name: value for name, value in said.items() if value is not NOTHING_DONE}
 
-    def settle(self, known: Known | None = None, *, holds: bool = False) -> None:
+    def settle(self, known: Known | None = None) -> None:
         """Merge what was just recorded, and let the tables have what comes of it. `known` is
-        what stood in the rows before, `holds` as in `Versions.fold_local`."""
-        self._versions().fold_local(known, holds=holds)
+        what stood in the rows before."""
+        self._versions().fold_local(known)
 
-    def settle_new(
-        self, tracked: Tracked, records: Sequence[Record], *, holds: bool = False
-    ) -> None:
+    def settle_new(self, tracked: Tracked, records: Sequence[Record]) -> None:
         """The same for creations. Usually there is nothing to do: nothing else is known of the
         row, and its values are as the rules have them."""
         known = self._versions().load
         if known(tracked.collection, [record.pk for record in records]) or not all(
             stands_alone(loads(record.value or "{}"), tracked.rules) for record in records
         ):
-            self.settle(holds=holds)
+            self.settle()
 
     def _versions(self) -> Versions:
-        return Versions(self._journal, self._registry)
+        return Versions(self._journal, self._registry, holds=self._holds)
 
 
 def restated(tracked: Tracked, state: RowState, values: Values) -> Values:

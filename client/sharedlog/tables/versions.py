@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from ..changes import CREATE, MODIFY, Change, Wire, dumps, loads
@@ -25,7 +24,7 @@ from ..models.registry import Registry
 from ..models.tracked import Tracked
 from .folding import Values, fold, note_due
 from .numbers import ME, Devices, Shapes
-from .rows import UNFIT, UNTAKEN, read_rows
+from .rows import UNFIT, UNTAKEN, read_rows, refusal
 
 FOLD_LIMIT = 5_000
 """Local entries folded at a time: bounds memory, not the transaction."""
@@ -52,30 +51,33 @@ class Versions:
     """The states of rows. Everything that writes needs an open transaction.
 
     `registry` tells the merge rules of fields, and what the names mean that local entries were
-    recorded under: they keep these.
+    recorded under: they keep these. It is an error if a table refuses what rules make of local
+    entries, unless this `holds` such rows: then they are parked with the next exchange.
     """
 
-    def __init__(self, journal: Journal, registry: Registry | None = None) -> None:
+    def __init__(
+        self, journal: Journal, registry: Registry | None = None, *, holds: bool = False
+    ) -> None:
         self._journal = journal
+        self._holds = holds
         self._tracked = registry.collection if registry else lambda name: None
         self._evolution = registry.evolution if registry else Evolution()
         self.names = self._evolution.names
         self._run = journal.run
         self.devices, self.shapes = Devices(journal), Shapes(journal)
 
-    def fold_local(self, known: Known | None = None, *, holds: bool = False) -> None:
+    def fold_local(self, known: Known | None = None) -> None:
         """Merge local entries that are not in the row states yet.
 
         Their values stand in the tables already, so only versions are kept. Local timestamps
         are later than everything received, so this can wait until somebody looks. (Where fields
         have a rule, the tables get what it makes of the entries; `known` is what stood in the
-        rows before them. What they refuse is an error, unless it `holds` these rows: then they are
-        parked with the next exchange.)
+        rows before them.)
         """
-        while self.fold_some(known, holds=holds):
+        while self.fold_some(known):
             pass
 
-    def fold_some(self, known: Known | None = None, *, holds: bool = False) -> bool:
+    def fold_some(self, known: Known | None = None) -> bool:
         """Fold the next few thousand local entries; return whether there may be more."""
         entries = self._journal.unfolded(FOLD_LIMIT)
         by_collection: dict[str, list[LocalEntry]] = defaultdict(list)
@@ -83,17 +85,13 @@ class Versions:
             by_collection[entry.collection].append(entry)
         for recorded, some in by_collection.items():
             collection = self.names.table(recorded)
-            self._fold(collection, some, (known or {}).get(collection, {}), holds)
+            self._fold(collection, some, (known or {}).get(collection, {}))
         if entries:
             self._journal.set_state(folded_until=str(entries[-1].ticks))
         return len(entries) == FOLD_LIMIT
 
     def _fold(
-        self,
-        collection: str,
-        entries: list[LocalEntry],
-        known: Mapping[str, Values],
-        holds: bool,
+        self, collection: str, entries: list[LocalEntry], known: Mapping[str, Values]
     ) -> None:
         me, tracked = self._journal.device_id(), self._tracked(collection)
         rules = tracked.rules if tracked else NO_RULES
@@ -121,27 +119,23 @@ class Versions:
                 note_due(due[entry.pk], state, change, written, rules)
             else:
                 fold(state, version, change, tracked)
-        if tracked and due:
-            try:
-                with self._journal.attempt():
-                    self._correct(tracked, due)
-            except UNTAKEN as error:
-                if not holds:
-                    raise
-                for pk, values in due.items():
-                    self._hold(tracked, pk, states[pk], values, error)
+        if tracked and self._holds:
+            for pk, values in due.items():
+                if values:
+                    self._correct_or_hold(tracked, pk, values, states[pk])
+        elif tracked:
+            self._correct(tracked, due)
         self.store(collection, states.items())
 
-    def _hold(
-        self, tracked: Tracked, pk: str, state: RowState, values: Values, error: Exception
-    ) -> None:
-        """Write what rules made of one row, or let it wait."""
-        with suppress(*UNTAKEN), self._journal.attempt():
-            self._correct(tracked, {pk: values})
-            return
-        found = read_rows(self._journal.database, tracked, [tracked.key_parameters(loads(pk))])
-        state.held.update({**found.get(pk, {}), **values})
-        state.parked, state.kept = f"CONSTRAINT: {error}", True
+    def _correct_or_hold(self, tracked: Tracked, pk: str, values: Values, state: RowState) -> None:
+        try:
+            with self._journal.attempt():
+                self._correct(tracked, {pk: values})
+        except UNTAKEN as error:
+            keys = [tracked.key_parameters(loads(pk))]
+            found = read_rows(self._journal.database, tracked, keys)
+            state.held.update({**found.get(pk, {}), **values})
+            state.parked, state.kept = refusal(error), True
 
     def _correct(self, tracked: Tracked, due: Mapping[str, Values]) -> None:
         """Write what rules made of local writes, where something else stands."""
@@ -153,9 +147,10 @@ class Versions:
                 except UNFIT as error:
                     raise ValueRefused(f"{tracked.by_name[name]}: {error}") from None
                 rows[name].append([parameter, *tracked.key_parameters(loads(pk)), parameter])
-        with self._journal.unrecorded():
-            for name, some in rows.items():
-                self._journal.run_many(tracked.correct_sql(name), some)
+        if rows:
+            with self._journal.unrecorded():
+                for name, some in rows.items():
+                    self._journal.run_many(tracked.correct_sql(name), some)
 
     def rename_local(self, renamed: dict[int, int], keys: Iterable[tuple[str, str]]) -> None:
         """Replace timestamps of this device in the states of these (collection, pk)."""

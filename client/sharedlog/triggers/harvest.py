@@ -127,7 +127,7 @@ class Harvest:
     def __init__(self, registry: Registry, journal: Journal, traces: Traces) -> None:
         self._journal = journal
         self._traces = traces
-        self._ruled = RuledWrites(journal, registry)
+        self._ruled = RuledWrites(journal, registry, holds=True)
         self._evolution = registry.evolution
         self._entries = Entries(journal)
         self._group = Group(journal.limits)
@@ -297,9 +297,9 @@ class Harvest:
         self._entries.flush()
         record = Record(tracked.collection, pk, OPERATION_CODES[operation], text, rules)
         if operation == CREATE:
-            self._ruled.settle_new(tracked, [record], holds=True)
+            self._ruled.settle_new(tracked, [record])
         else:
-            self._ruled.settle({tracked.collection: {pk: dict(known)}}, holds=True)
+            self._ruled.settle({tracked.collection: {pk: dict(known)}})
 
     def _stand(self, tracked: Tracked, pk: str, values: Mapping[str, Wire]) -> None:
         """Let fields of a row have these values, if it stands, and if the table takes them."""
