@@ -51,7 +51,7 @@ class Claims:
                 tracked = some[0].tracked
                 found = unique_sets(self._database, tracked, committed=True)
                 uniques = [unique for unique in found if self._is_decidable(unique, tracked)]
-                expressed = expressed_sets(self._database, tracked)
+                expressed = expressed_sets(self._database, tracked, found)
                 if uniques or expressed:
                     self._decide(tracked, uniques, expressed, some)
 
@@ -76,15 +76,18 @@ class Claims:
         for work in claiming:
             if work.in_table:
                 work.yields = [column for column in columns if column.name in work.written]
+        asked = [self._claims_by(index, claiming, values) for index in expressed]
         rivals = [self._rivals(tracked, unique, claiming, values) for unique in uniques]
-        rivals += [self._rivals_by(index, claiming, values) for index in expressed]
+        rivals += [i.rivals(found.values()) for i, found in zip(expressed, asked, strict=True)]
         for rows in rivals:
             for work, current in self._at_work.found(tracked, rows):
                 if work.stands and work.in_table and work.pk not in contenders:
                     contenders[work.pk], values[work.pk] = work, current
         some = list(contenders.values())
         said = [(_names(unique), self._claims(unique, some, values)) for unique in uniques]
-        said += [(index.names, self._claims_by(index, some, values)) for index in expressed]
+        for index, found in zip(expressed, asked, strict=True):
+            found |= self._claims_by(index, some[len(claiming) :], values)
+            said.append((index.names, found))
         self._take(sorted(some, key=_age), values, said)
 
     def _take(
@@ -149,17 +152,10 @@ class Claims:
         for work in works:
             with suppress(*UNFIT):  # else it cannot stand
                 rows[work.pk] = _stored(work, values[work.pk])
-        with suppress(*UNTAKEN, peewee.OperationalError), self._attempt():
-            return expressed.claims(rows)
+        if rows:
+            with suppress(*UNTAKEN, peewee.OperationalError), self._attempt():
+                return expressed.claims(rows)
         return {}
-
-    def _rivals_by(
-        self,
-        expressed: Expressed,
-        works: Iterable[Work],
-        values: Mapping[str, Mapping[str, Wire]],
-    ) -> dict[str, dict[str, Wire]]:
-        return expressed.rivals(self._claims_by(expressed, works, values).values())
 
     def _rivals(
         self,

@@ -12,7 +12,7 @@ import peewee
 
 from ..changes import Wire
 from ..dialects.base import PLAIN, UniqueIndex
-from ..dialects.tokens import mentions
+from ..dialects.tokens import tokens
 from ..journal.journal import chunks
 from ..models.tracked import Tracked, TrackedColumn
 from .rows import select_rows
@@ -47,10 +47,9 @@ class Expressed:
         self._where = index.where or "1 = 1"
         self._collations = [collation.upper() for _, collation in index.parts]
         self.names = ", ".join(index.said)
+        spoken_of = {token.name for token in tokens(f"{self.names} {self._where}")}
         self.columns: Sequence[TrackedColumn] = [
-            column
-            for column in tracked.every
-            if mentions(f"{self.names} {self._where}", {column.field.column_name.lower()})
+            column for column in tracked.every if column.field.column_name.lower() in spoken_of
         ]
 
     @property

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import peewee
 
-from ..dialects.base import PLAIN, Dialect, quote
+from ..dialects.base import PLAIN, Dialect, UniqueIndex, quote
 from ..models.tracked import Tracked, TrackedColumn, TypedColumn
 from .collations import has_texts
 from .expressed import Expressed
@@ -21,12 +21,14 @@ class Unique(NamedTuple):
         collations: What each of them is compared by.
         others: Whether there are expressions in it, too, or columns that are not tracked.
         partial: Whether it is unique among some rows only.
+        source: As the database tells of it; None of what it does not tell.
     """
 
     columns: Sequence[TrackedColumn]
     collations: Sequence[str]
     others: bool = False
     partial: bool = False
+    source: UniqueIndex | None = None
 
     @property
     def folds(self) -> bool:
@@ -51,7 +53,7 @@ def unique_sets(database: peewee.Database, tracked: Tracked, *, committed: bool)
         known = [(column, collation) for column, collation in parts if column is not None]
         columns = [column for column, _ in known]
         collations = [name if _counts(column, dialect) else PLAIN for column, name in known]
-        found.append(Unique(columns, collations, len(known) < len(parts), index.partial))
+        found.append(Unique(columns, collations, len(known) < len(parts), index.partial, index))
     return found
 
 
@@ -61,11 +63,13 @@ def _counts(column: TrackedColumn, dialect: Dialect) -> bool:
     return not dialect.typed or has_texts(column.codec)
 
 
-def expressed_sets(database: peewee.Database, tracked: Tracked) -> list[Expressed]:
-    """Those over expressions, or among some rows only, as far as the database can be asked."""
-    dialect, schema = tracked.dialect, tracked.model._meta.schema
-    found = dialect.committed_unique_indexes(database, tracked.collection, schema)
-    every = [Expressed(database, tracked, index) for index in found if not index.is_plain]
+def expressed_sets(
+    database: peewee.Database, tracked: Tracked, uniques: Iterable[Unique]
+) -> list[Expressed]:
+    """Those of them over expressions, or among some rows only, as far as the database can be
+    asked."""
+    some = [u.source for u in uniques if u.source is not None and not u.source.is_plain]
+    every = [Expressed(database, tracked, index) for index in some]
     return [expressed for expressed in every if expressed.is_decidable]
 
 
