@@ -10,8 +10,10 @@ import pytest
 from sharedlog import ConfigurationError, MemorySharedLog, SyncModel
 from sharedlog.clock import system_now
 
+from . import pairs
 from .conftest import OpenDevice
 from .devices import Device
+from .pairs import REFUSING
 
 
 class Folder(SyncModel):
@@ -37,18 +39,10 @@ class Sheet(SyncModel):
 
 MODELS = (Folder, Paper, Sheet)
 
-HOLDING = {
-    "sqlite": "CREATE TRIGGER held BEFORE DELETE ON {table} BEGIN SELECT RAISE(ABORT, 'held'); END",
-    "postgres": "CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-    "RAISE EXCEPTION 'held'; END $$; "
-    "CREATE TRIGGER held BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION held()",
-    "mysql": "CREATE TRIGGER held BEFORE DELETE ON {table} FOR EACH ROW "
-    "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'held'",
-}
-everywhere = pytest.mark.parametrize("where", HOLDING)
+everywhere = pytest.mark.parametrize("where", REFUSING)
 
 
-class Pair:
+class Pair(pairs.Pair):
     """A device that does not let go, and another one."""
 
     def __init__(self, open_device: OpenDevice, where: str) -> None:
@@ -56,26 +50,16 @@ class Pair:
         later = {"now": lambda: system_now() + 1_000}  # so that its rows are the younger ones
         self.holding = open_device(MODELS, where=where, shared_log=log, **later)
         self.other = open_device(MODELS, shared_log=log)
-        self._where = where
-        self._dropped = ""
+        super().__init__(self.holding, self.other, strict=self.holding, where=where)
 
     def hold(self, table: str) -> None:
-        self.holding.database.connection().cursor().execute(
-            HOLDING[self._where].format(table=table)
-        )
-        on = f" ON {table}" if self._where == "postgres" else ""
-        self._dropped = f"DROP TRIGGER held{on}"
+        self.refuse(table, "DELETE")
 
     def let_go(self) -> None:
-        self.holding.database.execute_sql(self._dropped)
+        self.allow()
         with self.holding:  # something new, so that there is a page to apply
             Folder.create(key="last", name="last")
         self.sync()
-
-    def sync(self) -> None:
-        for device in (self.holding, self.other, self.holding, self.other):
-            with device:
-                device.sync.sync()
 
 
 def clashing(open_device: OpenDevice, where: str) -> Pair:
@@ -93,13 +77,6 @@ def clashing(open_device: OpenDevice, where: str) -> Pair:
 def keys(device: Device, model: Any) -> list[str]:
     with device:
         return sorted(row.key for row in model.select())
-
-
-def assert_equal(pair: Pair) -> None:
-    with pair.holding:
-        one = pair.holding.sync.digest(rows=True)
-    with pair.other:
-        assert pair.other.sync.digest(rows=True).compare(one) == []
 
 
 def parked(device: Device) -> list[tuple[str, Any]]:
@@ -129,7 +106,7 @@ def test_a_younger_row_that_is_held_stops_nothing(open_device: OpenDevice, where
     with pair.holding:
         pair.holding.sync.resolve(pair.holding.sync.parked()[0], name="y")
     pair.sync()
-    assert_equal(pair)
+    pair.assert_equal()
     with pair.other:
         assert Folder.get_by_id("young").size == 3
 
@@ -147,7 +124,7 @@ def test_a_held_row_that_may_stand_after_all_just_stands(
     assert keys(pair.holding, Folder) == ["old", "young"]
     with pair.holding:
         assert Folder.get_by_id("young").size == 3
-    assert_equal(pair)
+    pair.assert_equal()
 
 
 @everywhere
@@ -221,7 +198,7 @@ def test_a_trigger_that_ends_the_transaction_is_named_and_nothing_is_half_done(
         assert pair.holding.stored()["folder"] == before
         pair.holding.database.execute_sql("DROP TRIGGER ends")
     pair.sync()
-    assert_equal(pair)
+    pair.assert_equal()
     with pair.holding:
         assert pair.holding.sync.verify().differences == []
 

@@ -45,6 +45,8 @@ class Device:
     ) -> None:
         self.beside = beside
         self.database = database = peewee.SqliteDatabase(":memory:", pragmas={"foreign_keys": 1})
+        acts = {"on_delete": on_delete, "on_update": on_update}
+        to_firm: Any = {"field": "name" if beside else "id", "null": True, **acts}
 
         class Land(SyncModel):
             code: Any = peewee.CharField(primary_key=True, collation=collation)
@@ -56,26 +58,14 @@ class Device:
             id: Any = peewee.CharField(primary_key=True, collation=None if beside else collation)
             name: Any = peewee.CharField(unique=True, null=True, collation=collation)
             land = peewee.ForeignKeyField(Land, null=True, on_delete="CASCADE")
-            owner = peewee.ForeignKeyField(
-                "self",
-                field="name" if beside else "id",
-                null=True,
-                on_delete=on_delete,
-                on_update=on_update,
-            )
+            owner = peewee.ForeignKeyField("self", **to_firm)
 
             class Meta:
                 table_name = "firm"
 
         class Person(SyncModel):
             id: Any = peewee.CharField(primary_key=True)
-            firm = peewee.ForeignKeyField(
-                Firm,
-                field="name" if beside else "id",
-                null=True,
-                on_delete=on_delete,
-                on_update=on_update,
-            )
+            firm = peewee.ForeignKeyField(Firm, **to_firm)
 
             class Meta:
                 table_name = "person"

@@ -10,8 +10,10 @@ import pytest
 
 from sharedlog import Maximum, MemorySharedLog, SyncModel
 
+from . import pairs
 from .conftest import OpenDevice
 from .devices import Device
+from .pairs import REFUSING
 
 
 class Folder(SyncModel):
@@ -29,15 +31,6 @@ class Paper(SyncModel):
     )
 
 
-REFUSING = {
-    "sqlite": "CREATE TRIGGER {name} BEFORE {event} ON {table} "
-    "BEGIN SELECT RAISE(ABORT, 'held'); END",
-    "postgres": "CREATE OR REPLACE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-    "RAISE EXCEPTION 'held'; END $$; "
-    "CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION held()",
-    "mysql": "CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH ROW "
-    "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'held'",
-}
 everywhere = pytest.mark.parametrize("where", REFUSING)
 
 
@@ -53,39 +46,20 @@ class Sheet(SyncModel):
 MODELS = (Folder, Paper, Sheet)
 
 
-class Pair:
+class Pair(pairs.Pair):
     """A device whose rows do not change, and another one."""
 
     def __init__(self, open_device: OpenDevice, where: str) -> None:
         log = MemorySharedLog()
         self.strict = open_device(MODELS, where=where, shared_log=log)
         self.other = open_device(MODELS, shared_log=log)
-        self._where = where
-
-    def refuse(self, table: str, *events: str) -> None:
-        self._table, self._events = table, events or ("UPDATE",)
-        for event in self._events:
-            made = REFUSING[self._where].format(name=f"held_{event}", event=event, table=table)
-            self.strict.database.connection().cursor().execute(made)
+        super().__init__(self.other, self.strict, strict=self.strict, where=where)
 
     def let_change(self) -> None:
-        on = f" ON {self._table}" if self._where == "postgres" else ""
-        for event in self._events:
-            self.strict.database.execute_sql(f"DROP TRIGGER held_{event}{on}")
+        self.allow()
         with self.strict:  # something new, so that there is a page to apply
             Folder.create(key="last", name="last")
         self.sync()
-
-    def sync(self) -> None:
-        for device in (self.other, self.strict, self.other, self.strict):
-            with device:
-                device.sync.sync()
-
-    def assert_equal(self) -> None:
-        with self.other:
-            expected = self.other.sync.digest(rows=True)
-        with self.strict:
-            assert self.strict.sync.digest(rows=True).compare(expected) == []
 
 
 def keys(device: Device, model: Any) -> list[str]:
@@ -103,7 +77,7 @@ def test_rows_in_a_circle_that_do_not_change_are_held_and_stop_nothing(
         Folder.create(key="b", above="a")
         Folder.update(above="b").where(Folder.key == "a").execute()
     pair.sync()
-    pair.refuse("folder")
+    pair.refuse("folder", "UPDATE")
     with pair.other:
         Folder.update(above=None).execute()
         Folder.delete().execute()
@@ -125,7 +99,7 @@ def test_a_chain_of_rows_that_do_not_change_goes_all_the_same(
         for key in "abcd":
             above = Folder.create(key=key, above=above)
     pair.sync()
-    pair.refuse("folder")
+    pair.refuse("folder", "UPDATE")
     with pair.other:
         for key in "abcd":  # in this order they come
             Folder.update(name=key).where(Folder.key == key).execute()
@@ -145,7 +119,7 @@ def test_a_child_that_does_not_change_stops_nobody_who_renames_its_parent(
         Folder.create(key="f", name="x")
         Paper.create(key="p", named="x")
     pair.sync()
-    pair.refuse("paper")
+    pair.refuse("paper", "UPDATE")
     with pair.other:
         Folder.update(name="y").where(Folder.key == "f").execute()
         Folder.create(key="g", name="g")
@@ -166,7 +140,7 @@ def test_a_child_that_does_not_change_stops_nobody_who_replaces_its_parent(
         Folder.create(key="f", name="x")
         Paper.create(key="p", named="x")
     pair.sync()
-    pair.refuse("paper")
+    pair.refuse("paper", "UPDATE")
     with pair.other, pair.other.database.atomic():
         Paper.update(named=None).execute()
         Folder.delete_by_id("f")
@@ -265,13 +239,12 @@ def test_what_a_rule_makes_of_a_raw_write_and_a_trigger_refuses_is_parked(
     log = MemorySharedLog()
     device = open_device([Score], where=where, recorder="triggers", shared_log=log)
     other = open_device([Score], shared_log=log)
+    pair = pairs.Pair(device, other, strict=device, where=where)
     with device:
         Score.create(key="s", best=8)
         device.sync.sync()
         device.database.execute_sql("UPDATE score SET best = 1")
-        for event in ("INSERT", "UPDATE"):
-            sql = REFUSING[where].format(name=f"refuses_{event}", event=event, table="score")
-            device.database.execute_sql(sql)
+        pair.refuse("score", "INSERT", "UPDATE")
         for _ in range(2):
             device.sync.sync()
         [parked] = device.sync.parked()
@@ -281,8 +254,6 @@ def test_what_a_rule_makes_of_a_raw_write_and_a_trigger_refuses_is_parked(
         other.sync.sync()
         assert list(Score.select().tuples()) == [("s", 8)]
     with device:
-        for event in ("INSERT", "UPDATE"):
-            table = " ON score" if where == "postgres" else ""
-            device.database.execute_sql(f"DROP TRIGGER refuses_{event}{table}")
+        pair.allow()
         device.sync.sync()
         assert (list(Score.select().tuples()), device.sync.parked()) == ([("s", 8)], [])

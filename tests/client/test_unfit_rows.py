@@ -8,6 +8,7 @@ import pytest
 
 from sharedlog import MemorySharedLog, SyncModel
 
+from . import pairs
 from .conftest import OpenDevice
 from .devices import Device
 
@@ -34,25 +35,15 @@ UNFIT = {"postgres, NUL": "a\0b", "postgres, long": "a" * 300, "mysql, long": "a
 everywhere = pytest.mark.parametrize("which", UNFIT)
 
 
-class Pair:
+class Pair(pairs.Pair):
     """A device whose database has no place for the text, and one whose file has."""
 
     def __init__(self, open_device: OpenDevice, which: str) -> None:
-        log = MemorySharedLog()
+        log, where = MemorySharedLog(), which.partition(",")[0]
         self.text = UNFIT[which]
-        self.strict = open_device(MODELS, where=which.partition(",")[0], shared_log=log)
+        self.strict = open_device(MODELS, where=where, shared_log=log)
         self.file = open_device(MODELS, shared_log=log)
-
-    def sync(self) -> None:
-        for device in (self.file, self.strict, self.file, self.strict):
-            with device:
-                device.sync.sync()
-
-    def assert_equal(self) -> None:
-        with self.file:
-            expected = self.file.sync.digest(rows=True)
-        with self.strict:
-            assert self.strict.sync.digest(rows=True).compare(expected) == []
+        super().__init__(self.file, self.strict, strict=self.strict, where=where)
 
 
 def parked(device: Device) -> list[tuple[str, str, str]]:
