@@ -88,7 +88,7 @@ class Exchange:
         self._since = self._journal.oldest_unsent()
         until = self._journal.next_ticks()
         pending = self._journal.count_unsent()
-        if send and (self._identity.was_sought(self._since) or self._may_be_a_copy()):
+        if send and self._may_be_a_copy():
             with self._replica.writing():
                 self._identity.look_again()
         more, surprises = True, 0

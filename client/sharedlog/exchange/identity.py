@@ -95,11 +95,6 @@ class Identity:
         sent may be there already, from a copy."""
         return self._journal.state("behind") is not None
 
-    def was_sought(self, unsent: int | None) -> bool:
-        """Whether this device has read all there was, and has not sent since what it still lacked:
-        a copy may have sent it meanwhile."""
-        return unsent is not None and unsent <= int(self._journal.state("sought_until") or -1)
-
     def look_again(self) -> None:
         """Read up to the end once more before anything is sent."""
         if not self.behind:
@@ -126,9 +121,7 @@ class Identity:
             (self.device,),
         )
         told = self._journal.state("behind") == AGAIN
-        newest = self._journal.newest_unsent()
-        sought = None if newest is None else str(newest)
-        self._journal.set_state(behind=None, elsewhere=None, sought_until=sought)
+        self._journal.set_state(behind=None, elsewhere=None)
         return CaughtUp(0 if told else int(lost.rowcount), not told or has_left)
 
     def find(self, entries: Sequence[LocalEntry], sender: str) -> None:

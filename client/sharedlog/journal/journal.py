@@ -270,9 +270,6 @@ class Journal(State):
         """The timestamp of the oldest unsent entry."""
         return self._of_unsent("min(ticks)", which)
 
-    def newest_unsent(self) -> int | None:
-        return self._of_unsent("max(ticks)")
-
     def count_unsent(self) -> int:
         return self._of_unsent("count(*)") or 0
 

@@ -20,7 +20,6 @@ FORGOTTEN = (
     "checkpoint",
     "behind",
     "elsewhere",
-    "sought_until",
     "all_sent_until",
     "sent_until",
     "seen_until",
