@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 INSTALL := $(RUN) pip install -qq --disable-pip-version-check
 
+# Tests start hundreds of processes: none of them has to compile all again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Which Python makes the environment: `make test PYTHON=python3.13`. By default the first of these
 # that is recent enough and can make environments.
 PYTHON ?=

@@ -18,6 +18,9 @@ from .errors import EntryUnreadable
 CREATE, MODIFY, DELETE = "create", "modify", "delete"
 OPERATIONS = frozenset((CREATE, MODIFY, DELETE))
 
+TICKS_END = 2**63
+"""Timestamps are whole numbers from 0 to here, which databases have a type for."""
+
 FIRST_SCHEMA = 1
 """The schema version of programs that name none; their changes do not name it either."""
 
@@ -42,7 +45,8 @@ class Change(NamedTuple):
     modification, and is None for a deletion. `pk` is what stands for the key's value (usually
     a scalar), or a list if composite. `rules` names the merge rule of each field in `value` that
     has one; what stands there for the field is then a word of that rule. `schema` is the schema
-    version of the program that wrote it: what its names and values mean (see `evolution`)."""
+    version of the program that wrote it: what its names and values mean (see `evolution`).
+    `recorded` is the timestamp that it was recorded with, if its entry has another one."""
 
     operation: str
     collection: str
@@ -50,6 +54,7 @@ class Change(NamedTuple):
     value: Mapping[str, Wire] | None
     rules: Mapping[str, str] | None = None
     schema: int = FIRST_SCHEMA
+    recorded: int | None = None
 
 
 class Entry(NamedTuple):
@@ -94,6 +99,7 @@ def assemble(
     value_json: str | None,
     rules_json: str | None = None,
     schema: int = FIRST_SCHEMA,
+    recorded: int | None = None,
     *,
     final: bool = False,
 ) -> str:
@@ -101,6 +107,8 @@ def assemble(
     deletion that nobody may need the row any more, so that the log can forget it in time."""
     rules = f',"rules":{rules_json}' if rules_json else ""
     end = "}" if schema == FIRST_SCHEMA else f',"schema":{schema}}}'
+    if recorded is not None:
+        end = f',"recorded":{recorded}{end}'
     last = ',"final":true' if final else ""
     return f'{beginning}{pk_json},"field":null,"value":{value_json or "null"}{rules}{last}{end}'
 
@@ -111,7 +119,7 @@ def encode(change: Change) -> str:
     rules = dumps(dict(change.rules)) if change.rules else None
     pk = dumps(change.pk)
     start = beginning(change.operation, change.collection)
-    return assemble(start, pk, value, rules, change.schema)
+    return assemble(start, pk, value, rules, change.schema, change.recorded)
 
 
 def decode(data: str) -> Change:
@@ -145,8 +153,11 @@ def decode(data: str) -> Change:
     schema = raw.get("schema", FIRST_SCHEMA)
     if type(schema) is not int or schema < FIRST_SCHEMA:
         raise EntryUnreadable(f"The schema version is {schema!r:.100}.")
+    recorded = raw.get("recorded")
+    if recorded is not None and (type(recorded) is not int or not 0 <= recorded < TICKS_END):
+        raise EntryUnreadable(f"It was recorded at {recorded!r:.100}.")
     # A fast Change(…):
-    return tuple.__new__(Change, (operation, collection, pk, value, rules, schema))
+    return tuple.__new__(Change, (operation, collection, pk, value, rules, schema, recorded))
 
 
 def _check_rules(rules: Wire, value: Mapping[str, Wire] | None) -> None:

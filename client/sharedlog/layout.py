@@ -42,11 +42,17 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS sharedlog_state (key TEXT PRIMARY KEY, value TEXT)",
 )
 
-STEPS = (TABLES,)
+DATED_ANEW = (
+    "ALTER TABLE sharedlog_entry ADD COLUMN recorded INTEGER",
+    """CREATE INDEX IF NOT EXISTS sharedlog_entry_recorded ON sharedlog_entry (recorded)
+        WHERE recorded IS NOT NULL""",
+)
+
+STEPS = (TABLES, DATED_ANEW)
 """What brings a database from one layout to the next, each a series of statements. A new one
 takes all of them. They only ever grow: a released step is never edited."""
 
-LAYOUT = 1
+LAYOUT = 2
 """The version of these tables, kept in `sharedlog_state`: how many steps a database has taken."""
 
 REPLACED: Mapping[str, tuple[str, str]] = {

@@ -224,6 +224,7 @@ class Sync(Care):
         with self._run("sync") as result:
             self._reconcile_received(result)
             self._exchange(result, send=True, apply=True)
+            self._finish_rereading()
             if self._finish_reset() or self._finish_relearning():
                 self._exchange(result, send=True, apply=True)
         return result

@@ -1119,3 +1119,29 @@ def test_an_id_never_gets_too_long(some: list[str]) -> None:
         before, device = device, descendant(device, word)
         assert device != before or device.endswith(word)
         assert len(device) <= ID_CHARS_MAX
+
+
+@pytest.mark.parametrize("ahead", ["both", "the first", "the second"])
+@pytest.mark.parametrize("counts_on", [True, False])
+def test_what_copies_have_in_common_counts_once_also_where_it_is_dated_anew(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path, time: Time, ahead: str, counts_on: bool
+) -> None:
+    """Each copy for itself gives it other timestamps; it says the first one, too."""
+    first = new_file("a", now=lambda: time() + 60 * MINUTE)
+    first.put("x", text="in common")
+    first.count("t", 1)
+    first.count("t", 2)
+    if ahead == "the second":
+        first.now = time
+    copy_by_backup(first.path, tmp_path / "copy.db")
+    copy = new_file("copy", now=lambda: time() + 90 * MINUTE)
+    other = new_file("b")
+    if counts_on:
+        first.count("t", 4)
+        copy.count("t", 8)
+    copy.put("y", text="by the copy")
+    assert counted_by(first, copy, other) == [{"t": 15 if counts_on else 3}] * 3
+    assert sorted(filter(None, words(home))) == ["by the copy", "in common"]
+    assert first.items() == copy.items() == other.items() == expected(home.entries())
+    assert [file.sync_object.status().pending for file in (first, copy, other)] == [0] * 3
+    assert all(file.sync_object.verify().equal for file in (first, copy, other))

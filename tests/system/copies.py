@@ -360,9 +360,9 @@ STEPS = 40
 
 
 class World:
-    """Files of one log that are written, copied and put back. With `losing`, it is the log that
-    is put back and wiped, also between two requests of one sync; then no file is, so that every
-    entry is still held by somebody."""
+    """Files of one log that are written, copied and put back, perhaps with clocks that are turned.
+    With `losing`, it is the log that is put back and wiped, also between two requests of one sync;
+    then no file is, so that every entry is still held by somebody, and no clock is turned."""
 
     def __init__(self, seed: int, folder: Path, home: Home, *, losing: bool) -> None:
         self.seed = seed
@@ -377,6 +377,9 @@ class World:
         self._counters = self.chance.choice((KEYS, KEYS[:1]))
         self._copies = 0
         self._pruned: dict[Path, set[int]] = {}
+        self._ahead: dict[Path, int] = {}
+        """By how much the clocks are wrong, in milliseconds."""
+        self._turning = not losing and self.chance.random() < 0.5
         self._backups: list[tuple[File, Path]] = []
         self._resting = False
         self.ms = NOON_MS
@@ -385,12 +388,12 @@ class World:
             self._open(folder / f"file{number}.db")
 
     def _open(self, path: Path) -> File:
-        ahead = self.chance.choice((0, 0, self.chance.randint(-2 * MINUTE, 2 * MINUTE)))
+        self._turn_clock(path)
         step = self.chance.choice((1, 1, 10 * MINUTE))
         file = File(
             path,
             self._home,
-            lambda: (self.ms + ahead) // step * step,
+            lambda: (self.ms + self._ahead[path]) // step * step,
             batch_size=self.chance.choice((1, 2, 5, 100)),
             new_id=lambda: f"{self.chance.getrandbits(64):016x}",
         )
@@ -429,7 +432,15 @@ class World:
             )[0]
             self.counts[happening.__name__] += 1
             happening(file)
+            if self._turning and self.chance.random() < 0.1:
+                self.counts["clocks turned"] += 1
+                self._turn_clock(file.path)
         self._settle()
+
+    def _turn_clock(self, path: Path) -> None:
+        bound = self.chance.choice((2, 60, 1_500)) if self._turning else 2
+        off = self.chance.randint(-bound * MINUTE, bound * MINUTE)
+        self._ahead[path] = self.chance.choice((0, 0, off))
 
     def _write(self, file: File) -> None:
         self._words += 1

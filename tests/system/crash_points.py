@@ -41,7 +41,7 @@ CLIENT = (
     (r"UPDATE sharedlog_entry SET status = 2", "entries marked refused"),
     (r"UPDATE sharedlog_entry SET status = 0", "entries marked unsent"),
     (r"UPDATE sharedlog_entry SET reason", "entries attributed"),
-    (r"UPDATE sharedlog_entry SET ticks", "entries restamped"),
+    (r"UPDATE sharedlog_entry SET recorded", "entries restamped"),
     (r"INSERT.* INTO sharedlog_inbox", "page kept for later"),
     (r"DELETE FROM sharedlog_inbox", "inbox emptied"),
     (r"UPDATE sharedlog_inbox", "inbox tried again"),

@@ -152,11 +152,11 @@ def read_client(path: Path) -> ClientFile:
                 (reason if status != REFUSED else None) or state["device"],
                 ticks,
                 offset,
-                _change(operation, collection, pk, value),
+                _change(*change),
                 status,
             )
-            for ticks, offset, collection, pk, operation, value, status, reason in db.execute(
-                "SELECT ticks, offset_ticks, collection, pk, operation, value, status, reason "
+            for ticks, offset, status, reason, *change in db.execute(
+                "SELECT ticks, offset_ticks, status, reason, operation, collection, pk, value "
                 "FROM sharedlog_entry ORDER BY ticks"
             )
         ]
@@ -190,6 +190,11 @@ def _change(operation: int, collection: str, pk: str, value: str | None) -> dict
     }
 
 
+def _said(data: str) -> Any:
+    """A change, without what its entry was dated at first."""
+    return {name: said for name, said in json.loads(data).items() if name != "recorded"}
+
+
 def read_log(path: Path, user: str = "me") -> list[LogEntry]:
     """Read a user's shared log, and check that it is sound: numbered 1, 2, 3 without a gap up to
     its head, nothing behind that, each device's entries in the order of their timestamps."""
@@ -204,7 +209,7 @@ def read_log(path: Path, user: str = "me") -> list[LogEntry]:
         page = store.find(user, EntryFilter(), count=10**9)
         store.close()
     log = [
-        LogEntry(entry.seq, entry.device, entry.created_on, entry.group, json.loads(entry.data))
+        LogEntry(entry.seq, entry.device, entry.created_on, entry.group, _said(entry.data))
         for entry in page.entries
     ]
     assert [entry.seq for entry in log] == list(range(1, page.head.seq + 1))

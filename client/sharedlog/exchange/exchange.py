@@ -103,7 +103,7 @@ class Exchange:
             after, lineage = self._journal.state("checkpoint"), self._identity.lineage
             behind = self._identity.behind
             batch = self._next_batch(until) if send and not (behind or full) else []
-            if not batch and not more:
+            if not batch and not more and not behind:
                 break
             try:
                 if not self._identity.registered:  # it is another device by now

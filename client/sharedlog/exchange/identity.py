@@ -38,6 +38,10 @@ AGAIN = "again"
 """How a device is behind that has been at the end before, and has told what the log lost."""
 
 
+FOUND = "found"
+"""How a device reads anew that has found out on its way through the log."""
+
+
 class CaughtUp(NamedTuple):
     """What became of a device that was behind: how many entries the log has lost, and whether what
     it counted has to be merged once more. (Not if it only looked for what copies sent, and nothing
@@ -99,6 +103,20 @@ class Identity:
         """Read up to the end once more before anything is sent."""
         if not self.behind:
             self._journal.set_state(behind=AGAIN)
+
+    def read_anew(self) -> None:
+        """What is not sent is in the log with other timestamps. So all is read once more when the
+        end is reached: as another device, because that one is told what this one sent, too."""
+        if self._journal.state("rereading") != FOUND:
+            self.fork()
+            self._journal.set_state(rereading=FOUND)
+
+    def begins_again(self) -> bool:
+        """At the end of the log: whether all is to be read once more, from the beginning."""
+        if self._journal.state("rereading") != FOUND:
+            return False
+        self._journal.set_state(rereading="yes", checkpoint=None)
+        return True
 
     def note_seen(self, *, complete: bool) -> None:
         """The checkpoint moved to the end of the log: so all that is sent lies before it, and what

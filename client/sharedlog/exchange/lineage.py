@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from ..changes import Entry, Wire
 from ..clock import Version
 from ..events import Event, Forked
-from ..journal.journal import UNSENT, LocalEntry
+from ..journal.journal import UNSENT, LocalEntry, chunks
 from ..merge.counter import is_alone, is_increment, run_of
 from ..merge.runs import counts_of
 from ..remote.sharedlog import OwnPage, akin
@@ -143,13 +143,48 @@ class Lineage:
         if self._journal.oldest_unsent() is None:
             return True
         device = self._identity.device
+        dated: list[LocalEntry] = []
         for other in {entry.device for entry in entries}:
             if akin(device, other):
-                self._recognize({e.ticks: e.data for e in entries if e.device == other}, other)
-        if device not in self._identity.elsewhere():
+                theirs = {e.ticks: e.data for e in entries if e.device == other}
+                self._recognize(theirs, other)
+                dated += self._dated_otherwise(theirs)
+        if dated:
+            self._withdraw(dated)
+        elif device in self._identity.elsewhere():
+            self._identity.fork()
+        if device == self._identity.device:
             return True
-        self.forked.append(Forked(device, self._identity.fork()))
+        self.forked.append(Forked(device, self._identity.device))
         return False
+
+    def _dated_otherwise(self, theirs: Mapping[int, str]) -> list[LocalEntry]:
+        """What was never sent, and a copy of this device has sent with other timestamps, because
+        one of them dated it anew."""
+        same = self._replica.pipeline.same_but_for_dates
+        recorded = {self._replica.pipeline.recorded(t, data): t for t, data in theirs.items()}
+        mine = self._journal.recorded_at(list(recorded))
+        return [
+            entry
+            for when, entry in mine.items()
+            if (ticks := recorded[when]) != entry.ticks and same(entry, ticks, theirs[ticks])
+        ]
+
+    def _withdraw(self, entries: Sequence[LocalEntry]) -> None:
+        """Let the log say these entries, with its timestamps. What is known of their rows may have
+        been decided by others, so it is forgotten, but for what else is unsent."""
+        versions = self._replica.versions
+        versions.fold_local()
+        self._identity.read_anew()
+        self._journal.remove(entries)
+        rows = {(versions.names.table(entry.collection), entry.pk) for entry in entries}
+        versions.forget(rows)
+        for chunk in chunks(sorted({pk for _, pk in rows})):
+            marks = ",".join("?" * len(chunk))
+            for left in self._journal.each(f"status = {UNSENT} AND pk IN ({marks})", *chunk):
+                self._merge_own(
+                    [e for e in left if (versions.names.table(e.collection), e.pk) in rows]
+                )
 
     def _recognize(self, theirs: Mapping[int, str], other: str) -> None:
         oldest = self._journal.oldest()
@@ -194,7 +229,7 @@ class Lineage:
         """All there is was read. What the log lost is merged once more: under its new id it may be
         later than what a copy wrote at the same tick. So is all that this device counted: what
         was read says again how runs began that were left for others."""
-        if self._identity.behind:
+        if self._identity.behind and not self._identity.begins_again():
             caught_up = self._identity.catch_up()
             self.lost += caught_up.lost
             which = f"status = {UNSENT} AND reason IS NOT NULL"
@@ -207,7 +242,8 @@ class Lineage:
         """At once, also where what was read waits: they may get other timestamps yet, or become
         another device's, and what is in the inbox would not hear of it."""
         batch, _ = self._replica.pipeline.outgoing(entries)
-        self._replica.applier.apply([Entry(self._identity.device, *entry) for entry in batch])
+        authors = {entry.ticks: entry.author or self._identity.device for entry in entries}
+        self._replica.applier.apply([Entry(authors[entry.ticks], *entry) for entry in batch])
 
     def lift(self, ticks: Sequence[int], horizon: int) -> None:
         """Date entries anew that are too old for the log, inside the open transaction. What was

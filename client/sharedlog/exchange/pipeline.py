@@ -14,7 +14,7 @@ from ..clock import Version
 from ..errors import ConfigurationError, EntryUnreadable
 from ..evolution.evolution import Evolution
 from ..journal.journal import DROPPED, Beginnings, LocalEntry, RefusedEntry
-from ..merge.counter import alone
+from ..merge.counter import ADD, TOTAL, alone, is_alone, whole
 from ..merge.runs import handed_over, increments
 from ..remote.sharedlog import Outgoing
 
@@ -85,7 +85,7 @@ class Pipeline:
             if change is None:
                 dropped.append(RefusedEntry(entry.ticks, DROPPED))
                 continue
-            data = self.encode(change._replace(schema=entry.schema))
+            data = self.encode(change._replace(schema=entry.schema, recorded=entry.recorded))
             batch.append(Outgoing(entry.ticks, entry.offset, data))
         return batch, dropped
 
@@ -125,6 +125,26 @@ class Pipeline:
             other, lambda value: alone(two, value)
         )
         return increments(other.value, other.rules) if alike else {}
+
+    def same_but_for_dates(self, entry: LocalEntry, ticks: int, data: str) -> bool:
+        """Whether `data` is what this entry would be sent as, had it these ticks. Runs of counters
+        are named by timestamps; what was counted is the same."""
+        said, other = self._said(entry), self._heard(data)
+        if said is None or other is None:
+            return False
+        one, two = increments(said.value, said.rules), increments(other.value, other.rules)
+        if any(
+            not (is_alone(entry.ticks, one[name]) or is_alone(ticks, two[name]))
+            and whole(one[name][TOTAL]) != whole(two[name][TOTAL])
+            for name in one.keys() & two.keys()
+        ):
+            return False
+        return _restated(said, _added) == _restated(other, _added)
+
+    def recorded(self, ticks: int, data: str) -> int:
+        """When an entry of the log was recorded."""
+        other = self._heard(data)
+        return ticks if other is None or other.recorded is None else other.recorded
 
     def increments(self, data: str) -> list[Wire]:
         """The increments that an entry of the log says."""
@@ -180,10 +200,14 @@ def processed(name: str, processor: Processor, change: Change) -> Change | None:
     return answer
 
 
+def _added(value: Wire) -> Wire:
+    return whole(value[ADD])
+
+
 def _restated(change: Change, restate: Callable[[Wire], Wire]) -> bytes:
     """The change as text, with its increments restated. Python takes 0 and False for equal, and 1
     and 1.0."""
     found = increments(change.value, change.rules)
     values = {**(change.value or {}), **{name: restate(found[name]) for name in found}}
-    said = [*change._replace(value=values, rules=dict(change.rules or {}))]
+    said = [*change._replace(value=values, rules=dict(change.rules or {}), recorded=None)]
     return orjson.dumps(said, option=orjson.OPT_SORT_KEYS)

@@ -3,6 +3,9 @@
 Too far ahead of the service's time: they are brought back into it. Older than what the log
 remembers: they come just behind that, as old as they can be, so that what was written after them,
 here or elsewhere, still wins.
+
+An entry goes on saying when it was recorded: copies of this device, each for itself, date anew what
+they have in common, and know it again by that (see `lineage`).
 """
 
 from __future__ import annotations
@@ -66,7 +69,9 @@ def _rename(journal: Journal, rows: Sequence[tuple[int, int]], renamed: Mapping[
         moves.append((-renamed[ticks], renamed[ticks] - start, ticks))
     # By way of negative numbers, so that no new timestamp meets an old one.
     journal.run_many(
-        "UPDATE sharedlog_entry SET ticks = ?, offset_ticks = ? WHERE ticks = ?", moves
+        "UPDATE sharedlog_entry SET recorded = ifnull(recorded, ticks), ticks = ?, "
+        "offset_ticks = ? WHERE ticks = ?",
+        moves,
     )
     journal.run("UPDATE sharedlog_entry SET ticks = -ticks WHERE ticks < 0")
     journal.set_state(all_sent_until="0")

@@ -48,17 +48,17 @@ _NEXT_OF = f"""((? - lead_ms) * {TICKS_PER_MS}, floor + 1,
 # The clock and the entry in one statement; of values, because SQLite would first copy what it
 # selects from the table that it inserts into.
 _APPEND_FIRST = f"""INSERT INTO sharedlog_entry
-    VALUES ((SELECT max{_NEXT_OF}), 0, ?, ?, ?, ?, ?, {UNSENT}, NULL, %d)"""
+    VALUES ((SELECT max{_NEXT_OF}), 0, ?, ?, ?, ?, ?, {UNSENT}, NULL, %d, NULL)"""
 # Within a group the floor is passed already: wall time or the group's start, but later than the
 # log's newest.
 _LATER = "max(?1, 1 + ifnull((SELECT max(ticks) FROM sharedlog_entry), 0))"
 _APPEND_NEXT = f"""INSERT INTO sharedlog_entry
-    VALUES ({_LATER}, {_LATER} - ?2, ?3, ?4, ?5, ?6, ?7, {UNSENT}, NULL, %d)"""
-_APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, ?, {UNSENT}, NULL, %d)"
+    VALUES ({_LATER}, {_LATER} - ?2, ?3, ?4, ?5, ?6, ?7, {UNSENT}, NULL, %d, NULL)"""
+_APPEND = f"INSERT INTO sharedlog_entry VALUES (?, ?, ?, ?, ?, ?, ?, {UNSENT}, NULL, %d, NULL)"
 
 SELECT = (
     "SELECT ticks, offset_ticks, collection, pk, operation, value, rules, schema, "
-    f"CASE WHEN status <> {REFUSED} THEN reason END FROM sharedlog_entry"
+    f"CASE WHEN status <> {REFUSED} THEN reason END, recorded FROM sharedlog_entry"
 )
 """What a `LocalEntry` is made of."""
 
@@ -85,17 +85,20 @@ class LocalEntry(NamedTuple):
     schema: int = FIRST_SCHEMA
     author: str | None = None
     """Whose it is, where that is not as a matter of course the present id."""
+    recorded: int | None = None
+    """The timestamp that it was recorded with, if it was dated anew."""
 
     def data(self) -> str:
         return self.text(Beginnings())
 
     def text(self, beginnings: Beginnings) -> str:
         """The data, for many entries at a time."""
-        _, _, collection, pk, operation, value, rules, schema, _ = self
+        _, _, collection, pk, operation, value, rules, schema, _, recorded = self
         start = beginnings[operation, collection]
         if operation < DELETED:
-            return assemble(start, pk, value, rules, schema)
-        return assemble(start, pk, None, rules, schema, final=operation == FINALLY_DELETED)
+            return assemble(start, pk, value, rules, schema, recorded)
+        final = operation == FINALLY_DELETED
+        return assemble(start, pk, None, rules, schema, recorded, final=final)
 
 
 class Beginnings(dict[tuple[int, str], str]):
@@ -225,7 +228,7 @@ class Journal(State):
         )
         for row in cursor:
             entry = tuple.__new__(LocalEntry, row)  # a fast LocalEntry(…)
-            ticks, offset, _, pk, _, value, _, _, _ = entry
+            ticks, offset, _, pk, _, value, *_ = entry
             if ticks - offset != start:
                 start = ticks - offset
                 batch += group
@@ -247,6 +250,25 @@ class Journal(State):
             sql = f"{SELECT} WHERE ticks IN ({marks}) {status}"
             found |= {row[0]: LocalEntry(*row) for row in self.run(sql, chunk).fetchall()}
         return found
+
+    def recorded_at(self, ticks: Sequence[int]) -> dict[int, LocalEntry]:
+        """By these timestamps, the entries that were recorded with them and never sent, as far as
+        this device knows."""
+        found: dict[int, LocalEntry] = {}
+        for chunk in chunks(ticks, CHUNK // 2):
+            marks = ",".join("?" * len(chunk))
+            sql = (
+                f"{SELECT} WHERE (recorded IN ({marks}) OR recorded IS NULL AND ticks IN ({marks}))"
+                f" AND status = {UNSENT} AND reason IS NULL"
+            )
+            entries = (LocalEntry(*row) for row in self.run(sql, [*chunk, *chunk]).fetchall())
+            found |= {e.ticks if e.recorded is None else e.recorded: e for e in entries}
+        return found
+
+    def remove(self, entries: Iterable[LocalEntry]) -> None:
+        """Remove entries, inside the open transaction."""
+        ticks = [(entry.ticks,) for entry in entries]
+        self.run_many("DELETE FROM sharedlog_entry WHERE ticks = ?", ticks)
 
     def restate(self, entry: LocalEntry, values: Mapping[str, Wire]) -> None:
         """Let an entry say of these fields what it says in the log."""

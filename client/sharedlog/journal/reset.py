@@ -20,6 +20,7 @@ FORGOTTEN = (
     "checkpoint",
     "behind",
     "elsewhere",
+    "rereading",
     "all_sent_until",
     "sent_until",
     "seen_until",
@@ -58,9 +59,9 @@ def is_resetting(journal: Journal) -> bool:
 
 
 def is_read_anew(journal: Journal) -> bool:
-    """Whether the tables may hold rows of which nothing is known yet: after a reset, or because the
-    log has forgotten deletions."""
-    return is_resetting(journal) or journal.state("relearning") is not None
+    """Whether the tables may hold rows of which nothing is known yet: after a reset, because the
+    log has forgotten deletions, or because a copy has dated entries otherwise."""
+    return any(journal.state(key) for key in ("resetting", "relearning", "rereading"))
 
 
 def finish(journal: Journal) -> None:

@@ -326,6 +326,10 @@ class Versions:
         self._journal.run_many(_STORE_BIRTH, usual)
         self._journal.run_many(_STORE, others)
 
+    def forget(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Forget what is known of these (collection, pk)."""
+        self._journal.run_many("DELETE FROM sharedlog_row WHERE collection = ? AND pk = ?", keys)
+
     def store_births(
         self, collection: str, births: Iterable[tuple[str, Version]], shape: frozenset[str]
     ) -> None:

@@ -74,7 +74,7 @@ def check_ledgers(
         shared = [_change(entry.data) for entry in sorted(entries, key=lambda e: e.ticks)]
         for device in family:
             check_ledger(device, shared, alone=len(family) == 1 and not device.was_put_back)
-        own = [c for device in family for c in device.ledger()[device.inherited :]]
+        own = [change for device in family for change in device.own_ledger()]
         again = Counter(ticks for device, ticks in lost if root_of(device) == root)
         check_once(own, entries, again if len(family) > 1 else {}, read)
 
@@ -125,22 +125,19 @@ def check_once(
 
     Not guaranteed of what the log had, and `lost`: so many at these timestamps. Copies that have it
     in common may all send it again, if none had `read` what another one sent. And increments also
-    then: the one has them in a run that the other one has taken them out of. Nor of what was never
-    committed at its timestamp: copies with a clock far ahead date what they have in common anew,
-    each for itself, and may come to the same.
+    then: the one has them in a run that the other one has taken them out of.
     """
-    committed = Counter((change.ticks, _made(_committed(change))) for change in own)
+    committed = Counter((change.recorded, _made(_committed(change))) for change in own)
     shared: dict[tuple[int, Change], list[Logged]] = defaultdict(list)
     for entry in entries:
-        shared[entry.ticks, _made(_change(entry.data))].append(entry)
+        recorded = orjson.loads(entry.data).get("recorded", entry.ticks)
+        shared[recorded, _made(_change(entry.data))].append(entry)
     twice = {}
-    for (ticks, change), some in shared.items():
-        if not committed[ticks, change]:
-            continue
-        unknown = _counts(change) or _were_unread(some, read)
-        again = lost.get(ticks, 0) if unknown else 0
-        if len(some) > max(1, committed[ticks, change]) + again:
-            twice[ticks, change] = len(some)
+    for made, some in shared.items():
+        unknown = _counts(made[1]) or _were_unread(some, read)
+        again = sum(lost.get(ticks, 0) for ticks in {e.ticks for e in some}) if unknown else 0
+        if len(some) > max(1, committed[made]) + again:
+            twice[made] = len(some)
     if twice:
         raise Bad(f"in the log more often than committed: {twice}")
 

@@ -36,11 +36,11 @@ ENTRY_BYTES = 200
 
 LEDGER = (
     """CREATE TABLE IF NOT EXISTS ledger (
-        number INTEGER PRIMARY KEY, ticks INTEGER, operation INTEGER, collection TEXT, pk TEXT,
-        value TEXT)""",
+        number INTEGER PRIMARY KEY AUTOINCREMENT, recorded INTEGER, ticks INTEGER,
+        operation INTEGER, collection TEXT, pk TEXT, value TEXT)""",
     """CREATE TRIGGER IF NOT EXISTS ledger_written AFTER INSERT ON sharedlog_entry BEGIN
-        INSERT INTO ledger (ticks, operation, collection, pk, value)
-        VALUES (new.ticks, new.operation, new.collection, new.pk,
+        INSERT INTO ledger (recorded, ticks, operation, collection, pk, value)
+        VALUES (new.ticks, new.ticks, new.operation, new.collection, new.pk,
             iif(new.operation = 2, NULL, new.value));
     END""",
     """CREATE TRIGGER IF NOT EXISTS ledger_dated_anew AFTER UPDATE OF ticks ON sharedlog_entry BEGIN
@@ -91,9 +91,10 @@ def any_bounds(chance: Random, entries: int) -> Bounds:
 
 
 class Committed(NamedTuple):
-    """A change that a device made; `pk` and `value` are JSON text."""
+    """A change that a device made; `pk` and `value` are JSON text. `recorded`: by its first
+    timestamp."""
 
-    ticks: int
+    recorded: int
     operation: int
     collection: str
     pk: str
@@ -131,8 +132,8 @@ class Device:
         self._set_up()
         for statement in LEDGER:
             self.database.execute_sql(statement)
-        self.inherited = len(self.ledger())
-        """How many changes are of the device that this one is a copy of."""
+        (self._inherited,) = self.run("SELECT ifnull(max(number), 0) FROM ledger")[0]
+        """Up to here, changes are of the device that this one is a copy of."""
         self.was_put_back = False
 
     def _open(self) -> None:
@@ -269,8 +270,18 @@ class Device:
 
     def ledger(self) -> list[Committed]:
         """Every change that was committed here, in order."""
-        sql = "SELECT ticks, operation, collection, pk, value FROM ledger ORDER BY number"
-        return [Committed(*row) for row in self.run(sql)]
+        return self._committed_after(0)
+
+    def own_ledger(self) -> list[Committed]:
+        """Those that were made here, and not inherited."""
+        return self._committed_after(self._inherited)
+
+    def _committed_after(self, number: int) -> list[Committed]:
+        sql = (
+            "SELECT recorded, operation, collection, pk, value FROM ledger WHERE number > ? "
+            "ORDER BY number"
+        )
+        return [Committed(*row) for row in self.run(sql, number)]
 
     def tables(self) -> dict[Key, dict[str, Any]]:
         """Every row of every table, as on the wire."""

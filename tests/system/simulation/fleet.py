@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,10 +60,12 @@ def run_fleet(
     seconds: float = 60.0,
     device_days: float = float("inf"),
     faults_wanted: int = 0,
+    kinds: Collection[str] = (),
     processes: int = PROCESSES,
     **asked: Any,
 ) -> Totals:
-    """Run worlds of successive seeds until there are enough of both, or the time is over.
+    """Run worlds of successive seeds until there is enough of both, and of each of these kinds of
+    faults one, or the time is over.
 
     `asked` is what all worlds have in common (see `plan`). The first seed that fails raises.
     """
@@ -73,7 +75,7 @@ def run_fleet(
             totals.add(report)
             totals.seconds = time.monotonic() - began
             enough = totals.device_days >= device_days and totals.faults.total() >= faults_wanted
-            if enough or totals.seconds >= seconds:
+            if (enough and totals.faults.keys() >= set(kinds)) or totals.seconds >= seconds:
                 break
     return totals
 

@@ -165,7 +165,7 @@ class World:
             return Report(
                 self.plan.seed,
                 len(self.devices),
-                sum(len(device.ledger()) - device.inherited for device in self.devices),
+                sum(len(device.own_ledger()) for device in self.devices),
                 self.faults.counts,
                 self.reached,
                 len(log),
