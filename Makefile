@@ -96,7 +96,7 @@ matrix: $(VENV)/.dev ## Break networks and kill processes between real devices a
 	$(RUN) tests.system.matrix $(MATRIX_ARGS)
 
 .PHONY: plants
-plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant a quarter)
+plants: $(VENV)/.dev ## Plant all bugs, and show which check caught each (the tests plant a sixth)
 	PLANTS=all $(RUN) pytest -q tests/system/test_planted.py
 
 .PHONY: bench

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -28,17 +25,7 @@ LONG = (
 """Files of tests that take long: first, so that no process is left alone with one at the end."""
 
 
-MEMORY = Path("/dev/shm")
-MEMORY_BYTES = 4 * 2**30
-"""Only what is much larger than what tests leave there at a time."""
-
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_configure() -> None:
-    # Databases of tests lie in memory, where there is enough: what dies here is the process. (What
-    # a disk may do has a disk of its own, see tests/system/disk.)
-    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     # How long an example takes says how busy the machine is.
     settings.register_profile("any machine", deadline=None)
     settings.load_profile("any machine")

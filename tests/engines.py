@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import psycopg
 
@@ -66,7 +66,7 @@ class Postgres:
     def restore(self) -> None:
         backup = f"{self.schema}_backup"
         run(
-            "SET session_replication_role = replica",  # no foreign key is checked meanwhile
+            "SET LOCAL session_replication_role = replica",  # no foreign key is checked meanwhile
             *(f"DELETE FROM {self.schema}.{t}" for t in self.tables()),
             *(f"INSERT INTO {self.schema}.{t} TABLE {backup}.{t}" for t in self.tables()),
         )
@@ -78,22 +78,20 @@ class Postgres:
         else:
             emptied = [f"DELETE FROM {table}" for table in tables]
         run(
-            "SET client_min_messages = warning",
-            "SET session_replication_role = replica",
+            "SET LOCAL client_min_messages = warning",
+            "SET LOCAL session_replication_role = replica",
             f"DROP SCHEMA IF EXISTS {self.schema}_backup CASCADE",
             *emptied,
         )
 
     def _is_large(self) -> bool:
-        with psycopg.connect(SERVER) as connection:
-            sql = "SELECT coalesce(pg_relation_size(to_regclass(%s)), 0)"
-            found = connection.execute(sql, [f"{self.schema}.entries"]).fetchone()
+        sql = "SELECT coalesce(pg_relation_size(to_regclass(%s)), 0)"
+        found = _connection().execute(sql, [f"{self.schema}.entries"]).fetchone()
         return found is not None and found[0] > 100_000
 
     def tables(self) -> list[str]:
-        with psycopg.connect(SERVER, autocommit=True) as connection:
-            sql = "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1"
-            return [name for (name,) in connection.execute(sql, [self.schema])]
+        sql = "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1"
+        return [name for (name,) in _connection().execute(sql, [self.schema])]
 
 
 def new_schema() -> str:
@@ -103,14 +101,20 @@ def new_schema() -> str:
 
 
 def drop_schema(schema: str) -> None:
-    run("SET client_min_messages = warning", f"DROP SCHEMA {schema} CASCADE")
+    run("SET LOCAL client_min_messages = warning", f"DROP SCHEMA {schema} CASCADE")
 
 
 def run(*statements: str) -> None:
     """Run statements in one transaction."""
-    with psycopg.connect(SERVER) as connection:
+    with _connection().transaction():
         for statement in statements:
-            connection.execute(statement.encode())
+            _connection().execute(statement.encode())
+
+
+@functools.cache
+def _connection() -> psycopg.Connection[tuple[Any, ...]]:
+    """One for all that is asked here: to begin one takes longer than most."""
+    return psycopg.connect(SERVER, autocommit=True)
 
 
 @functools.cache

@@ -8,10 +8,19 @@ from typing import Any
 
 import pytest
 
+from tests.memory import folder_in_memory
+
 from .devices import RECORDERS, Device, Models
 from .servers import Server, serving
 
 OpenDevice = Callable[..., Device]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory: nothing here is about disks."""
+    with folder_in_memory() as path:
+        yield path
 
 
 @pytest.fixture(params=RECORDERS)

@@ -68,6 +68,7 @@ class Device:
         given, models = models, (*models, *outside)
         self.models = models
         self.recorder = recorder
+        self._has_log = False
         plain = database is None and not options and not path.exists()
         self.database: Any = database or peewee.SqliteDatabase(
             str(path), pragmas=dict(pragmas), **options
@@ -124,7 +125,8 @@ class Device:
 
         With what triggers noted, as it will be in it; they are left where they are.
         """
-        if not self.database.table_exists("sharedlog_entry"):
+        self._has_log = self._has_log or self.database.table_exists("sharedlog_entry")
+        if not self._has_log:
             return []
         recorder = self.sync._recording.recorder
         if self.recorder == "signals" or not recorder.waiting():
@@ -206,10 +208,11 @@ def tables(models: Models) -> list[str]:
 
 def stored_rows(database: peewee.Database, table: str) -> list[tuple[Any, ...]]:
     """A table's rows as (storage class, value, storage class, value, …), in their own order."""
-    names = [column.name for column in database.get_columns(table)]
+    quote = database.quote
+    empty = database.execute_sql(f"SELECT * FROM {quote[0]}{table}{quote[1]} WHERE 1 = 0")
+    names = [name for name, *_ in empty.description]
     # A through model's own number is of its database: no other one knows it.
     names = [name for name in names if not (name == "id" and table.endswith("_through"))]
-    quote = database.quote
     columns = [f"{quote[0]}{name}{quote[1]}" for name in names]
     if isinstance(database, peewee.SqliteDatabase):
         columns = [f"typeof({column}), {column}" for column in columns]

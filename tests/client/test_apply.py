@@ -366,7 +366,7 @@ def delivered(replica: Replica, entries: list[Entry], chance: random.Random) -> 
         del order[:size]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tree_entries(), st.integers(0, 2**32))
 def test_devices_end_equal_whatever_the_order_repetition_and_paging(
     entries: list[Entry], seed: int
@@ -657,7 +657,7 @@ def _is_key(value: Any) -> bool:
     return value is not None and not isinstance(value, dict)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(odd_entries(), st.integers(0, 2**32))
 def test_any_value_anywhere_blocks_nobody(entries: list[Entry], seed: int) -> None:
     """A value that does not fit is parked with its row; all devices end equal all the same."""

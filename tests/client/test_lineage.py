@@ -1145,3 +1145,45 @@ def test_what_copies_have_in_common_counts_once_also_where_it_is_dated_anew(
     assert first.items() == copy.items() == other.items() == expected(home.entries())
     assert [file.sync_object.status().pending for file in (first, copy, other)] == [0] * 3
     assert all(file.sync_object.verify().equal for file in (first, copy, other))
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["sync", "receive and reconcile"])
+@pytest.mark.parametrize("read_before", [False, True])
+def test_what_others_did_between_the_two_dates_stands(
+    new_file: NewFile,
+    home: MemoryHome,
+    tmp_path: Path,
+    time: Time,
+    parts: bool,
+    read_before: bool,
+) -> None:
+    """The copy has later timestamps for what the first file sent, and believed that it won."""
+    first, other = new_file("a", now=lambda: time() + 60 * MINUTE), new_file("b")
+    first.sync()
+    other.put("x", text="from before")
+    other.sync()
+    for file in (first, other):
+        file.sync()
+    first.put("x", text="in common")
+    first.put("y", text="in common, too")
+    copy_by_backup(first.path, tmp_path / "copy.db")
+    copy = new_file("copy", now=lambda: time() + 90 * MINUTE)
+    if read_before:  # before the first file sends anything
+        other.put("x", text="by the other")
+        other.sync()
+        copy.sync_object.receive()
+        copy.sync_object.reconcile()
+    first.sync()
+    other.sync()
+    other.put("x", text="later")
+    other.delete("y")
+    other.sync()
+    copy.put("z", text="by the copy")
+    if parts:
+        copy.sync_object.receive()
+        copy.sync_object.reconcile()
+    settle(home, first, copy, other)
+    assert copy.items()["x"] == ("later", "")
+    assert "y" not in copy.items()
+    assert all(file.sync_object.verify().equal for file in (first, copy, other))
+    assert copy.sync_object.journal.state("rereading") is None

@@ -111,7 +111,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[Write], list[list[Write]]]:
     return history, [list(order[i:j]) for i, j in pairwise(bounds)]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(deliveries())
 def test_any_order_duplication_and_batching_gives_the_models_row(
     delivery: tuple[list[Write], list[list[Write]]],
@@ -120,7 +120,7 @@ def test_any_order_duplication_and_batching_gives_the_models_row(
     assert replica_of(*batches).row() == row_of(history)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(histories(), histories())
 def test_merging_again_what_is_merged_changes_nothing(
     history: list[Write], more: list[Write]
@@ -135,7 +135,7 @@ def test_merging_again_what_is_merged_changes_nothing(
     assert replica.row() == row_of([*history, *fresh])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(histories(size=12))
 def test_what_merge_returns_is_exactly_what_the_table_lacks(history: list[Write]) -> None:
     state = RowState()

@@ -252,7 +252,7 @@ def test_any_value_arrives_to_the_bit(kind: Kind, open_device: OpenDevice, recor
     model: Any = model_of(kind)
     pair = Pair(open_device, recorder, model)
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(kind.more, min_size=1, max_size=5))
     def check(some: list[Any]) -> None:
         with pair.one:

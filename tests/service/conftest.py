@@ -16,11 +16,19 @@ from sharedlog_service.settings import Limits, Settings
 from sharedlog_service.store.store import Store
 from sharedlog_service.web.app import create_app
 from tests.engines import Engine, Postgres, Sqlite
+from tests.memory import folder_in_memory
 from tests.service.support import Asker, Ids, ManualClock
 
 OpenStore = Callable[..., Store]
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory: nothing here is about disks."""
+    with folder_in_memory() as path:
+        yield path
 
 
 @pytest.fixture

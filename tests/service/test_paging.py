@@ -217,7 +217,7 @@ def batch_of(push: Push) -> list[NewEntry]:
 
 @given(pushes=pushes, limit=st.integers(1, 5), byte_limit=st.integers(1, 8))
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

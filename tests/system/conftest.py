@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines import Postgres
-from tests.system.memory import folder_in_memory
+from tests.memory import folder_in_memory
 from tests.system.service_process import ServiceProcess, service as service
 
 

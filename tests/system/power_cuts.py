@@ -24,9 +24,9 @@ from typing import Any
 
 import apsw
 
+from tests.memory import folder_in_memory
 from tests.system.disk.disk import Call, Disk
 from tests.system.disk.power import Files, images, moments
-from tests.system.memory import folder_in_memory
 from tests.system.store_work import (
     NOTHING,
     Contents,

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from tests.memory import folder_in_memory
 from tests.system.crash_points import POINTS
 from tests.system.crash_scenario import SCENARIOS
-from tests.system.memory import folder_in_memory
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 600

@@ -21,8 +21,8 @@ import pytest
 from sharedlog_service.entries import EntryFilter
 from sharedlog_service.errors import Code, Refused
 from sharedlog_service.store.store import Store
+from tests.memory import folder_in_memory
 from tests.system.disk.disk import Disk, Failure
-from tests.system.memory import folder_in_memory
 from tests.system.store_work import (
     Contents,
     Operation,

@@ -22,7 +22,7 @@ from .odd.plan import plan
 from .odd.shrinking import failure, shrunk
 
 PARTS = 2
-PROCESSOR_SECONDS = times(6) / PARTS
+PROCESSOR_SECONDS = times(4) / PARTS
 
 SEEDS = 100_000
 """So far apart are the parts: more than any of them runs."""

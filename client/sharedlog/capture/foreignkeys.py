@@ -15,7 +15,7 @@ from ..dialects.base import ForeignKey, quote
 from ..errors import ConfigurationError
 from ..models.registry import ACTING, RESTRICTING, Registry, Rule, on_delete, on_update
 from ..models.tracked import Tracked, TrackedColumn
-from ..tables.checks import columns_of
+from ..tables.checks import column_names
 from .comparing import enforces_foreign_keys
 
 
@@ -58,7 +58,7 @@ def _leave_out(
     """Take references that their tables do not have for plain values, as the database does: to do
     for the rows of others what it does not do for its own would let devices differ."""
     for child in registry:
-        if not columns_of(database, child):
+        if not column_names(database, child):
             continue  # the table is yet to be made
         child.parents = [column for column in child.references if column in kept]
         for column in child.references:

@@ -73,6 +73,8 @@ class Dialect(ABC):
     """How a transaction begins that is going to write."""
     reading: ClassVar[str | None] = "REPEATABLE READ"
     """How one begins in which everything is of one moment."""
+    undoes_ddl: ClassVar[bool] = True
+    """Whether a transaction that is rolled back leaves no table, and no column."""
     usual: ClassVar[str | None] = None
     """How one begins where the application does not say."""
 
@@ -142,6 +144,12 @@ class Dialect(ABC):
         yield
 
     # -- the application's tables --------------------------------------------------------
+
+    def column_names(
+        self, database: peewee.Database, table: str, schema: str | None = None
+    ) -> set[str]:
+        """None, if there is no such table."""
+        return {column.name for column in database.get_columns(table, schema)}
 
     @abstractmethod
     def unique_indexes(

@@ -57,6 +57,9 @@ _FOREIGN_KEYS = """SELECT child.relname, made.oid, part.attname, parent.relname,
         AND space.nspname = coalesce(CAST(? AS text), current_schema())
     ORDER BY child.relname, made.oid, member.place"""
 
+_COLUMNS = """SELECT attname FROM pg_attribute
+    WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped"""
+
 _ACTS: Mapping[str, str] = {
     "a": "NO ACTION",
     "r": "RESTRICT",
@@ -111,6 +114,12 @@ class Postgres(Dialect):
     def making_tables(self, database: peewee.Database) -> Iterator[None]:
         self.run(database, "SELECT pg_advisory_xact_lock(?)", (MAKING_TABLES,))
         yield
+
+    def column_names(
+        self, database: peewee.Database, table: str, schema: str | None = None
+    ) -> set[str]:
+        """By what the views of information_schema are made of: they take ten times as long."""
+        return {name for (name,) in self.run(database, _COLUMNS, (_name(table, schema),))}
 
     def unique_indexes(
         self, database: peewee.Database, table: str, schema: str | None

@@ -41,14 +41,13 @@ class State(Transactions):
 
     def _make(self, statement: str) -> None:
         text = self.dialect.layout(statement)
-        added = _ADDED.match(statement)
-        if added and self._has_column(*added.groups()):
-            return  # MySQL does not undo the first half of a step
-        if text is not None:
+        if text is not None and not self._is_made(statement):
             self.run(text)
 
-    def _has_column(self, table: str, name: str) -> bool:
-        return any(column.name == name for column in self.database.get_columns(table))
+    def _is_made(self, statement: str) -> bool:
+        """Whether an interrupted step has added this column, and could not be undone."""
+        added = None if self.dialect.undoes_ddl else _ADDED.match(statement)
+        return bool(added and added[2] in self.dialect.column_names(self.database, added[1]))
 
     def _check_schema(self) -> None:
         used = int(self.state("schema") or FIRST_SCHEMA)

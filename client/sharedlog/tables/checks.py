@@ -153,12 +153,13 @@ def check_triggers(database: peewee.Database, registry: Registry) -> None:
 def check_keys(database: peewee.Database, registry: Registry) -> None:
     """Refuse tables that number their rows although the model's key says otherwise."""
     for tracked in registry:
-        stored = {column.name: column for column in columns_of(database, tracked)}
-        for column in tracked.key:
-            found = stored.get(column.field.column_name)
-            if found is None or not found.primary_key or len(tracked.key) > 1:
+        [key, *others] = tracked.key
+        if others or not _is_uuid(key.field) or not column_names(database, tracked):
+            continue
+        for found in database.get_columns(tracked.collection, tracked.model._meta.schema):
+            if found.name != key.field.column_name or not found.primary_key:
                 continue
-            if found.data_type.upper() == "INTEGER" and _is_uuid(column.field):
+            if found.data_type.upper() == "INTEGER":
                 raise AutoIncrementKey(
                     f"The table {tracked.collection!r} still numbers its rows "
                     f"({found.name} INTEGER), so two devices give one number to different rows.",
@@ -178,7 +179,7 @@ def check_outside_transaction(journal: Journal, method: str) -> None:
 def check_tables(database: peewee.Database, registry: Registry) -> None:
     """Refuse to exchange anything while a table or a column is missing."""
     for tracked in registry:
-        stored = {column.name for column in columns_of(database, tracked)}
+        stored = column_names(database, tracked)
         if not stored:
             raise ConfigurationError(
                 f"The table {tracked.collection!r} does not exist.",
@@ -193,12 +194,13 @@ def check_tables(database: peewee.Database, registry: Registry) -> None:
                 )
 
 
-def columns_of(database: peewee.Database, tracked: Tracked) -> list[Any]:
-    """The columns of a model's table, as far as there is one."""
+def column_names(database: peewee.Database, tracked: Tracked) -> set[str]:
+    """Those of a model's table, as far as there is one."""
     try:
-        return list(database.get_columns(tracked.collection, tracked.model._meta.schema))
+        schema = tracked.model._meta.schema
+        return tracked.dialect.column_names(database, tracked.collection, schema)
     except peewee.OperationalError:  # its database is yet to be attached
-        return []
+        return set()
 
 
 def _is_uuid(field: Any) -> bool:

@@ -10,7 +10,7 @@ from random import Random
 
 from sharedlog import MemorySharedLog, SharedLog
 from sharedlog.journal.recorder import Capture
-from tests.system.memory import folder_in_memory
+from tests.memory import folder_in_memory
 from tests.system.simulation.trace import Trace
 from tests.system.simulation.world import collected_afterwards
 

@@ -17,7 +17,7 @@ from sharedlog import SharedLog
 from sharedlog.clock import TICKS_PER_MS
 from sharedlog.events import Event, Reconciled, Restamped
 from sharedlog.remote.sharedlog import Outgoing
-from tests.system.memory import folder_in_memory
+from tests.memory import folder_in_memory
 
 from . import switches
 from .checks import (
