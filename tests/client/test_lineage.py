@@ -26,7 +26,7 @@ from sharedlog.events import Event, Forked, LogShrunk, Restamped
 from sharedlog.exchange.identity import ID_CHARS_MAX, descendant
 from sharedlog.exchange.pipeline import Pipeline
 from sharedlog.journal.journal import LocalEntry
-from sharedlog.remote.sharedlog import About, Receipt, akin
+from sharedlog.remote.sharedlog import About, Outgoing, Receipt, akin
 from tests.system.copies import (
     MINUTE,
     NOON_MS,
@@ -1187,3 +1187,28 @@ def test_what_others_did_between_the_two_dates_stands(
     assert "y" not in copy.items()
     assert all(file.sync_object.verify().equal for file in (first, copy, other))
     assert copy.sync_object.journal.state("rereading") is None
+
+
+@pytest.mark.parametrize("said", ['{"total":1}', '{"add":"x","total":1}', '{"add":1,"total":[]}'])
+@pytest.mark.parametrize("dated", ["", ',"recorded":%d'])
+def test_what_is_no_increment_stops_no_copy(
+    new_file: NewFile, home: MemoryHome, said: str, dated: str
+) -> None:
+    """Somebody writes under an id that looks like a copy's, at the time of an unsent increment."""
+    file = new_file("a")
+    file.count("t", 1)
+    file.sync()
+    file.count("t", 2)
+    [*_, unsent] = file.held()
+    data = (
+        '{"operation":"modify","collection":"tally","pk":"t","field":null,'
+        f'"value":{{"count":{said}}},"rules":{{"count":"counter"}}'
+    )
+    data += (dated % unsent.ticks if dated else "") + "}"
+    strange = f"{file.device}.strange"
+    home.log.register("strange", strange)
+    ticks = unsent.ticks - 5 if dated else unsent.ticks
+    outgoing = [Outgoing(ticks, 0, data)]
+    home.log.write(strange, outgoing, after=None, now_ms=NOON_MS, limit=9, byte_limit=999)
+    assert counted_by(file, new_file("b")) == [{"t": 3}] * 2
+    assert len(file.sync_object.parked()) == 1

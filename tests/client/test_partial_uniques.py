@@ -119,7 +119,7 @@ def test_all_devices_end_equal(
     name: str, where: str, indexes: Sequence[str], log: MemorySharedLog, open_device: OpenDevice
 ) -> None:
     devices = devices_with(indexes, open_device, log, where, where, where)
-    assert sum(run(Random(f"{name} {seed}"), devices) for seed in range(times(4)))
+    assert sum(run(Random(f"{name} {seed}"), devices) for seed in range(times(6)))
 
 
 def run(chance: Random, devices: Sequence[Device]) -> int:

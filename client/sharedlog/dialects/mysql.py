@@ -53,25 +53,23 @@ UNFIT = frozenset((1264, 1265, 1292, 1364, 1366, 1406, 1411, 3140))
 REFUSED = frozenset((1644, 3819, 4025))
 """Those of CHECK constraints, and of triggers that refuse a row."""
 
-_UNIQUE_INDEXES = """SELECT part.index_name, part.column_name, part.sub_part, made.collation_name
-    FROM information_schema.statistics AS part LEFT JOIN information_schema.columns AS made
-        ON made.table_schema = part.table_schema AND made.table_name = part.table_name
-        AND made.column_name = part.column_name
-    WHERE part.table_name = ? AND part.table_schema = coalesce(?, database())
-        AND part.non_unique = 0
-    ORDER BY part.index_name, part.seq_in_index"""
+# One table of information_schema at a time: to join two of them, the server looks into every
+# table that it has (15 to 40 ms beside 0.5).
+_UNIQUE_INDEXES = """SELECT index_name, column_name, sub_part FROM information_schema.statistics
+    WHERE table_name = ? AND table_schema = coalesce(?, database()) AND non_unique = 0
+    ORDER BY index_name, seq_in_index"""
 
-_COLLATION = """SELECT collation_name FROM information_schema.columns
-    WHERE table_name = ? AND table_schema = coalesce(?, database()) AND column_name = ?"""
+_COLLATIONS = """SELECT column_name, collation_name FROM information_schema.columns
+    WHERE table_name = ? AND table_schema = coalesce(?, database())"""
 
-_FOREIGN_KEYS = """SELECT part.table_name, part.constraint_name, part.column_name,
-        part.referenced_table_name, made.delete_rule, made.update_rule
-    FROM information_schema.key_column_usage AS part
-    JOIN information_schema.referential_constraints AS made
-        ON made.constraint_schema = part.constraint_schema
-        AND made.constraint_name = part.constraint_name AND made.table_name = part.table_name
-    WHERE part.table_schema = coalesce(?, database())
-    ORDER BY part.table_name, part.constraint_name, part.ordinal_position"""
+_FOREIGN_KEYS = """SELECT table_name, constraint_name, column_name, referenced_table_name
+    FROM information_schema.key_column_usage
+    WHERE table_schema = coalesce(?, database()) AND referenced_table_name IS NOT NULL
+    ORDER BY table_name, constraint_name, ordinal_position"""
+
+_ACTS = """SELECT table_name, constraint_name, delete_rule, update_rule
+    FROM information_schema.referential_constraints
+    WHERE constraint_schema = coalesce(?, database())"""
 
 
 class MySQL(Dialect):
@@ -142,17 +140,22 @@ class MySQL(Dialect):
         self, database: peewee.Database, table: str, schema: str | None
     ) -> list[UniqueIndex]:
         rows = self.run(database, _UNIQUE_INDEXES, (table, schema)).fetchall()
+        collations = self._collations(database, table, schema)
         found = as_unique_indexes(
-            (index, False, None if part else column, _weighable(collation))
-            for index, column, part, collation in rows
+            (index, False, None if part else column, _weighable(collations.get(column)))
+            for index, column, part in rows
         )
         return list(found.values())
 
     def collation(
         self, database: peewee.Database, schema: str | None, table: str, column: str
     ) -> str:
-        found = self.run(database, _COLLATION, (table, schema, column)).fetchone()
-        return _weighable(found[0] if found else None)
+        return _weighable(self._collations(database, table, schema).get(column))
+
+    def _collations(
+        self, database: peewee.Database, table: str, schema: str | None
+    ) -> dict[str, str | None]:
+        return dict(self.run(database, _COLLATIONS, (table, schema)).fetchall())
 
     def weights(
         self, database: peewee.Database, collation: str, texts: Sequence[str]
@@ -167,7 +170,9 @@ class MySQL(Dialect):
         return row
 
     def foreign_keys(self, database: peewee.Database, schema: str | None) -> list[ForeignKey]:
-        return as_foreign_keys(self.run(database, _FOREIGN_KEYS, (schema,)).fetchall())
+        keys = self.run(database, _FOREIGN_KEYS, (schema,)).fetchall()
+        acts = {(key[0], key[1]): key[2:] for key in self.run(database, _ACTS, (schema,))}
+        return as_foreign_keys((*key, *acts[key[:2]]) for key in keys if key[:2] in acts)
 
     def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
         """It cannot defer them. So they are off: that all parents are there is seen to before."""

@@ -57,15 +57,7 @@ class Counter(MergeRule):
         self._default = default
 
     def fits(self, value: Wire, *, plain: bool) -> bool:
-        if type(value) is not dict:
-            return _is_whole(value)
-        return (
-            not plain
-            and _is_whole(value.get(ADD))
-            and _is_whole(value.get(TOTAL))
-            and (SINCE not in value or type(value[SINCE]) is int)
-            and (OF not in value or type(value[OF]) is str)
-        )
+        return _is_whole(value) or (not plain and is_readable(value))
 
     def written(self, before: Wire, after: Wire, writes: Writes, device: str) -> Wire:
         added = whole(after) - (whole(before) if _is_whole(before) else 0)
@@ -128,6 +120,17 @@ def _names_there(writes: Writes) -> set[Version]:
     if not any(is_lost(operand) for _, operand in writes):
         return set()
     return {alone_of(v, o) for v, o in writes if is_increment(o) and not is_lost(o)}
+
+
+def is_readable(value: Wire) -> bool:
+    """Whether it is an increment with all that one says."""
+    return (
+        type(value) is dict
+        and _is_whole(value.get(ADD))
+        and _is_whole(value.get(TOTAL))
+        and (SINCE not in value or type(value[SINCE]) is int)
+        and (OF not in value or type(value[OF]) is str)
+    )
 
 
 def is_increment(value: Wire) -> bool:

@@ -12,7 +12,19 @@ from collections.abc import Container, Hashable, Mapping
 
 from ..changes import Change, Wire, loads
 from ..clock import Version
-from .counter import ADD, OF, TOTAL, Counter, alone, is_increment, lost, number, run_of, whole
+from .counter import (
+    ADD,
+    OF,
+    TOTAL,
+    Counter,
+    alone,
+    is_increment,
+    is_readable,
+    lost,
+    number,
+    run_of,
+    whole,
+)
 
 COUNTER = Counter.name
 
@@ -25,9 +37,9 @@ def handed_over(value: Wire, device: str) -> Wire:
 
 
 def increments(values: Mapping[str, Wire] | None, rules: Mapping[str, str] | None) -> Values:
-    """Those among the values of a change that are increments."""
+    """Those among the values of a change that are increments, whoever wrote it."""
     counts = {name for name, rule in (rules or {}).items() if rule == COUNTER}
-    return {n: v for n, v in (values or {}).items() if n in counts and is_increment(v)}
+    return {n: v for n, v in (values or {}).items() if n in counts and is_readable(v)}
 
 
 def doubted(change: Change) -> Change:
