@@ -427,6 +427,16 @@ def copies_keep_versions(patch: Patch) -> None:
     patch.setattr(Reattribution, "hand_over", lambda self, batches, of, to, left=(): None)
 
 
+@plant("what copies date anew is not known again", out_of_reach=True)
+def dates_unsaid(patch: Patch) -> None:
+    patch.setattr(Journal, "recorded_at", lambda self, ticks: {})
+
+
+@plant("what copies date anew is not read again from the beginning", out_of_reach=True)
+def dates_unread(patch: Patch) -> None:
+    patch.setattr(Identity, "begins_again", lambda self: False)
+
+
 @plant("the end of a log that was put back and has grown again goes unnoticed", out_of_reach=True)
 def lost_end_unnoticed(patch: Patch) -> None:
     patch.setattr(places, "check_of", lambda *entry: "")

@@ -144,6 +144,18 @@ def put_back_while_finding_out(
     test_lineage.test_a_log_that_is_put_back_while_a_device_is_finding_out(new_file, home, True)
 
 
+def dated_anew(new_file: test_lineage.NewFile, home: MemoryHome, folder: Path) -> None:
+    test_lineage.test_what_copies_have_in_common_counts_once_also_where_it_is_dated_anew(
+        new_file, home, folder, test_lineage.Time(), "both", True
+    )
+
+
+def between_dates(new_file: test_lineage.NewFile, home: MemoryHome, folder: Path) -> None:
+    test_lineage.test_what_others_did_between_the_two_dates_stands(
+        new_file, home, folder, test_lineage.Time(), False, True
+    )
+
+
 def on_files(test: Callable[[test_lineage.NewFile, MemoryHome, Path], None]) -> Check:
     def check(folder: Path) -> None:
         time = test_lineage.Time()
@@ -235,6 +247,8 @@ NAMED: dict[Plant, list[Check]] = {
     plants.copies_keep_versions: [
         on_files(test_lineage.test_what_copies_have_unsent_in_common_is_sent_once)
     ],
+    plants.dates_unsaid: [in_world("memory", losing=False), on_files(dated_anew)],
+    plants.dates_unread: [on_files(between_dates)],
     plants.lost_end_unnoticed: [in_world("memory", losing=True)],
     plants.newest_unchecked: [
         on_files(put_back_while_finding_out),
