@@ -1189,6 +1189,22 @@ def test_what_others_did_between_the_two_dates_stands(
     assert copy.sync_object.journal.state("rereading") is None
 
 
+def test_what_a_copy_writes_after_it_took_the_other_ones_date_is_later(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path, time: Time
+) -> None:
+    """Its timestamps come before those that it took back."""
+    first = new_file("a", now=lambda: time() + 60 * MINUTE)
+    first.put("x", text="in common")
+    copy_by_backup(first.path, tmp_path / "copy.db")
+    copy = new_file("copy")
+    first.sync()
+    copy.sync()
+    assert copy.forks
+    copy.put("x", text="by the copy")
+    settle(home, first, copy)
+    assert first.items() == {"x": ("by the copy", "")}
+
+
 @pytest.mark.parametrize("said", ['{"total":1}', '{"add":"x","total":1}', '{"add":1,"total":[]}'])
 @pytest.mark.parametrize("dated", ["", ',"recorded":%d'])
 def test_what_is_no_increment_stops_no_copy(

@@ -193,3 +193,15 @@ def test_the_oracle_knows_a_write_by_the_name_that_the_log_lost_it_under() -> No
         (None, {("a.b", 5)}),
     ):
         assert not is_known_as(mine, (5, "a"), gone)
+
+
+def test_the_oracle_knows_what_was_dated_anew_by_when_it_was_recorded() -> None:
+    own = [made(6, '{"n":1}')]
+    dated = (
+        '{"operation":"modify","collection":"fox","pk":1,"field":null,"value":{"n":1},"recorded":6}'
+    )
+    log = [Logged(1, "a", 3, 0, dated), Logged(2, "a.b", 4, 0, dated)]
+    check_once(own, log[:1], {}, {})
+    check_once(own, log, {4: 1}, {("a.b", 4): 1})
+    with pytest.raises(Bad, match="more often than committed"):
+        check_once(own, log, {}, {})

@@ -266,9 +266,12 @@ class Journal(State):
         return found
 
     def remove(self, entries: Iterable[LocalEntry]) -> None:
-        """Remove entries, inside the open transaction."""
+        """Remove entries inside the open transaction, when all are folded. The next ones may come
+        before those that were removed."""
         ticks = [(entry.ticks,) for entry in entries]
         self.run_many("DELETE FROM sharedlog_entry WHERE ticks = ?", ticks)
+        newest = self.run("SELECT ifnull(max(ticks), 0) FROM sharedlog_entry").fetchone()[0]
+        self.set_state(folded_until=str(newest))
 
     def restate(self, entry: LocalEntry, values: Mapping[str, Wire]) -> None:
         """Let an entry say of these fields what it says in the log."""

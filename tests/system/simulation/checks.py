@@ -125,7 +125,8 @@ def check_once(
 
     Not guaranteed of what the log had, and `lost`: so many at these timestamps. Copies that have it
     in common may all send it again, if none had `read` what another one sent. And increments also
-    then: the one has them in a run that the other one has taken them out of.
+    then: the one has them in a run that the other one has taken them out of. And what one of them
+    has dated anew and sent: others may have read it with that timestamp.
     """
     committed = Counter((change.recorded, _made(_committed(change))) for change in own)
     shared: dict[tuple[int, Change], list[Logged]] = defaultdict(list)
@@ -134,8 +135,9 @@ def check_once(
         shared[recorded, _made(_change(entry.data))].append(entry)
     twice = {}
     for made, some in shared.items():
-        unknown = _counts(made[1]) or _were_unread(some, read)
-        again = sum(lost.get(ticks, 0) for ticks in {e.ticks for e in some}) if unknown else 0
+        dates = {entry.ticks for entry in some}
+        unknown = _counts(made[1]) or _were_unread(some, read) or len(dates) > 1
+        again = sum(lost.get(ticks, 0) for ticks in dates) if unknown else 0
         if len(some) > max(1, committed[made]) + again:
             twice[made] = len(some)
     if twice:
