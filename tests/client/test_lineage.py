@@ -1228,3 +1228,22 @@ def test_what_is_no_increment_stops_no_copy(
     home.log.write(strange, outgoing, after=None, now_ms=NOON_MS, limit=9, byte_limit=999)
     assert counted_by(file, new_file("b")) == [{"t": 3}] * 2
     assert len(file.sync_object.parked()) == 1
+
+
+def test_copies_that_did_the_same_at_the_same_time_are_two_all_the_same(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path
+) -> None:
+    """What the one sent is what the other one has not sent yet; but that has more before it."""
+    clocks = {"a": NOON_MS, "copy": NOON_MS}
+    first, other = new_file("a", now=lambda: clocks["a"]), new_file("b")
+    first.put("e", text="in common")
+    first.sync()
+    copy_by_backup(first.path, tmp_path / "copy.db")
+    copy = new_file("copy", now=lambda: clocks["copy"])
+    clocks["copy"] += MINUTE
+    copy.put("b", text="by the copy")
+    clocks["copy"] = clocks["a"] = NOON_MS + 2 * MINUTE
+    for file in (first, copy):
+        file.delete("e")
+    settle(home, first, copy, other)
+    assert first.items() == {"b": ("by the copy", "")}

@@ -12,7 +12,8 @@ timestamps, beginning with the newest entry that it knows to be there:
   sends under it what it has not sent, and reads what the other copy wrote as any other device.
 
 Copies have everything in common up to some timestamp and nothing after it, so the first foreign
-entry comes after all that are known.
+entry comes after all that are known. (But that they did the same at the same time: then it comes
+after something that is unsent here.)
 """
 
 from __future__ import annotations
@@ -128,6 +129,10 @@ class Lineage:
         self.found += sum(e.author is None and e.ticks > acknowledged for e in known)
         if forgotten:  # pruned here, or never here: nobody can tell
             self._take(forgotten)
+        if known and known[-1].ticks > acknowledged:
+            # What is sent is sent in order: with something unsent before it, it is not from here.
+            oldest = self._journal.oldest_unsent("reason IS NULL")
+            foreign = foreign or (oldest is not None and oldest < known[-1].ticks)
         return not foreign
 
     def _take(self, entries: Sequence[Entry]) -> None:
