@@ -1247,3 +1247,41 @@ def test_copies_that_did_the_same_at_the_same_time_are_two_all_the_same(
         file.delete("e")
     settle(home, first, copy, other)
     assert first.items() == {"b": ("by the copy", "")}
+
+
+@pytest.mark.parametrize("ids", ["bmz", "zmb", "mbz", "mzb"])
+@pytest.mark.parametrize("sends", [False, True], ids=["reads first", "sends first"])
+def test_what_copies_wrote_at_one_time_is_decided_by_who_sent_it(
+    new_file: NewFile, home: MemoryHome, tmp_path: Path, ids: str, sends: bool
+) -> None:
+    """Two have one write in common, and a third one has another one of the same time. An id, which
+    decides, is not known before something is sent."""
+    ms = [NOON_MS]
+
+    def now() -> int:
+        return ms[0]
+
+    first = new_file("a", now=now)
+    first.put("x", text="before")
+    first.sync()
+    names = ("one", "rival", "two")
+    for name in names[:2]:
+        copy_by_backup(first.path, tmp_path / f"{name}.db")
+    one, rival = (
+        new_file(name, now=now, new_id=lambda word=word: word * 8)
+        for name, word in zip(names[:2], ids, strict=False)
+    )
+    ms[0] += MINUTE
+    first.put("y", text="as the first one")
+    first.sync()
+    one.put("x", text="in common")
+    rival.put("x", text="rival")
+    copy_by_backup(one.path, tmp_path / "two.db")
+    two = new_file("two", now=now, new_id=lambda: ids[2] * 8)
+    rival.sync()
+    if sends:
+        two.sync()
+    else:
+        two.sync_object.receive()
+    one.sync()
+    settle(home, first, one, rival, two)

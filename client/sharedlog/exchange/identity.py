@@ -181,6 +181,16 @@ class Identity:
         if device not in known:
             self._journal.set_state(elsewhere=dumps([*known, device]))
 
+    def rivals(self) -> list[int]:
+        """The timestamps of which a copy has another entry than this device had unsent."""
+        found: list[int] = loads(self._journal.state("rivals") or "[]")
+        return found
+
+    def note_rival(self, ticks: int) -> None:
+        known = self.rivals()
+        if ticks not in known:
+            self._journal.set_state(rivals=dumps([*known, ticks]))
+
     def doubt(self) -> None:
         """The log may have lost anything: look for all that was sent, and read all again."""
         self._journal.unsend()

@@ -149,13 +149,14 @@ class Lineage:
             return True
         device = self._identity.device
         dated: list[LocalEntry] = []
-        for other in {entry.device for entry in entries}:
+        earlier: list[LocalEntry] = []
+        for other in sorted({entry.device for entry in entries}):
             if akin(device, other):
                 theirs = {e.ticks: e.data for e in entries if e.device == other}
-                self._recognize(theirs, other)
+                earlier += self._recognize(theirs, other)
                 dated += self._dated_otherwise(theirs)
-        if dated:
-            self._withdraw(dated)
+        if dated or earlier:
+            self._read_anew(dated, earlier)
         elif device in self._identity.elsewhere():
             self._identity.fork()
         if device == self._identity.device:
@@ -175,14 +176,15 @@ class Lineage:
             if (ticks := recorded[when]) != entry.ticks and same(entry, ticks, theirs[ticks])
         ]
 
-    def _withdraw(self, entries: Sequence[LocalEntry]) -> None:
-        """Let the log say these entries, with its timestamps. What is known of their rows may have
-        been decided by others, so it is forgotten, but for what else is unsent."""
+    def _read_anew(self, dated: Sequence[LocalEntry], earlier: Sequence[LocalEntry]) -> None:
+        """Let the log say what it has with other timestamps, and what is earlier there than it was
+        here: others may have written in between. So what is known of these rows is forgotten, but
+        for what else is unsent, and is read again."""
         versions = self._replica.versions
         versions.fold_local()
         self._identity.read_anew()
-        self._journal.remove(entries)
-        rows = {(versions.names.table(entry.collection), entry.pk) for entry in entries}
+        self._journal.remove(dated)
+        rows = {(versions.names.table(e.collection), e.pk) for e in (*dated, *earlier)}
         versions.forget(rows)
         for chunk in chunks(sorted({pk for _, pk in rows})):
             marks = ",".join("?" * len(chunk))
@@ -191,7 +193,9 @@ class Lineage:
                     [e for e in left if (versions.names.table(e.collection), e.pk) in rows]
                 )
 
-    def _recognize(self, theirs: Mapping[int, str], other: str) -> None:
+    def _recognize(self, theirs: Mapping[int, str], other: str) -> list[LocalEntry]:
+        """Settle what a copy has sent. Return what is there under the copy's id, after another
+        entry was read that has the same timestamp: the ids decide which one is later."""
         oldest = self._journal.oldest()
         local = self._journal.entries_at(list(theirs))
         unsent = self._journal.entries_at(list(theirs), f"AND status = {UNSENT}")
@@ -200,16 +204,23 @@ class Lineage:
             mine = local.get(ticks)
             if mine is not None and self._is_there(mine, data, other):
                 found += [mine] if ticks in unsent else []
-            elif mine is not None and ticks in unsent and (told := self._told(mine, data, other)):
+                continue
+            if mine is not None and ticks in unsent and (told := self._told(mine, data, other)):
                 if is_alone(ticks, next(iter(told.values()))):
                     self._leave_runs(mine)
                 else:
                     self._journal.restate(mine, told)
                     found.append(mine)
-            elif ticks >= oldest:  # what is older may have been pruned here
+                continue
+            if ticks in unsent:
+                self._identity.note_rival(ticks)
+            if ticks >= oldest:  # what is older may have been pruned here
                 self._note_unknown(Version(ticks, other), data)
-        if found:
-            self._identity.find(found, other)
+        if not found:
+            return []
+        self._identity.find(found, other)
+        rivals = self._identity.rivals()
+        return [entry for entry in found if entry.ticks in rivals]
 
     def _note_unknown(self, version: Version, data: str) -> None:
         """What a copy wrote: under an id that this device gave up, or in that id's runs, or even
@@ -237,10 +248,11 @@ class Lineage:
         if self._identity.behind and not self._identity.begins_again():
             caught_up = self._identity.catch_up()
             self.lost += caught_up.lost
-            which = f"status = {UNSENT} AND reason IS NOT NULL"
+            rivals = ",".join(map(str, [-1, *self._identity.rivals()]))
+            which = f"reason IS NOT NULL OR ticks IN ({rivals})"
             if caught_up.recounts:
-                which = f"({which} OR reason IS NULL AND rules IS NOT NULL)"
-            for entries in self._journal.each(which):
+                which += " OR rules IS NOT NULL"
+            for entries in self._journal.each(f"status = {UNSENT} AND ({which})"):
                 self._merge_own(entries)
 
     def _merge_own(self, entries: Sequence[LocalEntry]) -> None:

@@ -21,6 +21,7 @@ FORGOTTEN = (
     "behind",
     "elsewhere",
     "rereading",
+    "rivals",
     "all_sent_until",
     "sent_until",
     "seen_until",
