@@ -249,10 +249,10 @@ class Lineage:
             caught_up = self._identity.catch_up()
             self.lost += caught_up.lost
             rivals = ",".join(map(str, [-1, *self._identity.rivals()]))
-            which = f"reason IS NOT NULL OR ticks IN ({rivals})"
+            which = f"status = {UNSENT} AND (reason IS NOT NULL OR ticks IN ({rivals}))"
             if caught_up.recounts:
-                which += " OR rules IS NOT NULL"
-            for entries in self._journal.each(f"status = {UNSENT} AND ({which})"):
+                which = f"({which} OR reason IS NULL AND rules IS NOT NULL)"
+            for entries in self._journal.each(which):
                 self._merge_own(entries)
 
     def _merge_own(self, entries: Sequence[LocalEntry]) -> None:
