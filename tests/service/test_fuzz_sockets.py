@@ -44,7 +44,7 @@ from tests.service.test_fuzz import (
 from tests.service.test_sockets import PROTOCOL, counting_schema
 from tests.system.service_process import ServiceProcess, service as service
 
-FRAMES = REQUESTS * 2 // 3
+FRAMES = REQUESTS * 3 // 2
 RAW_SOCKETS = 100
 
 ANSWER_S = 0.1
