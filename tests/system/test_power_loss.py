@@ -30,7 +30,7 @@ def judged(folder: Path, turns: int, *pragmas: str, draws: int = 1) -> Verdict:
 
 
 def test_what_was_acknowledged_survives_a_power_cut(memory: Path) -> None:
-    verdict = judged(memory, 7, draws=2)
+    verdict = judged(memory, 5, draws=2)
     assert (verdict.lost.total(), verdict.broken.total()) == (0, 0), verdict.first
     assert verdict.images.total() > 5_000
     assert verdict.opened > 100
