@@ -18,6 +18,7 @@ from sharedlog import changes
 from sharedlog.apply import arrivals, parents, placement
 from sharedlog.clock import Version
 from sharedlog.errors import EntryUnreadable
+from sharedlog.exchange import lineage
 from sharedlog.exchange.exchange import Exchange
 from sharedlog.exchange.identity import Identity
 from sharedlog.exchange.lineage import Lineage
@@ -433,7 +434,7 @@ def copies_keep_versions(patch: Patch) -> None:
 
 @plant("what copies date anew is not known again", out_of_reach=True)
 def dates_unsaid(patch: Patch) -> None:
-    patch.setattr(Journal, "recorded_at", lambda self, ticks: {})
+    patch.setattr(lineage, "recorded_at", lambda journal, ticks: {})
 
 
 @plant("what copies date anew is not read again from the beginning", out_of_reach=True)

@@ -28,7 +28,7 @@ from ..merge.counter import is_alone, is_increment, run_of
 from ..merge.runs import counts_of
 from ..remote.sharedlog import OwnPage, akin
 from .replica import Replica
-from .restamping import lift
+from .restamping import lift, recorded_at, take_back
 
 UNSETTLED = "-"
 """The lineage of a device that has compared some of the log's entries, and not all: no log's."""
@@ -169,7 +169,7 @@ class Lineage:
         one of them dated it anew."""
         same = self._replica.pipeline.same_but_for_dates
         recorded = {self._replica.pipeline.recorded(t, data): t for t, data in theirs.items()}
-        mine = self._journal.recorded_at(list(recorded))
+        mine = recorded_at(self._journal, list(recorded))
         return [
             entry
             for when, entry in mine.items()
@@ -183,7 +183,7 @@ class Lineage:
         versions = self._replica.versions
         versions.fold_local()
         self._identity.read_anew()
-        self._journal.remove(dated)
+        take_back(self._journal, dated)
         rows = {(versions.names.table(e.collection), e.pk) for e in (*dated, *earlier)}
         versions.forget(rows)
         for chunk in chunks(sorted({pk for _, pk in rows})):

@@ -10,10 +10,10 @@ they have in common, and know it again by that (see `lineage`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..clock import TICKS_PER_MS
-from ..journal.journal import SELECT, SENT, Journal
+from ..journal.journal import CHUNK, SELECT, SENT, UNSENT, Journal, LocalEntry, chunks
 from ..merge.counter import restamped_json
 
 
@@ -85,3 +85,27 @@ def _rename_counters(journal: Journal, since: int, renamed: Mapping[int, int]) -
     ).fetchall()
     moved = [(restamped_json(row[5], row[6], renamed), row[0]) for row in rows]
     journal.run_many("UPDATE sharedlog_entry SET value = ? WHERE ticks = ?", moved)
+
+
+def recorded_at(journal: Journal, ticks: Sequence[int]) -> dict[int, LocalEntry]:
+    """By these timestamps, the entries that were recorded with them and never sent, as far as this
+    device knows."""
+    found: dict[int, LocalEntry] = {}
+    for chunk in chunks(ticks, CHUNK // 2):
+        marks = ",".join("?" * len(chunk))
+        sql = (
+            f"{SELECT} WHERE (recorded IN ({marks}) OR recorded IS NULL AND ticks IN ({marks})) "
+            f"AND status = {UNSENT} AND reason IS NULL"
+        )
+        entries = (LocalEntry(*row) for row in journal.run(sql, [*chunk, *chunk]).fetchall())
+        found |= {e.ticks if e.recorded is None else e.recorded: e for e in entries}
+    return found
+
+
+def take_back(journal: Journal, entries: Iterable[LocalEntry]) -> None:
+    """Remove entries that are in the log with other timestamps, inside the open transaction, when
+    all are folded. The next ones may come before those that were removed."""
+    ticks = [(entry.ticks,) for entry in entries]
+    journal.run_many("DELETE FROM sharedlog_entry WHERE ticks = ?", ticks)
+    newest = journal.run("SELECT ifnull(max(ticks), 0) FROM sharedlog_entry").fetchone()[0]
+    journal.set_state(folded_until=str(newest))

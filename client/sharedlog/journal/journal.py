@@ -251,28 +251,6 @@ class Journal(State):
             found |= {row[0]: LocalEntry(*row) for row in self.run(sql, chunk).fetchall()}
         return found
 
-    def recorded_at(self, ticks: Sequence[int]) -> dict[int, LocalEntry]:
-        """By these timestamps, the entries that were recorded with them and never sent, as far as
-        this device knows."""
-        found: dict[int, LocalEntry] = {}
-        for chunk in chunks(ticks, CHUNK // 2):
-            marks = ",".join("?" * len(chunk))
-            sql = (
-                f"{SELECT} WHERE (recorded IN ({marks}) OR recorded IS NULL AND ticks IN ({marks}))"
-                f" AND status = {UNSENT} AND reason IS NULL"
-            )
-            entries = (LocalEntry(*row) for row in self.run(sql, [*chunk, *chunk]).fetchall())
-            found |= {e.ticks if e.recorded is None else e.recorded: e for e in entries}
-        return found
-
-    def remove(self, entries: Iterable[LocalEntry]) -> None:
-        """Remove entries inside the open transaction, when all are folded. The next ones may come
-        before those that were removed."""
-        ticks = [(entry.ticks,) for entry in entries]
-        self.run_many("DELETE FROM sharedlog_entry WHERE ticks = ?", ticks)
-        newest = self.run("SELECT ifnull(max(ticks), 0) FROM sharedlog_entry").fetchone()[0]
-        self.set_state(folded_until=str(newest))
-
     def restate(self, entry: LocalEntry, values: Mapping[str, Wire]) -> None:
         """Let an entry say of these fields what it says in the log."""
         value = dumps({**loads(entry.value or "{}"), **values})
