@@ -37,7 +37,6 @@ WORD_CHARS = 8
 AGAIN = "again"
 """How a device is behind that has been at the end before, and has told what the log lost."""
 
-
 FOUND = "found"
 """How a device reads anew that has found out on its way through the log."""
 
@@ -105,8 +104,8 @@ class Identity:
             self._journal.set_state(behind=AGAIN)
 
     def read_anew(self) -> None:
-        """What is not sent is in the log with other timestamps. So all is read once more when the
-        end is reached: as another device, because that one is told what this one sent, too."""
+        """What is unsent here is in the log, and earlier. So all is read once more when the end is
+        reached: as another device, because that one is told what this one sent, too."""
         if self._journal.state("rereading") != FOUND:
             self.fork()
             self._journal.set_state(rereading=FOUND)

@@ -14,6 +14,11 @@ timestamps, beginning with the newest entry that it knows to be there:
 Copies have everything in common up to some timestamp and nothing after it, so the first foreign
 entry comes after all that are known. (But that they did the same at the same time: then it comes
 after something that is unsent here.)
+
+What copies have unsent in common, each of them recognizes in what another one has sent: by its
+timestamp, or by the one that it was recorded with, if one of them had to date it anew. Then it may
+be earlier in the log than it was here, and what others wrote in between was not applied: the rows
+are read anew, from the beginning of the log.
 """
 
 from __future__ import annotations
