@@ -150,3 +150,11 @@ def test_a_process_that_is_killed_in_a_migration_leaves_the_old_layout(
     assert contents(older) == before
     older.create_tables(OLDER)
     assert [entry.ticks for entry in older.unsent(9, 999)] == [5]
+
+
+def test_tables_that_somebody_emptied_are_as_good_as_new(older: Journal) -> None:
+    older.create_tables(OLDER)
+    for (table,) in older.run("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        older.run(f"DELETE FROM {table}")
+    older.create_tables()
+    assert older.state("layout") == str(len(STEPS))

@@ -73,8 +73,6 @@ class Dialect(ABC):
     """How a transaction begins that is going to write."""
     reading: ClassVar[str | None] = "REPEATABLE READ"
     """How one begins in which everything is of one moment."""
-    undoes_ddl: ClassVar[bool] = True
-    """Whether a transaction that is rolled back leaves no table, and no column."""
     usual: ClassVar[str | None] = None
     """How one begins where the application does not say."""
 

@@ -76,7 +76,6 @@ class MySQL(Dialect):
     name = "mysql"
     tokens = re.compile(rf"{TEXTS_AND_NAMES}|\?|%|\b(?:key|schema)\b")
     returning = False
-    undoes_ddl = False
     usual = "READ COMMITTED"
     writing = "READ COMMITTED"
 

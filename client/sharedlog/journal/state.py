@@ -45,9 +45,10 @@ class State(Transactions):
             self.run(text)
 
     def _is_made(self, statement: str) -> bool:
-        """Whether an interrupted step has added this column, and could not be undone."""
-        added = None if self.dialect.undoes_ddl else _ADDED.match(statement)
-        return bool(added and added[2] in self.dialect.column_names(self.database, added[1]))
+        """Whether this column is there: MySQL does not undo an interrupted step, and somebody
+        may have emptied our tables, with what they say of the layout."""
+        added = _ADDED.match(statement)
+        return added is not None and added[2] in self.dialect.column_names(self.database, added[1])
 
     def _check_schema(self) -> None:
         used = int(self.state("schema") or FIRST_SCHEMA)
