@@ -19,7 +19,7 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3)
 
 DEMO_ARGS ?=
 TEST_ARGS ?=
-TEST_JOBS ?= 4
+TEST_JOBS ?= 3
 SIM_ARGS ?= --seconds 300
 BENCH_ARGS ?=
 MATRIX_ARGS ?=
