@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.engines import Postgres, drop_schema, new_schema, unreachable
+from tests.memory import folder_in_memory
 
 LONG = (
     "test_crash",
@@ -51,6 +53,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name, values in figures.items():
         parts = " + ".join(f"{value:,.0f}" for value in values)
         terminalreporter.write_line(f"{name}: {sum(values):,.0f} = {parts}")
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory."""
+    with folder_in_memory() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.memory import folder_in_memory
-
 from .devices import RECORDERS, Device, Models
 from .servers import Server, serving
 
@@ -17,10 +15,9 @@ OpenDevice = Callable[..., Device]
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
+def tmp_path(memory: Path) -> Path:
     """In memory: nothing here is about disks."""
-    with folder_in_memory() as path:
-        yield path
+    return memory
 
 
 @pytest.fixture(params=RECORDERS)

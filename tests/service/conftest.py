@@ -16,7 +16,6 @@ from sharedlog_service.settings import Limits, Settings
 from sharedlog_service.store.store import Store
 from sharedlog_service.web.app import create_app
 from tests.engines import Engine, Postgres, Sqlite
-from tests.memory import folder_in_memory
 from tests.service.support import Asker, Ids, ManualClock
 
 OpenStore = Callable[..., Store]
@@ -25,10 +24,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
+def tmp_path(memory: Path) -> Path:
     """In memory: nothing here is about disks."""
-    with folder_in_memory() as path:
-        yield path
+    return memory
 
 
 @pytest.fixture

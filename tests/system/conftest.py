@@ -7,15 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines import Postgres
-from tests.memory import folder_in_memory
 from tests.system.service_process import ServiceProcess, service as service
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A folder in memory."""
-    with folder_in_memory() as folder:
-        yield folder
 
 
 @pytest.fixture

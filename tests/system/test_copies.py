@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -52,14 +51,6 @@ def schema() -> ServiceSchema:
     return build_schema()
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """In memory where there is some: nothing here is about durability."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as path:
-        yield Path(path)
-
-
 def run_world(seed: int, folder: Path, where: str, schema: ServiceSchema, losing: bool) -> World:
     time: list[World] = []
 
@@ -83,13 +74,13 @@ def run_world(seed: int, folder: Path, where: str, schema: ServiceSchema, losing
 @pytest.mark.parametrize("where", SEEDS)
 @pytest.mark.parametrize("losing", [False, True], ids=["copied files", "lost logs"])
 def test_whatever_is_copied_and_put_back_ends_equal(
-    where: str, losing: bool, folder: Path, schema: ServiceSchema, pytestconfig: pytest.Config
+    where: str, losing: bool, memory: Path, schema: ServiceSchema, pytestconfig: pytest.Config
 ) -> None:
     """Every change that somebody holds is in the log once, all hold the same, nobody is answered
     in spite of what its file does not know."""
     counts: Counter[str] = Counter()
     for seed in SEEDS[where]:
-        here = folder / str(seed)
+        here = memory / str(seed)
         here.mkdir()
         counts += run_world(seed, here, where, schema, losing).counts
         shutil.rmtree(here)
