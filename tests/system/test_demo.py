@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import pytest
 
 from sharedlog import HttpTransport
 from sharedlog.demo.proof import broken_references, compare
+from sharedlog.demo.signals import Signals
 
 DEMO = [sys.executable, "-m", "sharedlog.cli", "demo"]
 TABLES = ("country", "region", "language", "note")
@@ -220,6 +222,23 @@ def test_killed_while_the_service_starts_it_leaves_no_service(tmp_path: Path) ->
             time.sleep(0.002)
         assert demo.tell(signal.SIGTERM) == 143
     assert services_on(tmp_path) == []
+
+
+@posix
+def test_a_signal_is_not_lost_where_python_drops_what_is_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dropped: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: dropped.append(lost.exc_type))
+    with Signals() as signals:
+        signals.check()  # nothing was told
+        gone = set[int]()  # what is called when an object goes, as imports have it
+        kept = weakref.ref(gone, lambda _: signal.raise_signal(signal.SIGTERM))
+        del gone
+        assert (kept(), dropped) == (None, [SystemExit])
+        with pytest.raises(SystemExit) as left:
+            signals.check()
+    assert left.value.code == 143
 
 
 @posix

@@ -15,13 +15,15 @@ class Signals:
     """While entered, each signal becomes an exception, so that `finally` clauses run.
 
     Within `held()` it waits until the end of the block: a process is never started without
-    being known, and never left half stopped.
+    being known, and never left half stopped. Python drops exceptions in some places, as in what is
+    called when an object goes (imports do that): `check()` raises again what got lost there.
     """
 
     def __init__(self) -> None:
         self._previous: dict[int, Any] = {}
         self._holding = False
         self._pending: int | None = None
+        self._told: int | None = None
 
     def __enter__(self) -> Signals:
         for name in NAMES:
@@ -51,6 +53,11 @@ class Signals:
             number, self._pending = self._pending, None
             self._leave(number)
 
+    def check(self) -> None:
+        """Leave, if that was told before and did not happen."""
+        if self._told is not None:
+            self._leave(self._told)
+
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if self._holding:
             self._pending = number
@@ -58,6 +65,7 @@ class Signals:
             self._leave(number)
 
     def _leave(self, number: int) -> None:
+        self._told = number
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)

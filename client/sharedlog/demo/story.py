@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -94,10 +94,11 @@ def run(*, folder: Path | None, port: int, once: bool) -> int:
         stack.callback(service.stop)
         story = Story(open_screen(), service, place)
         stack.callback(story.close)
-        equal = story.tell()
+        equal = story.tell(signals.check)
         if folder is not None:
             story.say_kept()
         if not once:
+            signals.check()
             _stay(story, service)
         return 0 if equal else 1
 
@@ -140,13 +141,18 @@ class Story:
         for device in self._devices.values():
             device.close()
 
-    def tell(self) -> bool:
+    def tell(self, check: Callable[[], None]) -> bool:
+        """Tell all; return whether the devices are equal. `check` is called after each section."""
         begin = time.perf_counter()
-        self._introduce()
-        self._import()
-        self._sync_first()
-        self._edit_offline()
-        self._sync_again()
+        for section in (
+            self._introduce,
+            self._import,
+            self._sync_first,
+            self._edit_offline,
+            self._sync_again,
+        ):
+            section()
+            check()
         equal = self._prove()
         self._sum_up(time.perf_counter() - begin)
         return equal
