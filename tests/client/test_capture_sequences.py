@@ -64,7 +64,7 @@ def run(device: Device, step: Case | Block, results: list[Any]) -> None:
 
 
 @settings(
-    max_examples=25,
+    max_examples=18,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

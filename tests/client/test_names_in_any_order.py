@@ -20,7 +20,7 @@ from tests.volume import times
 
 from .servers import Server
 
-SETS = times(50)
+SETS = times(35)
 SETS_ON_MYSQL = times(1)
 PARTS = 2
 

@@ -19,7 +19,7 @@ import pytest
 from sharedlog import MemorySharedLog, Sync, SyncModel
 from sharedlog.journal.recorder import Capture
 
-FLEETS = 12
+FLEETS = 7
 STEPS = 14
 CODES = "abcdef"
 

@@ -156,8 +156,10 @@ def fleet(on_delete: str | None = None, size: int = 3, **options: Any) -> Iterat
 
 
 def check_equal(devices: Fleet) -> None:
-    for device in [*devices] * 4:
-        device.sync.sync()
+    for _ in range(4):
+        done = [device.sync.sync() for device in devices]
+        if not any(result.sent or result.received for result in done):
+            break
     for device in devices:
         assert device.database.execute_sql("PRAGMA foreign_key_check").fetchall() == []
         assert (device.rows(), device.parked()) == (devices[0].rows(), devices[0].parked())
@@ -316,7 +318,7 @@ def test_a_parent_that_is_replaced_while_it_has_children(
 
 
 @each_way
-@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0)])
 @pytest.mark.parametrize("on_delete", ON_DELETE)
 def test_two_parents_that_are_one_to_the_collation(
     on_delete: str | None, order: Sequence[int], capture: Capture, beside: bool

@@ -38,7 +38,7 @@ from tests.system.crash_world import (
 )
 from tests.system.service_process import ServiceProcess
 
-SEEDS = {"memory": range(1, 31), "service": range(1, 9)}
+SEEDS = {"memory": range(1, 21), "service": range(1, 6)}
 """Worlds of each kind; a failure names its seed."""
 
 Open = Callable[[str], AbstractContextManager[Sync]]

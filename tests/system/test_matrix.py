@@ -16,7 +16,7 @@ from tests.system.matrix.cell import FAULTS, Cell, check, run
 from tests.system.matrix.client import Ending
 from tests.system.service_process import ServiceProcess
 
-SECONDS = 4.0
+SECONDS = 3.0
 
 
 @pytest.mark.parametrize("fault", FAULTS)
