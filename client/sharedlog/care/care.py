@@ -206,10 +206,9 @@ class Care(ABC):
         return True
 
     def _finish_rereading(self) -> None:
-        """All was read once more, because a copy has dated entries otherwise, and applied."""
-        if self.journal.state("rereading") and not (self.identity.behind or self.inbox.waiting(1)):
+        if self.identity.rereads and not (self.identity.behind or self.inbox.waiting(1)):
             with self._writing():
-                self.journal.set_state(rereading=None)
+                self.identity.has_reread()
 
     def _finish_reset(self) -> bool:
         """Record what the log never heard of, once all of it was read after a reset; return

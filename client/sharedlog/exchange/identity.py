@@ -117,6 +117,15 @@ class Identity:
         self._journal.set_state(rereading="yes", checkpoint=None)
         return True
 
+    @property
+    def rereads(self) -> bool:
+        """Whether all is read once more, because a copy has dated entries otherwise."""
+        return self._journal.state("rereading") is not None
+
+    def has_reread(self) -> None:
+        """All was read once more, and applied."""
+        self._journal.set_state(rereading=None)
+
     def note_seen(self, *, complete: bool) -> None:
         """The checkpoint moved to the end of the log: so all that is sent lies before it, and what
         will be lies behind. On the way there it is not known where one's own entries lie."""
