@@ -8,7 +8,7 @@ pause is one group, and a large one ends where a statement does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any
 
@@ -184,7 +184,7 @@ class Harvest:
         except ValueRefused:
             wires, refused = _carried(tracked, wires)
             text = tracked.value_json(wires)
-        if tracked.rules and any(shape.today[name] in tracked.rules for name in wires):
+        if _ruled(shape, operation, before, wires):
             refused = {**refused, **self._change_ruled(trace, shape, operation, pk, before, wires)}
         elif wires or operation == CREATE:
             self._put(trace, shape, operation, pk, text)
@@ -230,13 +230,13 @@ class Harvest:
         if shape.schema != self._evolution.schema:  # then the table has been migrated since
             shape, before, wires = self._upgraded(shape, operation, pk, before, wires)
         tracked, today = shape.tracked, shape.today
-        ruled = {name: wire for name, wire in wires.items() if today[name] in tracked.rules}
+        ruled = _ruled(shape, operation, before, wires)
         self._entries.flush()
         known = {today[name]: before[name] for name in ruled if name in before}
         with self._journal.unrecorded():
             try:
                 with self._journal.savepoint():
-                    self._say(trace, shape, operation, pk, known, wires)
+                    self._say(trace, shape, operation, pk, known, wires, ruled.keys())
                 return {}
             except ValueRefused as error:
                 reason = error.message
@@ -265,7 +265,8 @@ class Harvest:
         )
         if not (readable and is_readable):
             return shape, before, wires
-        return shape.of_today(self._evolution.schema), was.value or {}, change.value or {}
+        old, new = was.value or {}, change.value or {}
+        return shape.of_today(self._evolution.schema, {**old, **new}), old, new
 
     def _say(
         self,
@@ -275,21 +276,21 @@ class Harvest:
         pk: str,
         known: Mapping[str, Wire],
         wires: Mapping[str, Wire],
+        ruled: Set[str],
     ) -> None:
         tracked, today = shape.tracked, shape.today
         said = dict(wires)
         if operation == MODIFY:
-            after = {today[name]: wire for name, wire in wires.items()}
-            done = self._ruled.operands(tracked, {pk: {**after, **known}}, {pk: after})[pk]
+            after = {today[name]: wire for name, wire in wires.items() if today[name] in known}
+            done = self._ruled.operands(tracked, {pk: dict(known)}, {pk: after})[pk]
             said = {name: done.get(today[name], wire) for name, wire in wires.items()}
             said = {name: wire for name, wire in said.items() if wire is not NOTHING_DONE}
         if not said and operation == MODIFY:
             return
-        written = {today[name]: wires[name] for name in said if today[name] in tracked.rules}
         # Nothing else: a field to which nothing was done keeps what its rule says.
-        self._stand(tracked, pk, written)
+        self._stand(tracked, pk, {today[name]: wires[name] for name in said.keys() & ruled})
         named = tracked.rules_json(
-            {today[name]: wire for name, wire in said.items()}, created=operation == CREATE
+            {today[name]: said[name] for name in said.keys() & ruled}, created=operation == CREATE
         )
         rules = None if named is None else _under(named, {today[name]: name for name in said})
         text = tracked.value_json(said)
@@ -308,6 +309,20 @@ class Harvest:
             parameter = tracked.by_name[name].to_parameter(wire)
             with suppress(*UNTAKEN), self._journal.attempt():
                 self._journal.run(tracked.correct_sql(name), [parameter, *key, parameter])
+
+
+def _ruled(
+    shape: Shape, operation: str, before: Mapping[str, Wire], wires: Mapping[str, Wire]
+) -> dict[str, Wire]:
+    """Of the values of a change, those that a merge rule is for. A field that had none when this
+    was noted was given a value, as entries of that time say; what it was before nobody knows."""
+    return {
+        name: wire
+        for name, wire in wires.items()
+        if name in shape.ruled
+        and shape.today[name] in shape.tracked.rules
+        and (operation == CREATE or name in before)
+    }
 
 
 def _under(named: str, names: Mapping[str, str]) -> str:

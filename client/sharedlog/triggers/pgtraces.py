@@ -54,7 +54,7 @@ class PostgresTraces(Traces):
     def shape_of(self, tracked: Tracked, names: Sequence[Any]) -> Shape:
         shape = super().shape_of(tracked, names[:5])
         _, key, fields, ruled, _, columns = names
-        places = [len(key) + fields.index(name) for name in ruled]
+        places = [len(key) + n for n, name in enumerate(fields) if name in ruled]
         shape.layout = Layout([(name, kind) for name, kind in columns], len(key), places)
         return shape
 

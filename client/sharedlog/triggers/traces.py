@@ -6,7 +6,7 @@ fields, under the names that the program had which made the trigger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ class Shape:
         collection, schema: As the program was that made the trigger.
         layout: Where its values are found, if they are not kept one by one.
         today: The names that its fields have now.
+        ruled: Those of its fields that had a merge rule.
     """
 
     layout: Any = None
@@ -54,13 +55,18 @@ class Shape:
         self.today = {name: former.get(name, (name,))[0] for name in fields}
         self._width = len(key)
         self._fields = [(name, self._converter(name)) for name in fields]
-        self._ruled = [(name, self._converter(name)) for name in ruled]
+        self.ruled = frozenset(ruled)
+        # In the order of their columns, as the triggers note them, not as the model names them.
+        self._ruled = [(name, self._converter(name)) for name in fields if name in ruled]
 
-    def of_today(self, schema: int) -> Shape:
-        """The same for values that were turned into those of this schema version."""
+    def of_today(self, schema: int, names: Iterable[str]) -> Shape:
+        """The same for values that were turned into those of this schema version, of fields with
+        these names. (The model need not have all of them any more.)"""
         shape = copy(self)
         shape.collection, shape.schema = self.tracked.collection, schema
-        shape.today = {name: name for name in self.tracked.by_name}
+        shape.today = {name: name for name in names}
+        known = {new: old for old, new in self.today.items()}
+        shape.ruled = frozenset(n for n in shape.today if known.get(n) in (None, *self.ruled))
         return shape
 
     def _converter(self, name: str) -> Callable[[Any], Wire]:
