@@ -45,6 +45,7 @@ from ..tables.statements import (
     action_of,
     check_constants,
     deleted,
+    is_cut,
     record,
     same_rows,
     set_by,
@@ -140,7 +141,7 @@ class StatementRecorder:
         check_constants(tracked, query, () if found is None else found.values())
         with self._journal.savepoint():
             self._journal.take_write_lock()
-            if not tracked.dialect.returning:
+            if not tracked.dialect.returning or is_cut(query):
                 return self._untold(tracked, query, found, options)
             if isinstance(query, peewee.Insert):
                 return self._insert(tracked, query, found, options)

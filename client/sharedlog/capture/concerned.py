@@ -10,7 +10,7 @@ import peewee
 from ..models.tracked import Tracked
 from ..tables.inserts import Rows
 from ..tables.rows import all_rows, as_wires, read_rows
-from ..tables.statements import action_of, same_rows, set_by
+from ..tables.statements import action_of, is_cut, same_rows, set_by
 from .comparing import Found
 from .rivals import offered_keys, rivals_of
 
@@ -19,7 +19,8 @@ class Concerned(NamedTuple):
     """The rows that a statement may change or displace, as they are before it.
 
     Attributes:
-        written: The pks of rows that it writes, None if only the whole table can tell.
+        written: The pks of rows that it writes, as far as that is known; None if only the whole
+            table can tell.
         names: The fields that it sets in rows that stand.
         moves, deletes: Whether it may change what others refer to, or take away rows.
     """
@@ -42,7 +43,8 @@ def concerned_by(
         return _anything(database, tracked)
     rows = as_wires(tracked, database.execute(same_rows(tracked, query)).fetchall())
     is_update = isinstance(query, peewee.Update)
-    return Concerned(rows, rows, sets.names, moves=is_update, deletes=not is_update)
+    written = () if is_cut(query) else rows
+    return Concerned(rows, written, sets.names, moves=is_update, deletes=not is_update)
 
 
 def _by_insert(

@@ -140,8 +140,17 @@ def action_of(query: Any) -> str:
     return "" if conflict is None else (conflict._action or "update").lower()
 
 
+def is_cut(query: Any) -> bool:
+    """Whether an update or deletion touches only some of the rows that it speaks of (LIMIT): which
+    ones, the database decides, and SQLite does not answer with them."""
+    return not isinstance(query, peewee.Insert) and (
+        query._limit is not None or query._offset is not None or bool(query._order_by)
+    )
+
+
 def same_rows(tracked: Tracked, query: Any) -> Any:
-    """A select of the rows that an update or deletion is about to touch."""
+    """A select of the rows that an update or deletion is about to touch, or of more, if it
+    `is_cut`."""
     target, others = query.table, getattr(query, "_from", None) or ()
     table = target if isinstance(target, peewee.Table) else target._meta.table
     columns = [peewee.Column(table, column.field.column_name) for column in tracked.every]
@@ -153,7 +162,6 @@ def same_rows(tracked: Tracked, query: Any) -> Any:
         if others:
             select = select.from_(target, *others)
     select._cte_list, select._where = query._cte_list, query._where
-    select._order_by, select._limit, select._offset = query._order_by, query._limit, query._offset
     return select
 
 
