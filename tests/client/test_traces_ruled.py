@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import peewee
@@ -11,6 +12,7 @@ import pytest
 
 from sharedlog import Counter, Maximum, Members, MemorySharedLog, Sync, SyncModel
 from sharedlog.merge.rules import MergeRule
+from tests.system.copies import copy_by_files
 
 from .conftest import OpenDevice
 from .devices import Device
@@ -126,3 +128,28 @@ def test_what_was_noted_before_the_rule_was_declared(
     assert rows(device, after) == [("bolt", 14, 1, ["b"])]
     other = of_schema(schema_version, open_device, after, log)
     assert rows(other, after) == [("bolt", 14, 1, ["b"])]
+
+
+def test_copies_know_again_what_a_wrong_clock_dated(
+    open_device: OpenDevice, tmp_path: Path
+) -> None:
+    """The clock was ahead when two changes were noted, and was put right; then the file was
+    copied, before they were harvested."""
+    model, log = part({"stock": Counter()}), MemorySharedLog()
+    device = open_device([model], "one", shared_log=log, recorder="triggers")
+    with device:
+        model.create(code="bolt")
+        device.sync.sync()
+        for _ in range(2):
+            model.update(stock=model.stock + 1, best=5).execute()
+        device.database.execute_sql("UPDATE sharedlog_trace SET at = at + 1.0 / 24")
+    device.close()
+    copy_by_files(tmp_path / "one.db", tmp_path / "two.db")
+    copies = [
+        open_device([model], name, shared_log=log, recorder="triggers", create=False)
+        for name in ("one", "two")
+    ]
+    for copy in [*copies] * 2:
+        rows(copy, model)
+    assert [rows(copy, model) for copy in copies] == [[("bolt", 2, 5, [])]] * 2
+    assert len(log.entries) == 3

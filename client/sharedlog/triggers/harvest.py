@@ -45,8 +45,8 @@ LONG_RUN = 1_000
 REFUSAL = "VALUE_REFUSED"
 
 _ADD = """INSERT INTO sharedlog_entry
-    (ticks, offset_ticks, collection, pk, operation, value, rules, status, reason, schema)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    (ticks, offset_ticks, collection, pk, operation, value, rules, status, reason, schema, recorded)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 class Group:
@@ -84,6 +84,9 @@ class Entries:
     Not later than now, which an application may tell by a clock of its own: then that is all
     there is, since SQLite has none but the system's. And always later than every timestamp
     that this device gave out or saw.
+
+    A change that was made later than now, by a clock that was wrong, says so in `recorded`: copies
+    of the file date it when they come to it, and know it again by that.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -96,6 +99,7 @@ class Entries:
             "FROM sharedlog_clock"
         ).fetchone()
         self._start: int | None = None
+        self._recorded = 0
         self.waiting: list[Sequence[Any]] = []
         self.count = 0
         self.refused: list[RefusedEntry] = []
@@ -110,14 +114,16 @@ class Entries:
         if self._start is None:
             self._start = self._last
         status = UNSENT if refused is None else REFUSED
-        offset = self._last - self._start
-        self.waiting.append((self._last, offset, *record, status, refused, schema))
+        offset, recorded = self._last - self._start, None
+        if self._dated and wall < at:
+            recorded = self._recorded = max(at * TICKS_PER_MS, self._recorded + 1)
+        self.waiting.append((self._last, offset, *record, status, refused, schema, recorded))
         self.count += 1
 
     def flush(self) -> None:
         if self.waiting:
             self._journal.run_many(_ADD, self.waiting)
-            self.refused += [RefusedEntry(row[0], row[-2]) for row in self.waiting if row[-2]]
+            self.refused += [RefusedEntry(row[0], row[-3]) for row in self.waiting if row[-3]]
             self.waiting = []
 
 
