@@ -289,7 +289,7 @@ KEYS = [kind for kind in KINDS if kind.as_key]
 
 def keys_of(kind: Kind) -> list[Any]:
     """Values that may be keys. A number that is not of its column's type, as which SQLite keeps
-    also the last two, has no certain form: elsewhere such a row is parked, and that is told."""
+    also the last two, has no certain form, and is refused."""
     odd = [value for value in kind.odd if isinstance(value, str | bytes)]
     return [value for value in [*short(kind), *odd] if value not in (Decimal("1E+20"), "2024")]
 
@@ -372,7 +372,7 @@ def test_one_row_has_one_key_in_the_log_however_it_is_written(open_device: OpenD
 
         device = open_device([Thing])
         with device:
-            distinct = list(dict.fromkeys(short(kind)))
+            distinct = [v for v in dict.fromkeys(short(kind)) if v != Decimal("1E+20")]
             for value in distinct:
                 Thing.create(code=value)
             Thing.update(note="x").execute()

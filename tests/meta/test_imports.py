@@ -35,7 +35,13 @@ CLIENT_LAYERS = (
         "merge", {"rules"}, {"counter", "custom", "extremes", "members", "reconcile"}, {"runs"}
     ),
     *within("evolution", {"formerly"}, {"evolution"}, {"restating"}),
-    *within("models", {"syncmodel", "tracked"}, {"declarations", "naming"}, {"registry"}),
+    *within(
+        "models",
+        {"columns", "syncmodel"},
+        {"tracked"},
+        {"declarations", "naming"},
+        {"registry"},
+    ),
     *within(
         "journal",
         {"transactions"},

@@ -10,7 +10,8 @@ from ..changes import Wire, loads
 from ..clock import BEFORE_TRACKING
 from ..journal.journal import chunks
 from ..merge.reconcile import RowState
-from ..models.tracked import Tracked, TrackedColumn
+from ..models.columns import TrackedColumn
+from ..models.tracked import Tracked
 from ..tables.collations import Collation
 from ..tables.rows import UNFIT, Work, read_rows, select_rows
 from ..tables.versions import Versions

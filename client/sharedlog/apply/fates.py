@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 from ..changes import Wire, dumps, loads
 from ..merge.reconcile import BIRTH
+from ..models.columns import TrackedColumn
 from ..models.registry import CLEAR, FALL, KEEP, Registry, effect_of
-from ..models.tracked import Tracked, TrackedColumn
+from ..models.tracked import Tracked
 from ..tables.rows import Work
 from ..tables.versions import Versions
 from .atwork import AtWork

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import peewee
 
 from ..changes import Wire
-from ..models.tracked import Tracked, TrackedColumn
+from ..models.columns import TrackedColumn
+from ..models.tracked import Tracked
 from ..tables.rows import UNFIT, UNTAKEN, Work, read_rows, target_of
 from ..tables.uniques import unique_sets
 from .parents import Relations

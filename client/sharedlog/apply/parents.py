@@ -10,8 +10,9 @@ import peewee
 
 from ..changes import Wire, dumps, loads
 from ..journal.journal import chunks
+from ..models.columns import TrackedColumn
 from ..models.registry import ACTING, Registry, on_delete, on_update
-from ..models.tracked import Tracked, TrackedColumn
+from ..models.tracked import Tracked
 from ..tables.collations import EXACT, Collation, Collations
 from ..tables.rows import UNFIT, Reference, Target, Work, read_rows, target_of
 from .atwork import AtWork

@@ -19,8 +19,9 @@ import peewee
 from ..capture.comparing import enforces_foreign_keys
 from ..changes import Wire
 from ..journal.journal import Journal
+from ..models.columns import TrackedColumn
 from ..models.registry import Registry
-from ..models.tracked import Tracked, TrackedColumn
+from ..models.tracked import Tracked
 from ..tables.rows import (
     CONSTRAINT,
     UNFIT,

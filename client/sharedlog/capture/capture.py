@@ -31,8 +31,9 @@ from ..changes import CREATE, DELETE, MODIFY
 from ..errors import ConfigurationError
 from ..journal.journal import Journal, Record, RefusedEntry
 from ..journal.recorder import claim, release
+from ..models.columns import TrackedColumn
 from ..models.registry import Registry
-from ..models.tracked import Tracked, TrackedColumn
+from ..models.tracked import Tracked
 from ..raw import NotCanonical
 from ..tables.collations import Collations
 from ..tables.inserts import Rows, check_key, in_hand, inserted, prepared

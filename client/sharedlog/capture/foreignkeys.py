@@ -13,8 +13,9 @@ import peewee
 
 from ..dialects.base import ForeignKey, quote
 from ..errors import ConfigurationError
+from ..models.columns import TrackedColumn
 from ..models.registry import ACTING, RESTRICTING, Registry, Rule, on_delete, on_update
-from ..models.tracked import Tracked, TrackedColumn
+from ..models.tracked import Tracked
 from ..tables.checks import column_names
 from .comparing import enforces_foreign_keys
 

@@ -9,7 +9,8 @@ import peewee
 from ..changes import Wire
 from ..dialects.base import PLAIN
 from ..journal.journal import chunks
-from ..models.tracked import Tracked, TrackedColumn
+from ..models.columns import TrackedColumn
+from ..models.tracked import Tracked
 from ..raw import NotCanonical, is_escape
 from ..tables.inserts import Rows
 from ..tables.rows import select_rows

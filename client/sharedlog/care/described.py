@@ -18,10 +18,11 @@ from ..changes import Wire, dumps, loads
 from ..errors import NotSetUp
 from ..exchange.pipeline import Pipeline
 from ..journal.journal import Journal
+from ..models.columns import Converted, TrackedColumn
 from ..models.declarations import BUILT_IN
 from ..models.registry import Registry
 from ..models.syncmodel import SyncModel
-from ..models.tracked import Converted, Tracked, TrackedColumn
+from ..models.tracked import Tracked
 from ..values.fields import codec_for
 
 PREFIX = "table "

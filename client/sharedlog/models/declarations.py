@@ -24,7 +24,8 @@ from ..merge.extremes import Maximum, Minimum, by_moment, by_number, by_text
 from ..merge.members import Members
 from ..merge.rules import MergeRule
 from ..raw import NotCanonical
-from .tracked import Tracked, TrackedColumn
+from .columns import TrackedColumn
+from .tracked import Tracked
 
 _WHOLE = (peewee.IntegerField,)
 _NO_COUNT = (peewee.ForeignKeyField, peewee.BitField, peewee.TimestampField, peewee.IPField)

@@ -12,10 +12,11 @@ from ..changes import FIRST_SCHEMA
 from ..errors import AutoIncrementKey, ConfigurationError, NotASyncModel
 from ..evolution.evolution import Evolution, Upgrader
 from ..limits import Limits
+from .columns import TrackedColumn
 from .declarations import declared_rules
 from .naming import former_names
 from .syncmodel import SyncModel
-from .tracked import Tracked, TrackedColumn
+from .tracked import Tracked
 
 ACTING = frozenset(("CASCADE", "SET NULL", "SET DEFAULT"))
 """What a foreign key may tell the database to do to children."""

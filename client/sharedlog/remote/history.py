@@ -12,8 +12,9 @@ import peewee
 from ..changes import Change, Entry, Wire, decode
 from ..clock import Version, from_created_on, to_created_on
 from ..errors import ConfigurationError, EntryUnreadable, NotASyncModel
+from ..models.columns import TrackedColumn
 from ..models.registry import Registry
-from ..models.tracked import Tracked, TrackedColumn
+from ..models.tracked import Tracked
 from ..raw import NotCanonical
 
 

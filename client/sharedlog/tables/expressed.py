@@ -14,7 +14,8 @@ from ..changes import Wire
 from ..dialects.base import PLAIN, UniqueIndex
 from ..dialects.tokens import tokens
 from ..journal.journal import chunks
-from ..models.tracked import Tracked, TrackedColumn
+from ..models.columns import TrackedColumn
+from ..models.tracked import Tracked
 from .rows import select_rows
 from .stored import stored_rows
 

@@ -11,7 +11,8 @@ import peewee
 from ..changes import CREATE
 from ..errors import AutoIncrementKey
 from ..journal.journal import OPERATION_CODES, Record
-from ..models.tracked import Converted, Tracked
+from ..models.columns import Converted
+from ..models.tracked import Tracked
 from ..raw import NotCanonical
 from .statements import Said, Values, field_of
 
@@ -269,6 +270,6 @@ def _created(tracked: Tracked, shape: Shape, row: Sequence[Any]) -> Record:
             values[name] = value if type(value) is plain else exact_wire(value)
     key = tracked.pk_json(pk[0] if len(pk) == 1 else pk)
     if len(key) > SHORT_KEY:
-        tracked.check_length(key)
+        tracked.check_key(key)
     rules = tracked.rules_json(values, created=True) if tracked.rules else None
     return Record(tracked.collection, key, _CREATE, tracked.value_json(values), rules)

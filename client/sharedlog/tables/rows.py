@@ -11,7 +11,8 @@ import peewee
 from ..changes import Wire, dumps, loads
 from ..journal.journal import chunks
 from ..merge.reconcile import BIRTH, RowState
-from ..models.tracked import Tracked, TrackedColumn
+from ..models.columns import TrackedColumn
+from ..models.tracked import Tracked
 from .stored import stored_rows
 
 UNFIT = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)

@@ -12,7 +12,8 @@ import peewee
 
 from ..changes import CREATE, DELETE, MODIFY, Wire, dumps
 from ..journal.journal import FINALLY_DELETED, OPERATION_CODES, Record
-from ..models.tracked import Converted, Tracked, TrackedColumn
+from ..models.columns import Converted, TrackedColumn
+from ..models.tracked import Tracked
 from ..raw import NotCanonical, tag
 from ..values.fields import check_text
 
@@ -36,7 +37,7 @@ def code_of(tracked: Tracked, operation: str) -> int:
 def record(tracked: Tracked, operation: str, pk: str, values: Mapping[str, Wire] | None) -> Record:
     code = code_of(tracked, operation)
     if tracked.dialect.typed or (values is not None and operation != DELETE):
-        tracked.check_length(pk)
+        tracked.check_key(pk)
     if values is None or (operation == DELETE and not tracked.buries):
         return Record(tracked.collection, pk, code, None)
     if operation == DELETE:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import peewee
 
 from ..dialects.base import PLAIN, Dialect, UniqueIndex, quote
-from ..models.tracked import Tracked, TrackedColumn, TypedColumn
+from ..models.columns import TrackedColumn, TypedColumn
+from ..models.tracked import Tracked
 from .collations import has_texts
 from .expressed import Expressed
 

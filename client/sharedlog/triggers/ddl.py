@@ -19,8 +19,9 @@ import peewee
 from ..changes import CREATE, DELETE, MODIFY
 from ..dialects import dialect_of, quote
 from ..journal.journal import OPERATION_CODES
+from ..models.columns import TrackedColumn
 from ..models.registry import Registry
-from ..models.tracked import Tracked, TrackedColumn
+from ..models.tracked import Tracked
 
 CREATED, MODIFIED, DELETED = (OPERATION_CODES[name] for name in (CREATE, MODIFY, DELETE))
 DISPLACED = 3

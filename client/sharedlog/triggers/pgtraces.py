@@ -14,8 +14,9 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from ..journal.journal import Journal, chunks
+from ..models.columns import Uncarried
 from ..models.registry import Registry
-from ..models.tracked import Tracked, Uncarried
+from ..models.tracked import Tracked
 from .ddl import CREATED, DELETED, MODIFIED
 from .marks import BEGIN, END
 from .traces import CHUNK, Shape, Trace, Traces

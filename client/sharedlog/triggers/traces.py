@@ -79,7 +79,7 @@ class Shape:
         if not self._same_key:
             raise ValueRefused(f"The key of {self.collection} was another one.")
         pk = self.tracked.pk_json(self.tracked.pk_of_stored(trace.values))
-        self.tracked.check_length(pk)
+        self.tracked.check_key(pk)
         return pk
 
     def wires(self, trace: Trace) -> dict[str, Wire]:
