@@ -1017,6 +1017,45 @@ def test_what_was_recorded_before_the_rule_was_declared(
         assert after.get().text == "b+c"
 
 
+@pytest.mark.parametrize(
+    ("rule", "said"), [(Maximum, "b"), (Minimum, "a"), (lambda: Custom("join", "+".join), "b+a")]
+)
+def test_who_was_there_before_the_rule_reads_the_log_again(
+    rule: Callable[[], Any], said: str, open_device: OpenDevice, log: MemorySharedLog
+) -> None:
+    def model(rules: dict[str, Any]) -> Any:
+        class Item(SyncModel):
+            code = CharField(primary_key=True)
+            text = CharField()
+
+            class Meta:
+                table_name = "item"
+                merge = rules
+
+        return Item
+
+    before, after = model({}), model({"text": rule()})
+    device = open_device([before], "one", shared_log=log)
+    with device:
+        before.create(code="x", text="b")
+        device.sync.sync()
+        before.update(text="a").execute()
+        device.sync.sync()
+    device.close()
+    device = open_device([after], "one", shared_log=log, create=False)
+    with device:
+        device.sync.sync()
+        assert after.get().text == "a"
+        device.sync.reset()
+        device.sync.sync()
+        assert after.get().text == said
+        assert device.sync.verify().equal
+    other = open_device([after], shared_log=log)
+    with other:
+        other.sync.sync()
+        assert after.get().text == said
+
+
 # -- events and history ----------------------------------------------------------------------
 
 
