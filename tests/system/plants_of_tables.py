@@ -20,6 +20,7 @@ from sharedlog.models.registry import CLEAR, FALL, KEEP
 from sharedlog.tables import folding, statements
 from sharedlog.tables.rows import Work
 from sharedlog.tables.uniques import Unique
+from sharedlog.triggers.traces import Shape
 
 from .plants import Patch, plant, wrap
 
@@ -222,3 +223,14 @@ def strange_keys_throw(patch: Patch) -> None:
 @plant("values that waited for a column never come into it")
 def never_released(patch: Patch) -> None:
     patch.setattr(Applier, "release_held", lambda self: None)
+
+
+@plant("what triggers noted of rules is read as a model names them", seed=2)
+def rules_as_named(patch: Patch) -> None:
+    original = Shape.__init__
+
+    def init(self: Shape, of: Any, tracked: Any, names: Any) -> None:
+        original(self, of, tracked, names)
+        self._ruled = [(name, self._converter(name)) for name in names[3]]
+
+    patch.setattr(Shape, "__init__", init)

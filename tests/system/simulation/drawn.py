@@ -234,7 +234,7 @@ def _meta(shape: Shape) -> type:
     }
     rules = {column.name: RULES[column.rule]() for column in shape.others if column.rule}
     if rules:
-        inside["merge"] = rules
+        inside["merge"] = dict(reversed(rules.items()))  # not in the order of the columns
     if len(shape.key) > 1:
         inside["primary_key"] = peewee.CompositeKey(*shape.key)
     return type("Meta", (), inside)
