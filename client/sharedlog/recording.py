@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import peewee
 
@@ -62,6 +62,16 @@ class Recording:
 
     def stop(self) -> None:
         self.recorder.uninstall()
+
+    @contextmanager
+    def migrating(self) -> Iterator[None]:
+        """Tables may be altered inside. Triggers are off, also such as a program before left: what
+        they noted waits for `start`."""
+        left: AbstractContextManager[None] = nullcontext()
+        if self._triggers is not None and self.recorder is not self._triggers:
+            left = self._triggers.migrating()
+        with left, self.recorder.migrating():
+            yield
 
     def catch_up(self) -> None:
         """Make sure that changes are recorded, and that the client log has what was noted."""

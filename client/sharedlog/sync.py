@@ -200,7 +200,7 @@ class Sync(Care):
         """Alter tracked tables inside, before or after `setup()`: triggers, which would be in the
         way or get lost, are off meanwhile. They do not record what is written inside."""
         check_outside_transaction(self.journal, "migrating")
-        with self._lock, self._recording.recorder.migrating():
+        with self._lock, self._recording.migrating():
             self._tables_checked = False
             yield
 

@@ -18,6 +18,8 @@ import peewee
 import pytest
 from peewee import CharField, IntegerField, TextField
 
+from sharedlog import MemorySharedLog, SyncModel
+
 from .conftest import OpenDevice
 from .devices import RECORDERS, Device, Models, tables, with_through_models
 from .servers import Server
@@ -225,3 +227,97 @@ def test_what_is_recorded(case: Case, where: str, recorder: str, mode: str, twin
 def test_the_cases_have_names_of_their_own() -> None:
     names = [case.name for case in CASES]
     assert len(names) == len(set(names))
+
+
+# -- keys that their columns turn into another type ----------------------------------------
+
+
+class SkuField(CharField):
+    """Leaves an integer alone; the column makes a text of it."""
+
+    def db_value(self, value: Any) -> Any:
+        return value
+
+
+class Article(SyncModel):
+    key = SkuField(primary_key=True)
+    number = IntegerField(default=0, unique=True)
+    weight = IntegerField(default=0)
+
+
+class Box(SyncModel):
+    code = CharField(primary_key=True)
+    article = peewee.ForeignKeyField(Article, null=True, on_delete="CASCADE")
+
+
+def upsert(by: Any, **values: Any) -> None:
+    query = Article.insert(**values)
+    query.on_conflict(conflict_target=[by], preserve=[Article.weight]).execute()
+
+
+def create_one() -> None:
+    Article.create(key=12)
+
+
+def create_many() -> None:
+    Article.insert_many([(12, 1), ("b", 2)], [Article.key, Article.number]).execute()
+
+
+def upsert_one() -> None:
+    upsert(Article.key, key=12, weight=1)
+    upsert(Article.key, key=12, weight=2)
+
+
+def upsert_by_another_unique_value() -> None:
+    Article.create(key=12, number=1)
+    upsert(Article.number, key=13, number=1, weight=7)
+    upsert(Article.number, key=14, number=2, weight=7)
+
+
+def update_and_delete_by_the_key() -> None:
+    Article.create(key=12)
+    Article.update(weight=3).where(Article.key == 12).execute()
+    article = Article.get()
+    article.weight = 5
+    article.save()
+    Article.create(key=13, number=13)
+    Article.delete_by_id(13)
+
+
+def refer_to_it() -> None:
+    Article.create(key=12)
+    Box.create(code="created", article=12)
+    Box.create(code="updated")
+    Box.update(article=12).where(Box.code == "updated").execute()
+
+
+@pytest.mark.parametrize("recorder", RECORDERS)
+@pytest.mark.parametrize(
+    "write",
+    [
+        create_one,
+        create_many,
+        upsert_one,
+        upsert_by_another_unique_value,
+        update_and_delete_by_the_key,
+        refer_to_it,
+    ],
+)
+def test_a_key_is_recorded_as_it_stands(
+    open_device: OpenDevice, write: Callable[[], None], recorder: str
+) -> None:
+    log = MemorySharedLog()
+    one, two = (open_device([Article, Box], recorder=recorder, shared_log=log) for _ in range(2))
+    with one:
+        write()
+        created = {e.pk for e in one.log() if e.operation == "create"}
+        assert {e.pk for e in one.log() if e.collection == "article"} <= created
+        assert {type(pk) for pk in created} == {str}
+        one.sync.sync()
+        assert one.sync.verify().equal
+    with two:
+        two.sync.sync()
+        assert two.sync.verify().equal
+    assert {t: sorted(rows) for t, rows in one.stored().items()} == {
+        t: sorted(rows) for t, rows in two.stored().items()
+    }

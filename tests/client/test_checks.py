@@ -265,3 +265,32 @@ def test_a_trigger_that_ends_transactions_is_refused(database: peewee.SqliteData
     with pytest.raises(ConfigurationError, match="strict") as refused:
         new_sync(database, [Note]).setup()
     assert "RAISE(ABORT" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "title TEXT NOT NULL unique on/**/conflict Replace",
+        "title TEXT NOT NULL, UNIQUE (title) ON CONFLICT IGNORE",
+        "title TEXT NOT NULL ON CONFLICT ROLLBACK",
+        "title TEXT NOT NULL UNIQUE ON CONFLICT FAIL",
+    ],
+)
+def test_a_table_that_settles_conflicts_itself_is_refused(
+    database: peewee.SqliteDatabase, said: str
+) -> None:
+    """Rows that it displaces or leaves out go unseen, or half a statement stands."""
+    database.execute_sql(f"CREATE TABLE Note (id TEXT NOT NULL PRIMARY KEY, {said})")
+    for capture in ("signals", "triggers"):
+        sync = Sync(database, [Note], shared_log=MemorySharedLog(), capture=capture)
+        with pytest.raises(ConfigurationError, match=r"'note' says ON CONFLICT [A-Z]+") as refused:
+            sync.setup()
+        assert "Make the table anew without it" in str(refused.value)
+
+
+def test_a_table_may_say_that_a_conflict_is_an_error(database: peewee.SqliteDatabase) -> None:
+    database.execute_sql(
+        "CREATE TABLE note (id TEXT NOT NULL PRIMARY KEY ON CONFLICT ABORT, "
+        "title TEXT DEFAULT 'on conflict replace')"
+    )
+    new_sync(database, [Note]).setup()

@@ -102,6 +102,34 @@ def test_what_cannot_be_merged_is_refused_with_what_to_write(merge: Any, message
     assert message in str(refused.value)
 
 
+@pytest.mark.parametrize("act", ["CASCADE", "set null", "SET DEFAULT"])
+def test_a_rule_for_a_field_that_references_follow_is_refused(act: str) -> None:
+    """What comes of a rule is written on each device, and what followed it would be no entry."""
+
+    class Plan(SyncModel):
+        level = peewee.IntegerField(unique=True, null=True)
+
+        class Meta:
+            merge = {"level": Maximum()}  # noqa: RUF012
+
+    class Seat(SyncModel):
+        level = peewee.ForeignKeyField(Plan, field="level", null=True, on_update=act)
+
+    class Fixed(SyncModel):
+        level = peewee.ForeignKeyField(Plan, field="level", null=True, on_delete="SET NULL")
+
+    database = peewee.SqliteDatabase(":memory:")
+    Sync(database, [Plan, Fixed], shared_log=MemorySharedLog())
+    with pytest.raises(ConfigurationError) as refused:
+        Sync(database, [Plan, Fixed, Seat], shared_log=MemorySharedLog())
+    assert str(refused.value) == (
+        "Plan.level has a merge rule, and Seat.level follows it by ON UPDATE "
+        f"{act.upper()}: what comes of the rule would change rows of Seat that nobody changed.\n"
+        "  Remove 'level' from `merge` in the Meta of Plan, let Seat.level refer to another field, "
+        "or leave out its on_update."
+    )
+
+
 def test_every_kind_of_field_that_a_rule_is_for() -> None:
     merge = {
         "number": Counter(),

@@ -940,6 +940,31 @@ def test_a_value_that_the_rule_cannot_merge_is_refused(open_devices: OpenDevices
         assert (device.stored(), device.log()) == before
 
 
+def test_an_own_rule_that_fails_here_is_told(open_device: OpenDevice) -> None:
+    def latest(values: list[Any]) -> Any:
+        if "bad" in values:
+            raise KeyError("no bad")
+        return values[-1]
+
+    class Item(SyncModel):
+        code = CharField(primary_key=True)
+        text = CharField()
+
+        class Meta:
+            merge: ClassVar = {"text": Custom("latest", latest)}
+
+    with open_device([Item]):
+        Item.create(code="x", text="good")
+        for write in (lambda: Item.create(code="y", text="bad"), Item.update(text="bad").execute):
+            with pytest.raises(ValueRefused) as refused:
+                write()
+            assert str(refused.value) == (
+                "Item.text: the rule 'latest' failed: KeyError('no bad')\n"
+                "  Let its function take any list of values that the field may have."
+            )
+        assert list(Item.select().tuples()) == [("x", "good")]
+
+
 def test_an_own_rule_that_fails_elsewhere_parks_the_row(
     open_devices: OpenDevices, log: MemorySharedLog
 ) -> None:

@@ -297,6 +297,34 @@ def test_signals_take_what_triggers_noted_and_leave_none(device: Device) -> None
     assert titles(device) == ["a", "b"]
 
 
+def test_signals_may_migrate_a_file_that_triggers_recorded(device: Device) -> None:
+    """The triggers of the program before are off inside, and what they noted is not lost."""
+    Note.create(title="a", number=1)
+    sync = again(device, "signals")
+    device.recorder = "signals"
+    told = unrecorded(sync)
+    with pytest.raises(KeyError), sync.migrating():
+        assert triggers(device) == []
+        raise KeyError
+    with sync.migrating():
+        device.database.execute_sql("UPDATE note SET number = 10")
+        migrator = SqliteMigrator(device.database)
+        migrate(
+            migrator.drop_column("note", "label"),
+            migrator.add_column("note", "label", peewee.CharField(null=True)),
+        )
+    sync.setup()
+    Note.create(title="b")
+    sync.sync()
+    assert [(entry.operation, entry.value) for entry in device.log()] == [
+        ("create", {"title": "a", "number": 1, "label": None}),
+        ("create", {"title": "b", "number": 0, "label": None}),
+    ]
+    assert triggers(device) == []
+    assert told == []
+    sync.close()
+
+
 def test_two_programs_that_record_in_both_ways_are_told(tmp_path: Path) -> None:
     syncs = []
     for capture in ("signals", "triggers"):

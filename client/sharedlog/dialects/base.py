@@ -184,6 +184,12 @@ class Dialect(ABC):
         """The triggers of a table that may end a whole transaction."""
         return []
 
+    def conflict_clauses(
+        self, database: peewee.Database, table: str, schema: str | None
+    ) -> list[str]:
+        """How a table settles conflicts by itself, where it does not only refuse them."""
+        return []
+
     def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
         """Our triggers, as far as there can be any: name, table, what made it."""
         return []

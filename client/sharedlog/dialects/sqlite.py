@@ -19,7 +19,7 @@ from .base import (
     as_unique_indexes,
     quote,
 )
-from .tokens import index_said
+from .tokens import conflict_words, index_said
 
 _UNIQUE_INDEXES = """SELECT list.name, list.partial, part.name, part.coll
     FROM pragma_index_list(?, ?) AS list, pragma_index_xinfo(list.name, ?) AS part
@@ -120,16 +120,31 @@ class SQLite(Dialect):
     def ending_triggers(
         self, database: peewee.Database, table: str, schema: str | None
     ) -> list[str]:
-        prefix = f"{quote(schema)}." if schema else ""
-        made = (
-            f"SELECT name, sql FROM {prefix}sqlite_master WHERE type = 'trigger' AND tbl_name = ?"
-        )
-        try:
-            found = database.execute_sql(f"{made} COLLATE NOCASE", (table,)).fetchall()
-        except peewee.OperationalError:  # the schema's database is yet to be attached
-            return []
+        found = _made(database, "trigger", table, schema)
         return [name for name, sql in found if _ENDS.search(sql)]
+
+    def conflict_clauses(
+        self, database: peewee.Database, table: str, schema: str | None
+    ) -> list[str]:
+        return [
+            word
+            for _, sql in _made(database, "table", table, schema)
+            for word in conflict_words(sql)
+            if word != "ABORT"
+        ]
 
     def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
         database.execute_sql("PRAGMA defer_foreign_keys = 1")
         return nullcontext()
+
+
+def _made(
+    database: peewee.Database, kind: str, table: str, schema: str | None
+) -> list[tuple[str, str]]:
+    """What made a table, or its triggers: names and statements."""
+    prefix = f"{quote(schema)}." if schema else ""
+    sql = f"SELECT name, sql FROM {prefix}sqlite_master WHERE type = ? AND tbl_name = ?"
+    try:
+        return list(database.execute_sql(f"{sql} COLLATE NOCASE", (kind, table)).fetchall())
+    except peewee.OperationalError:  # the schema's database is yet to be attached
+        return []

@@ -70,6 +70,13 @@ def items(every: Sequence[Token]) -> Iterator[list[Token]]:
             return
 
 
+def conflict_words(sql: str) -> list[str]:
+    """What a CREATE TABLE says to do ON CONFLICT, in capitals."""
+    words = [token.upper for token in tokens(sql)]
+    triples = zip(words, words[1:], words[2:], strict=False)
+    return [word for *before, word in triples if before == ["ON", "CONFLICT"]]
+
+
 def index_said(sql: str) -> tuple[list[str], str | None]:
     """What a CREATE INDEX is over, and the rows that it is about; None if these are all."""
     every = tokens(sql)

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ..changes import Wire
-from ..raw import RAW
+from ..raw import RAW, is_escape
 from .rules import MergeRule, Writes
+
+FAILED = "Let its function take any list of values that the field may have."
+"""What is said to an application whose rule failed."""
 
 
 def _same(value: Any) -> Any:
@@ -52,3 +55,12 @@ class Custom(MergeRule):
             return self._encode(self.function([self._decode(value) for _, value in writes]))
         except Exception as error:  # a value that no column takes, so that the row is parked
             return {RAW: {f"the rule {self.name!r} failed: {error!a}": None}}
+
+
+def failure(value: Wire) -> str | None:
+    """Why a rule of an application's own has no value, if it gave this in its place."""
+    given = value[RAW] if is_escape(value) else None
+    if type(given) is not dict or [*given.values()] != [None]:
+        return None
+    (reason,) = given
+    return str(reason)

@@ -191,6 +191,8 @@ class Registry:
                         "which the database numbers: it is another number on each device.",
                         hint=f"Refer to what identifies a row of {parent.model.__name__}.",
                     )
+                if on_update(column) in ACTING:
+                    _check_followed(parent, child, column)
                 if _acts(field):
                     rules[parent].append(_rule(child, column, parent))
         for child in (*self, *self.all_outside):
@@ -216,6 +218,21 @@ def _acts(field: Any) -> bool:
 def _rule(child: Tracked, column: TrackedColumn, parent: Tracked) -> Rule:
     referred = parent.by_column[column.field.rel_field.column_name]
     return Rule(child, column, referred, on_delete(column), on_update(column))
+
+
+def _check_followed(parent: Tracked, child: Tracked, column: TrackedColumn) -> None:
+    """Refuse a merge rule for what a foreign key follows. What comes of a rule is no entry: each
+    device writes it by itself, and what followed it here would not follow it elsewhere."""
+    name = column.field.rel_field.name
+    if name in parent.rules:
+        referred, refers = parent.model.__name__, child.model.__name__
+        raise ConfigurationError(
+            f"{referred}.{name} has a merge rule, and {column} follows it by ON UPDATE "
+            f"{on_update(column)}: what comes of the rule would change rows of {refers} that "
+            "nobody changed.",
+            hint=f"Remove {name!r} from `merge` in the Meta of {referred}, let {column} refer to "
+            "another field, or leave out its on_update.",
+        )
 
 
 def on_delete(column: TrackedColumn) -> str:

@@ -130,11 +130,13 @@ def check_options(device_name: Any, **bounds: Any) -> None:
 
 
 def check_models(database: peewee.Database, registry: Registry, capture: Capture) -> None:
-    """Refuse models that write elsewhere, or whose tables number their rows; warn of rows that
-    will be missing elsewhere. For the caller of our caller: the warning is said to be its."""
+    """Refuse models that write elsewhere, and tables that number their rows or settle conflicts;
+    warn of rows that will be missing elsewhere. For the caller of our caller: the warning is said
+    to be its."""
     check_bound(database, registry, capture)
     check_keys(database, registry)
     check_triggers(database, registry)
+    check_conflicts(database, registry)
     warn_of_parents(registry)
 
 
@@ -147,6 +149,20 @@ def check_triggers(database: peewee.Database, registry: Registry) -> None:
             raise ConfigurationError(
                 f"The trigger {name!r} of the table {tracked.collection!r} ends transactions.",
                 hint=ABORT,
+            )
+
+
+def check_conflicts(database: peewee.Database, registry: Registry) -> None:
+    """Refuse tables that settle conflicts themselves: which rows they displace or leave out no
+    statement tells, so it would not be recorded, and others' rows would vanish in silence."""
+    for tracked in registry:
+        schema = tracked.model._meta.schema
+        for word in tracked.dialect.conflict_clauses(database, tracked.collection, schema):
+            raise ConfigurationError(
+                f"The table {tracked.collection!r} says ON CONFLICT {word}: what it does to rows "
+                "by that would not be recorded.",
+                hint="Make the table anew without it, and say with the write what is to be done: "
+                f"{tracked.model.__name__}.replace(…), or insert(…).on_conflict(…).",
             )
 
 

@@ -14,7 +14,7 @@ from ..journal.journal import OPERATION_CODES, Record
 from ..models.columns import Converted
 from ..models.tracked import Tracked
 from ..raw import NotCanonical
-from .statements import Said, Values, field_of
+from .statements import Said, Values, field_of, is_told_by_table
 
 _CREATE = OPERATION_CODES[CREATE]
 
@@ -25,7 +25,7 @@ SHORT_KEY = 64
 class Shape:
     """The fields of rows, in order, and where the columns of a table find their values."""
 
-    __slots__ = ("blank", "fields", "given", "key", "missing", "own", "place", "texts")
+    __slots__ = ("blank", "fields", "given", "key", "missing", "own", "place", "texts", "told")
 
     def __init__(self, tracked: Tracked, fields: Sequence[peewee.Field]) -> None:
         self.fields = fields
@@ -43,6 +43,10 @@ class Shape:
             for column in tracked.own
             if column.field in place
         ]
+        self.told = not any(
+            is_told_by_table(tracked, column) for column in tracked.own if column.field in place
+        )
+        """Whether such a row says all that will stand."""
         self.blank: Values = dict.fromkeys(tracked.by_name)
         self.missing = [c.name for c in tracked.columns if c.field not in place]
 
@@ -192,7 +196,7 @@ def inserted(
     shape, rows = found
     if not rows:
         return Said(query, [])
-    if shape.missing and not defaults(tracked).isdisjoint(shape.missing):
+    if not shape.told or (shape.missing and not defaults(tracked).isdisjoint(shape.missing)):
         return None
     return Said(query, [_created(tracked, shape, row) for row in rows])
 

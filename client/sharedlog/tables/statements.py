@@ -28,6 +28,12 @@ class Said(NamedTuple):
     records: list[Record]
 
 
+def is_told_by_table(tracked: Tracked, column: TrackedColumn) -> bool:
+    """Whether only the table tells how a key or a reference stands: a column may turn what an
+    application's own field class gives into another type, and one row would have two keys."""
+    return column.codec.own and (column in tracked.key or column in tracked.references)
+
+
 def code_of(tracked: Tracked, operation: str) -> int:
     """The number of an operation on a tracked table."""
     final = operation == DELETE and tracked.final
@@ -62,6 +68,8 @@ def updated(tracked: Tracked, query: Any) -> Said | None:
     for key, value in query._update.items():
         column = column_of(tracked, key)
         if column is None or column.name not in tracked.by_name or column.name in tracked.rules:
+            return None
+        if is_told_by_table(tracked, column):
             return None
         if column.codec.own:
             value = column.converted(value)
@@ -109,7 +117,7 @@ def _one_row(tracked: Tracked, query: Any) -> Wire | None:
     pk = []
     for column in tracked.key:
         wire = column.exact_wire(found.get(column.field))
-        if wire is None:
+        if wire is None or is_told_by_table(tracked, column):
             return None
         pk.append(wire)
     return pk[0] if len(pk) == 1 else pk

@@ -18,6 +18,7 @@ from ..evolution.evolution import Evolution
 from ..evolution.restating import ASIDE
 from ..journal.journal import CHUNK, OPERATION_NAMES, Journal, LocalEntry, chunks
 from ..merge.counter import Counter, lost, restamped, run_of
+from ..merge.custom import FAILED, failure
 from ..merge.reconcile import NO_FIELDS, NO_RULES, Listed, RowState
 from ..merge.rules import misfit
 from ..models.registry import Registry
@@ -145,7 +146,10 @@ class Versions:
                 try:
                     parameter = tracked.by_name[name].to_parameter(value)
                 except UNFIT as error:
-                    raise ValueRefused(f"{tracked.by_name[name]}: {error}") from None
+                    why = failure(value)
+                    raise ValueRefused(
+                        f"{tracked.by_name[name]}: {why or error}", hint=FAILED if why else None
+                    ) from None
                 rows[name].append([parameter, *tracked.key_parameters(loads(pk)), parameter])
         if rows:
             with self._journal.unrecorded():
