@@ -345,6 +345,31 @@ def test_every_kind_of_model_is_read(open_device: OpenDevice, run: Run, log: Lin
     assert run("verify", "one.db", "two.db")[0] == 0
 
 
+@pytest.mark.parametrize(
+    "migration", ['RENAME COLUMN "full name" TO label', 'DROP COLUMN "full name"']
+)
+def test_a_column_that_is_gone_is_not_read_as_a_text(
+    files: Any, run: Run, tmp_path: Path, migration: str
+) -> None:
+    for device in files:
+        device.database.close()
+    for name in ("desk.db", "tablet.db"):
+        with closing(sqlite3.connect(tmp_path / name)) as migrated:
+            migrated.execute(f"ALTER TABLE supplier {migration}")
+            if "RENAME" in migration and name == "desk.db":
+                migrated.execute("UPDATE supplier SET label = 'another'")
+            migrated.commit()
+    for command in (
+        ["verify", "desk.db", "tablet.db"],
+        ["verify", "desk.db"],
+        ["parked", "desk.db"],
+    ):
+        code, text = run(*command)
+        assert code == 1
+        assert "the table 'supplier' has no column 'full name' any more" in text
+        assert "Run the application once" in text
+
+
 def test_usage_errors(files: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHAREDLOG_TOKEN", raising=False)
     assert run("verify", "desk.db", "tablet.db", "--url", "http://x/graphql")[0] == 2

@@ -25,6 +25,7 @@ from ..journal.status import Status, read_status
 from ..layout import LAYOUT
 from ..models.registry import Registry
 from ..remote.sharedlog import SharedLog
+from ..tables.checks import column_names, missing_columns
 from ..tables.digest import DIFFERS, Difference, Digest, parked_rows, take_digest
 from ..tables.rows import standing_rows
 from ..tables.statements import Values
@@ -81,8 +82,21 @@ class DeviceFile:
         """The tracked models, as the file tells of them."""
         schema = application(self.journal).get("schema", FIRST_SCHEMA)
         registry = Registry(self.database, models_of(self.journal), schema)
+        self._check_columns(registry)
         check_foreign_keys(self.database, registry)
         return registry
+
+    def _check_columns(self, registry: Registry) -> None:
+        """Refuse tables that were altered since: SQLite takes the name of a column that is not
+        there for a text, the same in each row."""
+        for tracked in registry:
+            for name in missing_columns(tracked, column_names(self.database, tracked)):
+                raise ConfigurationError(
+                    f"{self.path}: the table {tracked.collection!r} has no column {name!r} any "
+                    "more, and no program was started since that could tell what it has now.",
+                    hint="Run the application once, as it is after the migration: its setup() "
+                    "notes the columns of today.",
+                )
 
     def status(self) -> Status:
         return read_status(self.journal)

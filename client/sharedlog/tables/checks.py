@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Container
 from typing import Any
 
 import peewee
@@ -185,13 +186,18 @@ def check_tables(database: peewee.Database, registry: Registry) -> None:
                 f"The table {tracked.collection!r} does not exist.",
                 hint=f"Call database.create_tables([{tracked.model.__name__}]) before sync().",
             )
-        for column in (*tracked.key, *tracked.columns):
-            if column.field.column_name not in stored:
-                raise ConfigurationError(
-                    f"The table {tracked.collection!r} has no column "
-                    f"{column.field.column_name!r}, but {tracked.model.__name__} has.",
-                    hint="Alter the table first (playhouse.migrate), then sync.",
-                )
+        for name in missing_columns(tracked, stored):
+            raise ConfigurationError(
+                f"The table {tracked.collection!r} has no column {name!r}, but "
+                f"{tracked.model.__name__} has.",
+                hint="Alter the table first (playhouse.migrate), then sync.",
+            )
+
+
+def missing_columns(tracked: Tracked, stored: Container[str]) -> list[str]:
+    """Those of a model that are not among the columns of its table."""
+    names = [column.field.column_name for column in tracked.every]
+    return [name for name in names if name not in stored]
 
 
 def column_names(database: peewee.Database, tracked: Tracked) -> set[str]:
