@@ -370,10 +370,37 @@ def test_a_column_that_is_gone_is_not_read_as_a_text(
         assert "Run the application once" in text
 
 
+def test_tables_that_are_gone_are_named(files: Any, run: Run, tmp_path: Path) -> None:
+    for device in files:
+        device.database.close()
+    gone = "has no table product any more: nothing of that is compared."
+    rename(tmp_path / "desk.db", "product")
+    rename(tmp_path / "tablet.db", "product")
+    code, text = run("verify", "desk.db", "tablet.db")
+    assert code == 0
+    assert f"sharedlog: desk.db {gone}" in text
+    assert f"sharedlog: tablet.db {gone}" in text
+    rename(tmp_path / "desk.db", "supplier")
+    for command in ("verify", "parked"):
+        code, text = run(command, "desk.db")
+        assert code == 1
+        assert "gone from it: product, supplier." in text
+        assert "run the application once" in text
+
+
+def rename(path: Path, table: str) -> None:
+    with closing(sqlite3.connect(path)) as file:
+        file.execute(f"ALTER TABLE {table} RENAME TO {table}_of_today")
+        file.commit()
+
+
 def test_usage_errors(files: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHAREDLOG_TOKEN", raising=False)
     assert run("verify", "desk.db", "tablet.db", "--url", "http://x/graphql")[0] == 2
     assert run("verify", "desk.db", "none.db")[0] == 2
+    code, text = run("verify", "desk.db", ".")
+    assert code == 2
+    assert ". is a folder" in text
     code, text = run("verify", "desk.db", "--url", "http://x/graphql")
     assert code == 2
     assert "SHAREDLOG_TOKEN" in text

@@ -30,7 +30,7 @@ from ..tables.digest import DIFFERS, Difference, Digest, parked_rows, take_diges
 from ..tables.rows import standing_rows
 from ..tables.statements import Values
 from ..tables.versions import Versions
-from .described import application, models_of, own_rules
+from .described import application, gone_tables, models_of, own_rules
 from .replay import Replay
 from .verify import Verification, Verified, only_differing
 
@@ -97,6 +97,10 @@ class DeviceFile:
                     hint="Run the application once, as it is after the migration: its setup() "
                     "notes the columns of today.",
                 )
+
+    def gone_tables(self) -> list[str]:
+        """Tracked tables that are not in the file any more."""
+        return gone_tables(self.journal)
 
     def status(self) -> Status:
         return read_status(self.journal)
