@@ -263,7 +263,7 @@ def _existing(arguments: argparse.Namespace) -> Path:
 
 def _verify_log(arguments: argparse.Namespace, file: DeviceFile) -> int:
     token = arguments.token or os.environ.get("SHAREDLOG_TOKEN")
-    if token is None and arguments.user is None:
+    if not token and arguments.user is None:
         arguments.parser.error("give --token (or SHAREDLOG_TOKEN), or --user without tokens")
     if application(file.journal).get("processors"):
         _warn("The application's processors are not known here; what they change differs.")

@@ -12,7 +12,7 @@ from ..errors import AutoIncrementKey, ConfigurationError
 from ..journal.journal import Journal
 from ..journal.recorder import Capture
 from ..journal.transactions import ABORT
-from ..limits import DEVICE_NAME_CHARS
+from ..limits import DEVICE_NAME_CHARS, is_text
 from ..models.registry import Registry
 from ..models.syncmodel import SyncModel
 from ..models.tracked import Tracked
@@ -120,9 +120,7 @@ def check_options(device_name: Any, **bounds: Any) -> None:
         if type(value) is not int or value < 1:
             raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 1.")
     if device_name is not None and not (
-        isinstance(device_name, str)
-        and len(device_name) <= DEVICE_NAME_CHARS
-        and "\0" not in device_name
+        is_text(device_name) and len(device_name) <= DEVICE_NAME_CHARS and "\0" not in device_name
     ):
         raise ConfigurationError(
             f"device_name is {device_name!r:.100}; it must be a text.",
