@@ -483,6 +483,12 @@ def test_pruning_a_file(files: Any, run: Run, log: Line) -> None:
     assert desk.sync.verify().count == 1  # what was refused
 
 
+def test_what_is_kept_for_longer_than_there_was_time_stays(files: Any, run: Run) -> None:
+    desk, _ = files
+    assert desk.sync.prune(keep_ms=10**30) == 0
+    assert run("prune", "desk.db", "--keep-days", "9" * 20) == (0, "0 entries deleted, 31 kept.\n")
+
+
 def test_what_the_application_has_not_merged_stays(files: Any, run: Run) -> None:
     """The command does not know the models' rules; the application does."""
     desk, _ = files

@@ -122,7 +122,7 @@ class DeviceFile:
 
     def prune(self, keep_ms: int) -> Pruned:
         """Delete sent entries older than that, as far as the application has merged them."""
-        bound = (self._now() - keep_ms) * TICKS_PER_MS
+        bound = max(0, (self._now() - keep_ms) * TICKS_PER_MS)
         with self.journal.transaction():
             deleted = self.journal.prune(bound)
             kept, unmerged = self.journal.run(
