@@ -146,6 +146,24 @@ def test_what_cannot_be_read_is_said_in_a_sentence(run: Run, words: tuple[str, .
     assert "Traceback" not in text
 
 
+def test_a_schema_whose_names_are_no_text(files: Any, run: Run, tmp_path: Path) -> None:
+    """As after a fault of the disk: what SQLite says of it cannot be decoded."""
+    for device in files:
+        device.database.close()
+    with closing(sqlite3.connect(tmp_path / "desk.db")) as damaged:
+        damaged.execute("PRAGMA writable_schema = 1")
+        damaged.execute(
+            "UPDATE sqlite_master SET name = CAST(x'cc28' AS TEXT), sql = 'CREATE TABLE (' "
+            "WHERE name = 'supplier'"
+        )
+        damaged.commit()
+    for words in (["status"], ["verify"], ["parked"], ["prune"], ["verify", "tablet.db"]):
+        code, text = run(*words, "desk.db")
+        assert code == 1
+        assert "desk.db is damaged: its schema has names that are no text." in text
+        assert ".recover" in text
+
+
 def test_a_database_without_a_client_log(run: Run, tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE note (x)")

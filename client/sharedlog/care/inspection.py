@@ -207,7 +207,7 @@ def _opens(database: peewee.SqliteDatabase) -> bool:
         database.close()
         driver: Any = getattr(error, "orig", None)
         return not getattr(driver, "sqlite_errorname", "").startswith(UNABLE)
-    except peewee.DatabaseError:
+    except (peewee.DatabaseError, UnicodeDecodeError):
         return True  # of other trouble is told where it is read
     return True
 
@@ -239,6 +239,11 @@ def _checked(path: Path, database: peewee.SqliteDatabase, now: Now) -> Iterator[
         yield file
     except (peewee.DatabaseError, sqlite3.Error) as error:
         raise ConfigurationError(f"{path}: {error}.") from error
+    except UnicodeDecodeError as error:  # of names, or of what SQLite says of them
+        raise ConfigurationError(
+            f"{path} is damaged: its schema has names that are no text.",
+            hint="Take a copy from before, or ask for what is left: `sqlite3 FILE .recover`.",
+        ) from error
     finally:
         database.close()
 
