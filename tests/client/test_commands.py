@@ -422,6 +422,8 @@ def test_usage_errors(files: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     code, text = run("verify", "desk.db", "--url", "http://x/graphql")
     assert code == 2
     assert "SHAREDLOG_TOKEN" in text
+    code, text = run("verify", "desk.db", "--url", "http://[::1", "--token", "slog_x")
+    assert (code, "'http://[::1' has a host that is none." in text) == (1, True)
     assert run("verify")[0] == 2
     assert run("prune", "desk.db", "--keep-days", "-1")[0] == 2
 

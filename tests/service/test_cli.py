@@ -239,6 +239,8 @@ UNREADABLE = "/proc/sys/vm/drop_caches"
         (("migrate", "--db", "none.db"), "There is no database none.db."),
         (("token", "create", "--user", "ada", "--name", "\udcff"), "name: A text in UTF-8 is"),
         (("token", "create", "--user", "a", "--device", "\udcff"), "device: A text in UTF-8 is"),
+        (("token", "create", "--user", "a", "--db", "\udcff"), "db: A text in UTF-8 is needed."),
+        (("backup", "\udcff"), "file: A text in UTF-8 is needed."),
         (("token", "revoke", "\udcff"), "id: A text in UTF-8 is"),
         (("serve", "--user", "\udcff"), "user: A text in UTF-8 is"),
         (("restore", "monday.db"), "There is no backup monday.db."),

@@ -94,12 +94,12 @@ def handler(run: Handler) -> Handler:
 
 def _check_texts(args: argparse.Namespace) -> None:
     """Refuse bytes that are no UTF-8, of which Python makes halves of characters: no database
-    takes these. Names of files may have them."""
+    takes these, nor does SQLite in the name of a file."""
     from sharedlog_service.errors import ConfigurationError
 
     for name, value in vars(args).items():
         try:
-            _ = isinstance(value, str) and value.encode()
+            _ = isinstance(value, str | Path) and str(value).encode()
         except UnicodeEncodeError as error:
             raise ConfigurationError(f"{name}: A text in UTF-8 is needed.") from error
 
