@@ -230,6 +230,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.other is not None and arguments.url is not None:
         arguments.parser.error("compare with OTHER or with --url, not with both")
     with opened(arguments.file) as file:
+        _warn_of_gone_tables(file)
         if arguments.url is not None:
             return _verify_log(arguments, file)
         if arguments.other is None:
@@ -240,13 +241,21 @@ def _verify(arguments: argparse.Namespace) -> int:
             found = here.compare(there)
             return _tell(arguments, [here, there], len(found), found[: arguments.limit])
         with opened(arguments.other) as other:
+            _warn_of_gone_tables(other)
             here, there, found = compare_files(file, other)
             listed = [in_detail(one, file, other) for one in found[: arguments.limit]]
     return _tell(arguments, [here, there], len(found), listed)
 
 
+def _warn_of_gone_tables(file: DeviceFile) -> None:
+    if gone := file.gone_tables():
+        _warn(f"{file.path} has no table {', '.join(gone)} any more: nothing of that is compared.")
+
+
 def _existing(arguments: argparse.Namespace) -> Path:
     path: Path = arguments.other
+    if path.is_dir():
+        arguments.parser.error(f"{path} is a folder; a device's file or a digest is needed")
     if not path.is_file():
         arguments.parser.error(f"there is no file {path}")
     return path
@@ -254,7 +263,7 @@ def _existing(arguments: argparse.Namespace) -> Path:
 
 def _verify_log(arguments: argparse.Namespace, file: DeviceFile) -> int:
     token = arguments.token or os.environ.get("SHAREDLOG_TOKEN")
-    if token is None and arguments.user is None:
+    if not token and arguments.user is None:
         arguments.parser.error("give --token (or SHAREDLOG_TOKEN), or --user without tokens")
     if application(file.journal).get("processors"):
         _warn("The application's processors are not known here; what they change differs.")

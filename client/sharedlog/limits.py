@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 TOO_LARGE = frozenset(("BATCH_TOO_LARGE", "BODY_TOO_LARGE", "HTTP_413"))
 """What the service says when a whole request is over its limits."""
@@ -13,6 +13,14 @@ GROUP_BYTES = 4_000_000
 
 DEVICE_NAME_CHARS = 200
 """The most that a service takes as the name of a device."""
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether it is a text that can travel: lone surrogates are in no encoding."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 class Limits(NamedTuple):

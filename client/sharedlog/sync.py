@@ -386,7 +386,7 @@ def _over_http(url: str | None, token: Token | None, user: str | None) -> Shared
             "No service is given.",
             hint='Write Sync(database, models, url="http://localhost:8000/graphql", token="…").',
         )
-    if token is None and user is None:
+    if not token and user is None:
         raise MissingToken(
             "No token is given.",
             hint="Make one on the service with `sharedlog token create --user NAME` and write "

@@ -17,6 +17,7 @@ from sharedlog import (
     AutoIncrementKey,
     ConfigurationError,
     MemorySharedLog,
+    MissingToken,
     Sync,
     SyncModel,
     ValueRefused,
@@ -167,7 +168,7 @@ def test_bounds_are_positive(database: peewee.SqliteDatabase, bound: Any) -> Non
         new_sync(database, [Note], byte_limit=bound)
 
 
-@pytest.mark.parametrize("name", ["x" * 201, "a\0", 7, b"desk"])
+@pytest.mark.parametrize("name", ["x" * 201, "a\0", "\udcff", 7, b"desk"])
 def test_a_name_that_no_service_takes_is_refused(
     database: peewee.SqliteDatabase, name: Any
 ) -> None:
@@ -253,6 +254,19 @@ def test_what_cannot_be_a_token_is_refused_without_telling_it(token: str) -> Non
     with pytest.raises(ConfigurationError) as refused:
         HttpTransport("http://127.0.0.1:1/graphql", token)
     assert token not in str(refused.value)
+
+
+@pytest.mark.parametrize("token", [None, ""])
+def test_a_service_needs_a_token_or_a_user(database: peewee.SqliteDatabase, token: Any) -> None:
+    with pytest.raises(MissingToken, match="No token is given"):
+        Sync(database, [Note], url="http://127.0.0.1:1/graphql", token=token)
+    Sync(database, [Note], url="http://127.0.0.1:1/graphql", token=token, user="ada")
+
+
+@pytest.mark.parametrize("user", ["\udcff", b"ada", 5])
+def test_a_user_is_a_text(database: peewee.SqliteDatabase, user: Any) -> None:
+    with pytest.raises(ConfigurationError, match="user is"):
+        Sync(database, [Note], url="http://127.0.0.1:1/graphql", user=user)
 
 
 def test_a_trigger_that_ends_transactions_is_refused(database: peewee.SqliteDatabase) -> None:

@@ -146,6 +146,24 @@ def test_what_cannot_be_read_is_said_in_a_sentence(run: Run, words: tuple[str, .
     assert "Traceback" not in text
 
 
+def test_a_schema_whose_names_are_no_text(files: Any, run: Run, tmp_path: Path) -> None:
+    """As after a fault of the disk: what SQLite says of it cannot be decoded."""
+    for device in files:
+        device.database.close()
+    with closing(sqlite3.connect(tmp_path / "desk.db")) as damaged:
+        damaged.execute("PRAGMA writable_schema = 1")
+        damaged.execute(
+            "UPDATE sqlite_master SET name = CAST(x'cc28' AS TEXT), sql = 'CREATE TABLE (' "
+            "WHERE name = 'supplier'"
+        )
+        damaged.commit()
+    for words in (["status"], ["verify"], ["parked"], ["prune"], ["verify", "tablet.db"]):
+        code, text = run(*words, "desk.db")
+        assert code == 1
+        assert "desk.db is damaged: its schema has names that are no text." in text
+        assert ".recover" in text
+
+
 def test_a_database_without_a_client_log(run: Run, tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "other.db")) as other:
         other.execute("CREATE TABLE note (x)")
@@ -345,13 +363,67 @@ def test_every_kind_of_model_is_read(open_device: OpenDevice, run: Run, log: Lin
     assert run("verify", "one.db", "two.db")[0] == 0
 
 
+@pytest.mark.parametrize(
+    "migration", ['RENAME COLUMN "full name" TO label', 'DROP COLUMN "full name"']
+)
+def test_a_column_that_is_gone_is_not_read_as_a_text(
+    files: Any, run: Run, tmp_path: Path, migration: str
+) -> None:
+    for device in files:
+        device.database.close()
+    for name in ("desk.db", "tablet.db"):
+        with closing(sqlite3.connect(tmp_path / name)) as migrated:
+            migrated.execute(f"ALTER TABLE supplier {migration}")
+            if "RENAME" in migration and name == "desk.db":
+                migrated.execute("UPDATE supplier SET label = 'another'")
+            migrated.commit()
+    for command in (
+        ["verify", "desk.db", "tablet.db"],
+        ["verify", "desk.db"],
+        ["parked", "desk.db"],
+    ):
+        code, text = run(*command)
+        assert code == 1
+        assert "the table 'supplier' has no column 'full name' any more" in text
+        assert "Run the application once" in text
+
+
+def test_tables_that_are_gone_are_named(files: Any, run: Run, tmp_path: Path) -> None:
+    for device in files:
+        device.database.close()
+    gone = "has no table product any more: nothing of that is compared."
+    rename(tmp_path / "desk.db", "product")
+    rename(tmp_path / "tablet.db", "product")
+    code, text = run("verify", "desk.db", "tablet.db")
+    assert code == 0
+    assert f"sharedlog: desk.db {gone}" in text
+    assert f"sharedlog: tablet.db {gone}" in text
+    rename(tmp_path / "desk.db", "supplier")
+    for command in ("verify", "parked"):
+        code, text = run(command, "desk.db")
+        assert code == 1
+        assert "gone from it: product, supplier." in text
+        assert "run the application once" in text
+
+
+def rename(path: Path, table: str) -> None:
+    with closing(sqlite3.connect(path)) as file:
+        file.execute(f"ALTER TABLE {table} RENAME TO {table}_of_today")
+        file.commit()
+
+
 def test_usage_errors(files: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHAREDLOG_TOKEN", raising=False)
     assert run("verify", "desk.db", "tablet.db", "--url", "http://x/graphql")[0] == 2
     assert run("verify", "desk.db", "none.db")[0] == 2
+    code, text = run("verify", "desk.db", ".")
+    assert code == 2
+    assert ". is a folder" in text
     code, text = run("verify", "desk.db", "--url", "http://x/graphql")
     assert code == 2
     assert "SHAREDLOG_TOKEN" in text
+    code, text = run("verify", "desk.db", "--url", "http://[::1", "--token", "slog_x")
+    assert (code, "'http://[::1' has a host that is none." in text) == (1, True)
     assert run("verify")[0] == 2
     assert run("prune", "desk.db", "--keep-days", "-1")[0] == 2
 
@@ -429,6 +501,12 @@ def test_pruning_a_file(files: Any, run: Run, log: Line) -> None:
     )
     desk.sync.sync()
     assert desk.sync.verify().count == 1  # what was refused
+
+
+def test_what_is_kept_for_longer_than_there_was_time_stays(files: Any, run: Run) -> None:
+    desk, _ = files
+    assert desk.sync.prune(keep_ms=10**30) == 0
+    assert run("prune", "desk.db", "--keep-days", "9" * 20) == (0, "0 entries deleted, 31 kept.\n")
 
 
 def test_what_the_application_has_not_merged_stays(files: Any, run: Run) -> None:

@@ -1163,3 +1163,26 @@ def test_a_key_may_get_another_name(world: World) -> None:
     """It travels without one."""
     with world.running("x", declared(formerly={"key": "code"})):
         pass
+
+
+def test_history_goes_back_to_the_former_names_of_a_table(world: World) -> None:
+    with world.running("a", Topic) as sync:
+        topic = Topic.create(key="x")
+        sync.sync()
+    with world.running("b", Topic) as sync:
+        sync.sync()
+    world.database("a").execute_sql("ALTER TABLE topic RENAME TO subject")
+    with world.running("a", Subject) as sync:
+        sync.sync()
+        Subject.get_by_id("x").delete_instance()
+        sync.sync()
+        told = sync.history(Subject(key="x"))
+        assert [entry.change.collection for entry in told] == ["topic", "subject"]
+        assert [entry.change.operation for entry in told] == ["create", "delete"]
+    with world.running("b", Topic) as sync:  # of the former version, and later
+        topic.delete_instance()
+        sync.sync()
+    with world.running("a", Subject) as sync:
+        told = sync.history(Subject(key="x"))
+        assert [entry.change.collection for entry in told] == ["topic", "subject", "topic"]
+        assert sync.history(Subject(key="x"), limit=2) == told[:2]

@@ -23,6 +23,7 @@ from sharedlog import (
     Live,
     LocalTransport,
     MemorySharedLog,
+    MissingToken,
     NotSetUp,
     RateLimited,
     SyncModel,
@@ -222,6 +223,21 @@ def test_a_lost_poke_costs_time_only(
         assert here.count(Finished) == done
         here.now += 0.2
         here.until(Finished, done + 1)
+
+
+def test_whoever_has_no_token_for_a_while_is_poked_again(here: Watched, log: PokedLog) -> None:
+    """The token is asked for by the thread that listens: it must not end by that."""
+    with here.live(wait=lambda flag, s: flag.wait(min(s, 0.01))):
+        until(lambda: log.opened)
+        log.poke("x")
+        here.until(PokesBegan, 1)
+        log.refusing = MissingToken("logged out")
+        log.poke(ConnectionFailed("cut"))
+        here.until(PokesEnded, 2)
+        log.refusing = None
+        until(lambda: len(log.opened) == 2)
+        log.poke("y")
+        here.until(PokesBegan, 2)
 
 
 def test_pokes_that_end_are_tried_for_again_less_and_less_often(

@@ -1149,6 +1149,13 @@ def test_history_tells_who_wrote_what_when(open_devices: OpenDevices) -> None:
     assert all(datetime.timedelta(0) <= now - h.written_at < datetime.timedelta(1) for h in history)
 
 
+@pytest.mark.parametrize("limit", [0, -1, 1001, True, 2.5, None])
+def test_how_much_history_can_be_asked_for(open_devices: OpenDevices, limit: Any) -> None:
+    (device,) = open_devices(1)
+    with device, pytest.raises(ConfigurationError, match=r"^limit is .*from 1 to 1000\.$"):
+        device.sync.history(Product.create(code="x"), limit=limit)
+
+
 def test_a_renamed_field_is_counted_on(open_device: OpenDevice) -> None:
     """Under another name of the field and of the table, with entries that are not sent yet."""
 

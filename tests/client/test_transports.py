@@ -14,9 +14,11 @@ import pytest
 from sharedlog.errors import (
     ConfigurationError,
     DeviceUnknown,
+    MissingToken,
     QuotaExceeded,
     RateLimited,
     ServiceFailed,
+    SharedLogError,
     Unauthorized,
 )
 from sharedlog.remote.transports import (
@@ -213,6 +215,70 @@ def test_a_token_may_be_told_anew_with_each_request(service: Service) -> None:
     transport.close()
     told = [headers["authorization"] for headers, _ in service.came]
     assert told == ["Bearer slog_a", "Bearer a.b.c"]
+
+
+@pytest.mark.parametrize("none", [None, "", " \n"])
+def test_a_function_that_has_no_token_is_told_of_as_such(service: Service, none: Any) -> None:
+    """Somebody has logged out: to ask again is no use before somebody logs in."""
+    transport = HttpTransport(service.url, lambda: none)
+    with pytest.raises(MissingToken) as missing:
+        transport.execute(DOCUMENT, {})
+    assert not missing.value.retryable
+    assert "Log in" in (missing.value.hint or "")
+    with pytest.raises(MissingToken):
+        _ = transport.authorization
+    transport.close()
+    assert service.came == []
+
+
+@pytest.mark.parametrize("odd", [b"slog_secret", 5])
+def test_a_token_is_a_text(service: Service, odd: Any) -> None:
+    transport = HttpTransport(service.url, lambda: odd)
+    for attempt in (
+        lambda: transport.execute(DOCUMENT, {}),
+        lambda: HttpTransport(service.url, odd),
+    ):
+        with pytest.raises(ConfigurationError, match="must be a text") as refused:
+            attempt()
+        assert "secret" not in str(refused.value)
+    transport.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        (b"http://localhost/graphql", "is not an http"),
+        ("localhost:8000/graphql", "is not an http"),
+        ("http:///graphql", "has no host"),
+        ("http://:8000/graphql", "has no host"),
+        ("http://no host/graphql", "has no host"),
+        ("http://[::1", "has a host that is none"),
+        ("http://a..b/graphql", "has a host that is none"),
+        ("http://localhost:eighty/graphql", "has a port that is no number"),
+        ("http://localhost:80000/graphql", "has a port that is no number"),
+        ("http://localhost/graphql\n", "has characters that no address has"),
+        ("http://localhost/\udcff", "has characters that no address has"),
+        ("http://ada:pass/word@localhost/graphql", "The address has a port that is no number"),
+        ("ftp://ada:password@localhost/graphql", "The address is not an http"),
+    ],
+)
+def test_what_can_be_no_address_is_refused_at_once(url: Any, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as refused:
+        HttpTransport(url)
+    assert "/graphql" in (refused.value.hint or "")
+    assert "word" not in str(refused.value)
+
+
+def test_a_password_in_an_address_is_not_told(service: Service) -> None:
+    """What the library says of trouble ends in logs."""
+    service.status = 400
+    for url in (service.url, "http://127.0.0.1:1/graphql"):
+        transport = HttpTransport(url.replace("//", "//ada:secret@"))
+        with pytest.raises(SharedLogError) as trouble:
+            transport.execute(DOCUMENT, {})
+        transport.close()
+        assert "…@127.0.0.1" in str(trouble.value)
+        assert "secret" not in str(trouble.value)
 
 
 def test_pokes_are_asked_for_with_the_token_of_the_moment() -> None:

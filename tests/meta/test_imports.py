@@ -74,7 +74,8 @@ CLIENT_LAYERS = (
     ),
     *within(
         "remote",
-        {"documents", "history", "transports"},
+        {"addresses", "documents", "history"},
+        {"transports"},
         {"subscriptions"},
         {"sharedlog"},
         {"listening", "memory"},

@@ -236,6 +236,13 @@ UNREADABLE = "/proc/sys/vm/drop_caches"
         (("token", "revoke", "3f9ac01b22d4", "--db", "none.db"), "There is no database none.db."),
         (("restored", "--db", "none.db"), "There is no database none.db."),
         (("backup", "monday.db"), "There is no database sharedlog.db."),
+        (("migrate", "--db", "none.db"), "There is no database none.db."),
+        (("token", "create", "--user", "ada", "--name", "\udcff"), "name: A text in UTF-8 is"),
+        (("token", "create", "--user", "a", "--device", "\udcff"), "device: A text in UTF-8 is"),
+        (("token", "create", "--user", "a", "--db", "\udcff"), "db: A text in UTF-8 is needed."),
+        (("backup", "\udcff"), "file: A text in UTF-8 is needed."),
+        (("token", "revoke", "\udcff"), "id: A text in UTF-8 is"),
+        (("serve", "--user", "\udcff"), "user: A text in UTF-8 is"),
         (("restore", "monday.db"), "There is no backup monday.db."),
     ],
 )

@@ -65,7 +65,8 @@ class Care(ABC):
         return read_status(self.journal)
 
     def history(self, instance: peewee.Model, limit: int = 100) -> list[HistoryEntry]:
-        """Who wrote what to this row, and when: its first entries in the shared log."""
+        """Who wrote what to this row, and when: its first entries in the shared log, 1,000 at
+        most. Those of a former name of the table are among them, as they were written."""
         with self._exclusively("history"):
             return history_of(self.registry, self._replica.shared_log, instance, limit)
 

@@ -69,11 +69,24 @@ def models_of(journal: Journal) -> list[type[SyncModel]]:
             hint="Run the application once: its setup() notes it.",
         )
     # A table that was given up and dropped is in the file no more.
-    exists = journal.database.table_exists
-    notes = {name: note for name, note in notes.items() if exists(name, note["schema"])}
+    gone = gone_tables(journal)
+    notes = {name: note for name, note in notes.items() if name not in gone}
+    if not notes:
+        raise NotSetUp(
+            f"All tables that the file tells of are gone from it: {', '.join(gone)}.",
+            hint="If a migration renamed them: run the application once, as it is after that; "
+            "its setup() notes the tables of today.",
+        )
     models = {collection: _model(collection, note) for collection, note in notes.items()}
     _refer(models, notes)
     return list(models.values())
+
+
+def gone_tables(journal: Journal) -> list[str]:
+    """Those that the file tells of and does not have: given up, or altered by a migration that no
+    program was started after."""
+    exists = journal.database.table_exists
+    return [name for name, note in _notes(journal) if not exists(name, note["schema"])]
 
 
 # -- notes -------------------------------------------------------------------------------

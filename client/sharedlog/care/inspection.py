@@ -25,11 +25,12 @@ from ..journal.status import Status, read_status
 from ..layout import LAYOUT
 from ..models.registry import Registry
 from ..remote.sharedlog import SharedLog
+from ..tables.checks import column_names, missing_columns
 from ..tables.digest import DIFFERS, Difference, Digest, parked_rows, take_digest
 from ..tables.rows import standing_rows
 from ..tables.statements import Values
 from ..tables.versions import Versions
-from .described import application, models_of, own_rules
+from .described import application, gone_tables, models_of, own_rules
 from .replay import Replay
 from .verify import Verification, Verified, only_differing
 
@@ -81,8 +82,25 @@ class DeviceFile:
         """The tracked models, as the file tells of them."""
         schema = application(self.journal).get("schema", FIRST_SCHEMA)
         registry = Registry(self.database, models_of(self.journal), schema)
+        self._check_columns(registry)
         check_foreign_keys(self.database, registry)
         return registry
+
+    def _check_columns(self, registry: Registry) -> None:
+        """Refuse tables that were altered since: SQLite takes the name of a column that is not
+        there for a text, the same in each row."""
+        for tracked in registry:
+            for name in missing_columns(tracked, column_names(self.database, tracked)):
+                raise ConfigurationError(
+                    f"{self.path}: the table {tracked.collection!r} has no column {name!r} any "
+                    "more, and no program was started since that could tell what it has now.",
+                    hint="Run the application once, as it is after the migration: its setup() "
+                    "notes the columns of today.",
+                )
+
+    def gone_tables(self) -> list[str]:
+        """Tracked tables that are not in the file any more."""
+        return gone_tables(self.journal)
 
     def status(self) -> Status:
         return read_status(self.journal)
@@ -104,7 +122,7 @@ class DeviceFile:
 
     def prune(self, keep_ms: int) -> Pruned:
         """Delete sent entries older than that, as far as the application has merged them."""
-        bound = (self._now() - keep_ms) * TICKS_PER_MS
+        bound = max(0, (self._now() - keep_ms) * TICKS_PER_MS)
         with self.journal.transaction():
             deleted = self.journal.prune(bound)
             kept, unmerged = self.journal.run(
@@ -189,7 +207,7 @@ def _opens(database: peewee.SqliteDatabase) -> bool:
         database.close()
         driver: Any = getattr(error, "orig", None)
         return not getattr(driver, "sqlite_errorname", "").startswith(UNABLE)
-    except peewee.DatabaseError:
+    except (peewee.DatabaseError, UnicodeDecodeError):
         return True  # of other trouble is told where it is read
     return True
 
@@ -221,6 +239,11 @@ def _checked(path: Path, database: peewee.SqliteDatabase, now: Now) -> Iterator[
         yield file
     except (peewee.DatabaseError, sqlite3.Error) as error:
         raise ConfigurationError(f"{path}: {error}.") from error
+    except UnicodeDecodeError as error:  # of names, or of what SQLite says of them
+        raise ConfigurationError(
+            f"{path} is damaged: its schema has names that are no text.",
+            hint="Take a copy from before, or ask for what is left: `sqlite3 FILE .recover`.",
+        ) from error
     finally:
         database.close()
 

@@ -345,7 +345,7 @@ class Journal(State):
         """Delete entries that are folded, and sent or kept back by the application itself;
         return how many. Changes no outcome."""
         self.raise_floor_over_sent()
-        bound = min(older_than_ticks, int(self.state("folded_until") or 0))
+        bound = max(0, min(older_than_ticks, int(self.state("folded_until") or 0)))
         newest = self.run(
             f"SELECT max(ticks) FROM sharedlog_entry WHERE ticks <= ? AND status = {SENT} "
             "AND reason IS NULL",

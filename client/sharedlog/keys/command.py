@@ -150,6 +150,11 @@ def _models_in(name: str) -> list[type[peewee.Model]]:
             f"The module {name} cannot be imported: {error}.",
             hint="Run this in the folder from which the application starts.",
         ) from error
+    except (Exception, SystemExit) as error:  # whatever the application's code does
+        raise ConfigurationError(
+            f"The module {name} cannot be imported: it raised {error!r}.",
+            hint="Name a module that only has the models, and starts nothing.",
+        ) from error
     found = [value for value in vars(module).values() if isinstance(value, type)]
     models = [cls for cls in found if issubclass(cls, peewee.Model) and cls is not peewee.Model]
     if not models:

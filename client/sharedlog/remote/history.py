@@ -17,6 +17,9 @@ from ..models.registry import Registry
 from ..models.tracked import Tracked
 from ..raw import NotCanonical
 
+HISTORY_ENTRIES = 1_000
+"""The most that a service tells of one row at once."""
+
 
 class Told(NamedTuple):
     """An entry as the log tells it to people: with the name of its device, if it has one."""
@@ -53,7 +56,8 @@ class HistoryEntry:
 def history_of(
     registry: Registry, shared_log: Any, instance: peewee.Model, limit: int
 ) -> list[HistoryEntry]:
-    """The changes of this row that are in the shared log, by the time of writing."""
+    """The changes of this row that are in the shared log, by the time of writing; also those from
+    when its table had another name."""
     tracked = registry.model(type(instance))
     if tracked is None:
         raise NotASyncModel(
@@ -65,15 +69,21 @@ def history_of(
             f"A {type(shared_log).__name__} tells no history.",
             hint="GraphQLSharedLog does; another one needs a method `history`, as in `Historian`.",
         )
+    if type(limit) is not int or not 1 <= limit <= HISTORY_ENTRIES:
+        raise ConfigurationError(
+            f"limit is {limit!r}; it must be a whole number from 1 to {HISTORY_ENTRIES}."
+        )
     historian: Historian = shared_log
+    pk = _pk(tracked, instance)
     result = []
-    for entry, device_name in historian.history(tracked.collection, _pk(tracked, instance), limit):
-        try:
-            change = decode(entry.data)
-        except EntryUnreadable:
-            continue  # by a later version
-        result.append(HistoryEntry(entry.version, device_name, change))
-    return sorted(result, key=lambda entry: entry.version)
+    for name in (*registry.names.of_table(tracked.collection), tracked.collection):
+        for entry, device_name in historian.history(name, pk, limit):
+            try:
+                change = decode(entry.data)
+            except EntryUnreadable:
+                continue  # by a later version
+            result.append(HistoryEntry(entry.version, device_name, change))
+    return sorted(result, key=lambda entry: entry.version)[:limit]
 
 
 def _pk(tracked: Tracked, instance: peewee.Model) -> Wire:

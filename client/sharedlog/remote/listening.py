@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from threading import Event, Thread
 
-from ..errors import ProtocolError, RateLimited, RemoteError, Unauthorized
+from ..errors import RateLimited, SharedLogError, Unauthorized
 from .sharedlog import Pokes
 
 FIRST_S, MAX_S = 1.0, 60.0
@@ -88,7 +88,7 @@ class Listening:
         while not self._closing.is_set():
             try:
                 self._listen()
-            except (RemoteError, ProtocolError, OSError) as error:
+            except (SharedLogError, OSError) as error:  # also where there is no token now
                 if self._closing.is_set():
                     return
                 wait_s = self._backoff.after(error)

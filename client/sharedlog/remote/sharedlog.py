@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from ..changes import Entry, Wire
 from ..clock import from_created_on, to_created_on
-from ..errors import MissingToken, ProtocolError
-from ..limits import Limits
+from ..errors import ConfigurationError, MissingToken, ProtocolError
+from ..limits import Limits, is_text
 from .documents import (
     ABOUT,
     CREATE_DEVICE_ID,
@@ -187,6 +187,11 @@ class GraphQLSharedLog:
     """
 
     def __init__(self, transport: Transport, user: str | None = None) -> None:
+        if user is not None and not is_text(user):
+            raise ConfigurationError(
+                f"user is {user!r:.100}; it must be a text.",
+                hint="Give the name of the user, or none: the token says whose log it is.",
+            )
         self._transport = transport
         self._user = user
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ..errors import ConfigurationError, ConnectionFailed, ProtocolError, RemoteError, Unauthorized
+from .addresses import without_secrets
 from .transports import error_from
 
 if TYPE_CHECKING:
@@ -121,14 +122,16 @@ def subscribe(
         payload = {} if authorization is None else {"authorization": authorization}
         subscription.send({"type": "connection_init", "payload": payload})
         if subscription.receive(timeout_s).get("type") != "connection_ack":
-            raise ProtocolError(f"{url} did not greet as a sharedlog service on its WebSocket.")
+            raise ProtocolError(
+                f"{without_secrets(url)} did not greet as a sharedlog service on its WebSocket."
+            )
         asked = {"query": document, "variables": dict(variables)}
         subscription.send({"type": "subscribe", "id": "1", "payload": asked})
         yield subscription
 
 
 def _unreachable(url: str, error: Exception) -> ConnectionFailed:
-    return ConnectionFailed(f"No WebSocket to the service at {url}: {error}.")
+    return ConnectionFailed(f"No WebSocket to the service at {without_secrets(url)}: {error}.")
 
 
 def _error(closed: Any) -> RemoteError:

@@ -8,10 +8,8 @@ process.
 from __future__ import annotations
 
 import gzip
-import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -23,6 +21,7 @@ from ..errors import (
     EpochChanged,
     HorizonPassed,
     LineageChanged,
+    MissingToken,
     ProtocolError,
     QuotaExceeded,
     RateLimited,
@@ -30,6 +29,7 @@ from ..errors import (
     SharedLogError,
     Unauthorized,
 )
+from .addresses import check_address, is_loopback, without_secrets
 
 RETRY_AFTER_S = 60.0
 """How long to wait where something is too much for whatever stands before the service, and that
@@ -39,8 +39,9 @@ COMPRESS_FROM_BYTES = 1024
 """What fits a packet travels as fast as it is."""
 
 
-Token = str | Callable[[], str]
-"""A bearer token, or what tells one: tokens of an identity provider end after a while."""
+Token = str | Callable[[], str | None]
+"""A bearer token, or what tells one: tokens of an identity provider end after a while, and there is
+none while nobody is logged in."""
 
 
 class Transport(Protocol):
@@ -90,15 +91,11 @@ class HttpTransport:
         timeout_s: float = 60.0,
         compress: bool | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigurationError(
-                f"{url!r} is not an http(s) address.",
-                hint="Give the service's GraphQL address, such as http://localhost:8000/graphql.",
-            )
-        self.url = url
+        check_address(url)
+        self.url, self._shown_url = url, without_secrets(url)
         self._token = token if callable(token) else None
-        self._headers = _authorization(token) if isinstance(token, str) and token else {}
-        self._compress = not _is_loopback(url) if compress is None else compress
+        self._headers = {} if callable(token) or not token else _authorization(token)
+        self._compress = not is_loopback(url) if compress is None else compress
         self._headers["Accept-Encoding"] = "gzip" if self._compress else "identity"
         self._takes_gzip = False
         self.timeout_s = timeout_s
@@ -126,13 +123,13 @@ class HttpTransport:
         except exceptions.TransportConnectionFailed as error:
             self.close()
             raise ConnectionFailed(
-                f"Cannot reach the service at {self.url}: {error.__cause__ or error}.",
+                f"Cannot reach the service at {self._shown_url}: {error.__cause__ or error}.",
                 hint="Nothing is lost: changes are recorded here and the next sync() sends them.",
             ) from error
         except exceptions.TransportError as error:
             self.close()
             raise ProtocolError(
-                f"{self.url} did not answer as a sharedlog service: {error}."
+                f"{self._shown_url} did not answer as a sharedlog service: {error}."
             ) from error
         return dict(result)
 
@@ -191,17 +188,20 @@ class HttpTransport:
             client.close_sync()
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _authorization(token: str) -> dict[str, str]:
+def _authorization(token: Any) -> dict[str, str]:
     """The header for a token, without white space around it, such as a file's last newline."""
-    token = token.strip()
+    if token is not None and not isinstance(token, str):
+        raise ConfigurationError(
+            f"The token is of the type {type(token).__name__}; it must be a text.",
+            hint='Give token="…", or a function that returns such a text.',
+        )
+    token = (token or "").strip()
+    if not token:
+        raise MissingToken(
+            "There is no token now: none, or an empty one, was given.",
+            hint="Log in first, so that there is one, and call sync() then: what is recorded "
+            "meanwhile is sent with it.",
+        )
     if not (token.isascii() and token.isprintable()) or " " in token:
         raise ConfigurationError(  # and the token itself is not told
             "The token is not one that `sharedlog token create` made.",
@@ -223,7 +223,7 @@ def _http_error(error: Any, headers: Mapping[str, str]) -> SharedLogError:
         return _rate_limited("The service is asked for too much (HTTP 429).", _seconds(headers))
     if code is not None and code >= 500:
         return ConnectionFailed(f"The service is not able to answer now (HTTP {code}).")
-    return ServiceFailed(str(error), service_code=f"HTTP_{code}")
+    return ServiceFailed(without_secrets(str(error)), service_code=f"HTTP_{code}")
 
 
 def _seconds(headers: Mapping[str, str]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Container
 from typing import Any
 
 import peewee
@@ -11,7 +12,7 @@ from ..errors import AutoIncrementKey, ConfigurationError
 from ..journal.journal import Journal
 from ..journal.recorder import Capture
 from ..journal.transactions import ABORT
-from ..limits import DEVICE_NAME_CHARS
+from ..limits import DEVICE_NAME_CHARS, is_text
 from ..models.registry import Registry
 from ..models.syncmodel import SyncModel
 from ..models.tracked import Tracked
@@ -119,9 +120,7 @@ def check_options(device_name: Any, **bounds: Any) -> None:
         if type(value) is not int or value < 1:
             raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 1.")
     if device_name is not None and not (
-        isinstance(device_name, str)
-        and len(device_name) <= DEVICE_NAME_CHARS
-        and "\0" not in device_name
+        is_text(device_name) and len(device_name) <= DEVICE_NAME_CHARS and "\0" not in device_name
     ):
         raise ConfigurationError(
             f"device_name is {device_name!r:.100}; it must be a text.",
@@ -201,13 +200,18 @@ def check_tables(database: peewee.Database, registry: Registry) -> None:
                 f"The table {tracked.collection!r} does not exist.",
                 hint=f"Call database.create_tables([{tracked.model.__name__}]) before sync().",
             )
-        for column in (*tracked.key, *tracked.columns):
-            if column.field.column_name not in stored:
-                raise ConfigurationError(
-                    f"The table {tracked.collection!r} has no column "
-                    f"{column.field.column_name!r}, but {tracked.model.__name__} has.",
-                    hint="Alter the table first (playhouse.migrate), then sync.",
-                )
+        for name in missing_columns(tracked, stored):
+            raise ConfigurationError(
+                f"The table {tracked.collection!r} has no column {name!r}, but "
+                f"{tracked.model.__name__} has.",
+                hint="Alter the table first (playhouse.migrate), then sync.",
+            )
+
+
+def missing_columns(tracked: Tracked, stored: Container[str]) -> list[str]:
+    """Those of a model that are not among the columns of its table."""
+    names = [column.field.column_name for column in tracked.every]
+    return [name for name in names if name not in stored]
 
 
 def column_names(database: peewee.Database, tracked: Tracked) -> set[str]:

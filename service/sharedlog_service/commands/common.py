@@ -74,6 +74,7 @@ def handler(run: Handler) -> Handler:
             from sharedlog_service.errors import Code, ConfigurationError, Refused
 
             args.choices = choose(args, os.environ)
+            _check_texts(args)
             return run(args)
         except ModuleNotFoundError as error:
             print(
@@ -89,6 +90,18 @@ def handler(run: Handler) -> Handler:
             return 1 if refused.code is Code.UNAVAILABLE else 2
 
     return handle
+
+
+def _check_texts(args: argparse.Namespace) -> None:
+    """Refuse bytes that are no UTF-8, of which Python makes halves of characters: no database
+    takes these, nor does SQLite in the name of a file."""
+    from sharedlog_service.errors import ConfigurationError
+
+    for name, value in vars(args).items():
+        try:
+            _ = isinstance(value, str | Path) and str(value).encode()
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(f"{name}: A text in UTF-8 is needed.") from error
 
 
 def open_store(args: argparse.Namespace, *, making: bool = True) -> Store:

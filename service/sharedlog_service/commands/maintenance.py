@@ -27,6 +27,7 @@ MIGRATE_TEXT = """\
 Makes the tables of an empty database, and brings older ones to this version: all of
 it, or nothing. It never goes back. The service does the same with an SQLite file
 when it starts; with PostgreSQL, where several may run, it refuses to start instead.
+A file that is not there is not made.
 """
 
 COPY_TEXT = """\
@@ -156,9 +157,14 @@ def _add_restored(parser: argparse.ArgumentParser) -> None:
 
 
 def _migrate(args: argparse.Namespace) -> int:
-    from sharedlog_service.engines.database import check_place, shown
+    from sharedlog_service.engines.database import check_place, is_missing, shown
+    from sharedlog_service.errors import ConfigurationError
     from sharedlog_service.store.store import Store
 
+    if is_missing(args.db):
+        raise ConfigurationError(
+            f"There is no database {args.db}. (The service makes a new file when it starts.)"
+        )
     check_place(args.db)
     Store.open(args.db, migrating=True).close()
     print(f"{shown(args.db)} is of this version.")

@@ -104,6 +104,20 @@ def test_copies_that_are_given_one_name_show_their_digest(
     assert all(is_key(key, 8) for (key,) in rows(forum, "SELECT id FROM setting"))
 
 
+@pytest.mark.parametrize(
+    ("code", "raised"), [("1 / 0", "ZeroDivisionError("), ("exit(3)", "SystemExit(3)"), ("(", "(")]
+)
+def test_a_module_that_fails_is_told_of_with_what_it_raised(
+    forum: Path, capsys: pytest.CaptureFixture[str], code: str, raised: str
+) -> None:
+    Path("failing_models.py").write_text(code)
+    assert main(["migrate-keys", "forum.db", "--models", "failing_models"]) == 1
+    error = capsys.readouterr().err
+    assert "The module failing_models cannot be imported: it raised" in error
+    assert raised in error
+    assert "Traceback" not in error
+
+
 def test_models_are_found_from_the_current_folder(
     forum: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
