@@ -15,11 +15,13 @@ Stamp = tuple[int, str]
 
 
 class Write(NamedTuple):
-    """One change of one row: when and by whom, what, and with which values."""
+    """One change of one row: when and by whom, what, and with which values. Of some of these it
+    names the merge rule."""
 
     stamp: Stamp
     operation: str
     value: Mapping[str, Any] | None = None
+    ruled: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

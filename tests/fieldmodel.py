@@ -17,6 +17,7 @@ class Operand(NamedTuple):
     stamp: Stamp
     value: Any
     by_creation: bool
+    names_rule: bool
 
 
 Functions = Mapping[str, Callable[[list[Any]], Any]]
@@ -26,7 +27,7 @@ Functions = Mapping[str, Callable[[list[Any]], Any]]
 def operands(writes: Sequence[Write], name: str) -> list[Operand]:
     """What some changes of a row say of one field, the latest last."""
     found = [
-        Operand(write.stamp, write.value[name], write.operation == "create")
+        Operand(write.stamp, write.value[name], write.operation == "create", name in write.ruled)
         for write in writes
         if write.value is not None and name in write.value
     ]
@@ -37,12 +38,14 @@ def value_of(
     rule: str, said: Sequence[Operand], died: Stamp | None, default: Any, functions: Functions
 ) -> Any:
     """The field's value, of what was said after the row's latest deletion (at `died`)."""
-    if rule in ("maximum", "minimum"):
-        return _extreme(rule, said)
     if rule == "counter":
         return _count(said, died, default)
     if rule == "members":
         return _members(said)
+    left = [operand for operand in said if not operand.names_rule][-1:]
+    said = [operand for operand in said if operand.names_rule or operand in left]
+    if rule in ("maximum", "minimum"):
+        return _extreme(rule, said)
     return functions[rule]([operand.value for operand in said])
 
 
@@ -65,15 +68,17 @@ def _count(said: Sequence[Operand], died: Stamp | None, default: Any) -> int:
     return total + sum(n for began, n in runs.items() if died is None or began > died)
 
 
-def _members(said: Sequence[Operand]) -> list[Any]:
+def _members(said: Sequence[Operand]) -> Any:
+    if said and not said[-1].names_rule:
+        return said[-1].value
     inside: dict[str, Any] = {}
-    for _, value, by_creation in said:
+    for _, value, by_creation, names_rule in said:
         if isinstance(value, dict):
             for member in value["remove"]:
                 inside.pop(_text(member), None)
             inside |= {_text(member): member for member in value["add"]}
         else:
-            if not by_creation:
+            if not (by_creation and names_rule):
                 inside.clear()
             inside |= {_text(member): member for member in value or ()}
     return [inside[text] for text in sorted(inside)]

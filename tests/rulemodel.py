@@ -19,8 +19,9 @@ Stamp = tuple[int, str]
 @dataclass(frozen=True)
 class Deed:
     """Something that was done to a row. `kind` is create, modify or delete; `values` are plain
-    values by field. `added` is what was added to the number, in the run of additions of its
-    device that began at `began`. `joined` and `left` are members of the set."""
+    values by field, of somebody who `knew` the rules, or did not. `added` is what was added to the
+    number, in the run of additions of its device that began at `began`. `joined` and `left` are
+    members of the set."""
 
     stamp: Stamp
     kind: str
@@ -29,6 +30,7 @@ class Deed:
     began: Stamp | None = None
     joined: tuple[Any, ...] = ()
     left: tuple[Any, ...] = ()
+    knew: bool = True
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,13 @@ class Life:
         """The plain values of a field, the latest last."""
         return [deed.values[name] for deed in self.deeds if name in deed.values]
 
+    def counted(self, name: str) -> list[Any]:
+        """The plain values that count beside each other: of those who did not know the rule, each
+        replaces what the ones before said."""
+        those = [deed for deed in self.deeds if name in deed.values]
+        unknowing = [deed for deed in those if not deed.knew][-1:]
+        return [deed.values[name] for deed in those if deed.knew or deed in unknowing]
+
     def latest(self, name: str) -> Any:
         return self.plain(name)[-1]
 
@@ -56,13 +65,17 @@ class Life:
             if self.died is None or (deed.began is not None and deed.began > self.died)
         )
 
-    def members(self, name: str) -> list[Any]:
+    def members(self, name: str) -> Any:
         """Who is in the set after everybody came and went. A creation lets in, a plain value of
-        a modification lets in and throws out all others."""
+        a modification, or of who did not know the rule, lets in and throws out all others. (What
+        the latter said stays as it was written until somebody else comes or goes.)"""
         inside: dict[str, Any] = {}
+        touching = [deed for deed in self.deeds if name in deed.values or deed.joined or deed.left]
+        if touching and name in touching[-1].values and not touching[-1].knew:
+            return touching[-1].values[name]
         for deed in self.deeds:
             if name in deed.values:
-                if deed.kind == "modify":
+                if deed.kind == "modify" or not deed.knew:
                     inside.clear()
                 inside |= {json.dumps(who): who for who in deed.values[name] or ()}
             for who in deed.left:
@@ -71,7 +84,7 @@ class Life:
         return [inside[text] for text in sorted(inside)]
 
     def extreme(self, name: str, choose: Callable[[Iterable[Any]], Any]) -> Any:
-        return choose([v for v in self.plain(name) if v is not None] or [None])
+        return choose([v for v in self.counted(name) if v is not None] or [None])
 
 
 def life_of(deeds: Iterable[Deed]) -> Life:

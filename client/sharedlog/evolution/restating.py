@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 from ..changes import CREATE, DELETE, MODIFY, Change, Wire
 from ..clock import BEFORE_TRACKING, Version
 from ..merge.reconcile import BIRTH, Listed, RowState
+from ..merge.rules import PLAIN, is_plain, marked, value_in
 from .evolution import Evolution
 from .formerly import Fields
 
@@ -94,9 +95,12 @@ def upgrade(
         return values if change is None else change.value or {}
 
     def of(name: str, listed: Listed) -> Listed:
-        rules = {name: listed.rule}
-        writes = [(version, upgraded({name: o}, rules)[name]) for version, o in listed.writes]
-        return Listed(listed.rule, writes)
+        return Listed(listed.rule, [(v, said(name, listed.rule, o)) for v, o in listed.writes])
+
+    def said(name: str, rule: str, operand: Wire) -> Wire:
+        if is_plain(operand):
+            return {PLAIN: upgraded({name: value_in(operand)})[name]}
+        return marked(upgraded({name: value_in(operand)}, {name: rule})[name])
 
     values = upgraded({name: value for name, (_, value) in state.buried.items() if name != BIRTH})
     result = replace(

@@ -51,11 +51,35 @@ class Carryover:
             "formerly": {"tables": self._names.tables, "fields": self._names.fields},
         }
         self._versions.forget_numbers()  # another attempt may have failed
-        before, now = self._journal.state("program"), dumps(program)
+        before = self._journal.state("program")
+        program["rules"] = self._rules(None if before is None else loads(before))
+        now = dumps(program)
         if before != now:
             if before is not None:
                 self._follow(loads(before))
             self._journal.set_state(program=now)
+
+    def _rules(self, last: Mapping[str, Any] | None) -> dict[str, dict[str, tuple[str, int]]]:
+        """The rules of this program, and since when this device knows each: what it has of a field
+        that is older was written without the rule."""
+        now = 0 if last is None or "rules" not in last else self._journal.next_ticks() - 1
+        found: dict[str, dict[str, tuple[str, int]]] = {}
+        for tracked in self._registry:
+            before = self._rules_before(tracked, last or {})
+            for name, rule in tracked.rules.items():
+                known, ticks = before.get(name, (rule.name, now))
+                since = ticks if known == rule.name else now
+                tracked.rules[name] = rule.known_since(since)
+                found.setdefault(tracked.collection, {})[name] = rule.name, since
+        return found
+
+    def _rules_before(self, tracked: Tracked, last: Mapping[str, Any]) -> dict[str, Any]:
+        """What the last program said of the rules of this table, by the names of today."""
+        names = (tracked.collection, *self._names.of_table(tracked.collection))
+        rules = last.get("rules", {})
+        said: dict[str, Any] = next((rules[name] for name in names if name in rules), {})
+        fields = self._names.fields.get(tracked.collection, {})
+        return {new: known for name, known in said.items() for new in fields.get(name, (name,))}
 
     def finish(self) -> None:
         """Bring into the tables what can stand there now. They have to be migrated."""

@@ -59,6 +59,9 @@ class Counter(MergeRule):
     def fits(self, value: Wire, *, plain: bool) -> bool:
         return _is_whole(value) or (not plain and is_readable(value))
 
+    def operand(self, value: Wire, *, created: bool, named: bool) -> Wire:
+        return value
+
     def written(self, before: Wire, after: Wire, writes: Writes, device: str) -> Wire:
         added = whole(after) - (whole(before) if _is_whole(before) else 0)
         if not added:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..changes import Wire
 from ..raw import RAW, is_escape
-from .rules import MergeRule, Writes
+from .rules import MergeRule, Writes, value_in, without_replaced
 
 FAILED = "Let its function take any list of values that the field may have."
 """What is said to an application whose rule failed."""
@@ -48,11 +48,12 @@ class Custom(MergeRule):
         return True
 
     def keep(self, writes: Writes) -> Writes:
-        return writes
+        return without_replaced(writes)
 
     def value(self, writes: Writes) -> Wire:
         try:
-            return self._encode(self.function([self._decode(value) for _, value in writes]))
+            values = [self._decode(value_in(operand)) for _, operand in self.keep(writes)]
+            return self._encode(self.function(values))
         except Exception as error:  # a value that no column takes, so that the row is parked
             return {RAW: {f"the rule {self.name!r} failed: {error!a}": None}}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..changes import Wire
 from ..raw import RAW, is_escape
-from .rules import MergeRule, Writes
+from .rules import MergeRule, Writes, is_plain, value_in, without_replaced
 
 
 def by_text(wire: Wire) -> Any:
@@ -57,19 +57,26 @@ class Maximum(MergeRule):
 
     def keep(self, writes: Writes) -> Writes:
         """Those that are larger than every later one: a deletion may yet take the later ones'
-        betters."""
-        kept: Writes = []
-        best: Any = None
-        for version, value in reversed(writes):
-            place = None if value is None else self._order(value)
-            if not kept or (place is not None and (best is None or self._beats(place, best))):
-                kept.append((version, value))
-                best = place
-        return kept[::-1]
+        betters. And the latest that named no rule, since it replaces what is older."""
+        left = without_replaced(writes)
+        better = self._better(left)
+        return [write for write in left if write in better or is_plain(write[1])]
 
     def value(self, writes: Writes) -> Wire:
-        kept = self.keep(writes)
-        return kept[0][1] if kept else None
+        better = self._better(without_replaced(writes))
+        return value_in(better[0][1]) if better else None
+
+    def _better(self, writes: Writes) -> Writes:
+        """Each that is larger than every later one; the largest first."""
+        kept: Writes = []
+        best: Any = None
+        for version, operand in reversed(writes):
+            value = value_in(operand)
+            place = None if value is None else self._order(value)
+            if not kept or (place is not None and (best is None or self._beats(place, best))):
+                kept.append((version, operand))
+                best = place
+        return kept[::-1]
 
     def _beats(self, one: Any, other: Any) -> bool:
         return bool(one > other)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..changes import Wire, dumps, loads
 from ..raw import RAW, is_escape
-from .rules import NOTHING_DONE, MergeRule, Writes
+from .rules import NOTHING_DONE, PLAIN, MergeRule, Writes, is_plain, value_in
 
 ADD, REMOVE = "add", "remove"
 
@@ -27,6 +27,8 @@ class Members(MergeRule):
     Operands are `{"add": […], "remove": […]}`, and a list, which replaces what was there. The
     list of a creation only adds, so that two creations of one row give the members of both.
     The value is the list of members in the order of their JSON texts; NULL is an empty set.
+    What was written without the rule replaces what was there, and stays as it was written until
+    something else is.
     """
 
     name = "members"
@@ -39,9 +41,11 @@ class Members(MergeRule):
         except ValueError:
             return False
 
-    def operand(self, value: Wire, *, created: bool) -> Wire:
+    def operand(self, value: Wire, *, created: bool, named: bool) -> Wire:
         if type(value) is dict and not is_escape(value):
             return {kind: list(members_of(value[kind]).values()) for kind in (ADD, REMOVE)}
+        if not named:
+            return {PLAIN: value}
         members = list(members_of(value).values())
         return {ADD: members, REMOVE: []} if created else members
 
@@ -63,6 +67,9 @@ class Members(MergeRule):
         kept: Writes = []
         seen: set[str] = set()
         for version, operand in reversed(writes):
+            if is_plain(operand):
+                kept.append((version, operand))
+                break
             if type(operand) is list:
                 kept.append((version, _without(operand, seen)))
                 break
@@ -73,10 +80,12 @@ class Members(MergeRule):
         return kept[::-1]
 
     def value(self, writes: Writes) -> Wire:
+        if writes and is_plain(writes[-1][1]):
+            return value_in(writes[-1][1])
         members: dict[str, Wire] = {}
         for _, operand in writes:
-            if type(operand) is list:
-                members = members_of(operand)
+            if type(operand) is list or is_plain(operand):
+                members = members_of(value_in(operand))
             else:
                 for text in members_of(operand[REMOVE]):
                     members.pop(text, None)

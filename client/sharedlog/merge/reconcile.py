@@ -290,7 +290,8 @@ class _Ruled:
         state, created = self._state, change.operation == CREATE
         for name, rule in self._rules.items():
             if change.value and name in change.value:
-                operand = rule.operand(change.value[name], created=created)
+                named = change.rules is not None and name in change.rules
+                operand = rule.operand(change.value[name], created=created, named=named)
                 writes = with_write(self._writes(name, rule), version, operand)
                 if created:  # it says anew what stood there before there was a log
                     writes = [write for write in writes if write[0] != BEFORE_TRACKING]
@@ -344,5 +345,6 @@ class _Ruled:
             if state.born != BEFORE_TRACKING:
                 return []
             version = BEFORE_TRACKING
-        created = name not in state.fields
-        return rule.keep([(version, rule.operand(value, created=created))])
+        named = not 0 < version.ticks <= rule.since
+        operand = rule.operand(value, created=name not in state.fields, named=named)
+        return rule.keep([(version, operand)])

@@ -15,14 +15,20 @@ docs/protocol.md says the same for other languages. The rules themselves: `extre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Container, Mapping
+from copy import copy
+from typing import Self, TypeAlias
 
 from ..changes import CREATE, Change, Wire, dumps
 from ..clock import Version
 
 Writes: TypeAlias = list[tuple[Version, Wire]]
 """Writes of one field in the order of their versions, each version once."""
+
+
+PLAIN, SAID = "plain", "said"
+"""Mark operands that are values of the field: of a write that named no rule, and of another one
+whose value looks like a mark."""
 
 
 class NothingDone:
@@ -37,14 +43,24 @@ class MergeRule:
 
     name: str
 
+    since = 0
+    """Up to this timestamp, what this device knows of the field is from before it knew the rule."""
+
+    def known_since(self, ticks: int) -> Self:
+        """The same rule, as a device has it that knows it since then."""
+        rule = copy(self)
+        rule.since = ticks
+        return rule
+
     def fits(self, value: Wire, *, plain: bool) -> bool:
         """Whether a change may say this of the field. `plain`: it must be a value of the field,
         because the change is a creation, or does not name this rule."""
         raise NotImplementedError
 
-    def operand(self, value: Wire, *, created: bool) -> Wire:
-        """What a change says, as it is kept. `created`: it is a creation."""
-        return value
+    def operand(self, value: Wire, *, created: bool, named: bool) -> Wire:
+        """What a change says, as it is kept. `created`: it is a creation; `named`: it names the
+        rule. One that does not was written without it, and replaced what others like it said."""
+        return marked(value) if named else {PLAIN: value}
 
     def written(self, before: Wire, after: Wire, writes: Writes, device: str) -> Wire:
         """What a change has to say of a write on this device, or `NOTHING_DONE`."""
@@ -65,6 +81,32 @@ class MergeRule:
     def value(self, writes: Writes) -> Wire:
         """The field's value."""
         raise NotImplementedError
+
+
+def marked(value: Wire) -> Wire:
+    """A value of the field as an operand."""
+    is_mark = type(value) is dict and len(value) == 1 and (PLAIN in value or SAID in value)
+    return {SAID: value} if is_mark else value
+
+
+def is_plain(operand: Wire) -> bool:
+    return type(operand) is dict and len(operand) == 1 and PLAIN in operand
+
+
+def value_in(operand: Wire) -> Wire:
+    """The value of the field in an operand that is one."""
+    if type(operand) is dict and len(operand) == 1:
+        for mark in (PLAIN, SAID):
+            if mark in operand:
+                return operand[mark]
+    return operand
+
+
+def without_replaced(writes: Writes) -> Writes:
+    """The writes without those that named no rule, but for the latest: who wrote without the rule
+    knew no other, and neither does a log that was compacted."""
+    plain = [version for version, operand in writes if is_plain(operand)]
+    return [write for write in writes if not is_plain(write[1]) or write[0] == plain[-1]]
 
 
 Rules: TypeAlias = Mapping[str, MergeRule]
@@ -95,12 +137,16 @@ def in_order(writes: Writes) -> Writes:
     return sorted(writes, key=lambda write: write[0])
 
 
-def stands_alone(values: Mapping[str, Wire], rules: Rules) -> bool:
-    """Whether a creation that is all that is known of a row gives it just these values."""
-    anything = Version(1, "")
+def stands_alone(
+    ticks: int, values: Mapping[str, Wire], named: Container[str], rules: Rules
+) -> bool:
+    """Whether a creation that is all that is known of a row gives it just these values, and needs
+    no list. `named` are the fields of which it names the rule."""
     for name, rule in rules.items():
         if name in values:
-            writes = [(anything, rule.operand(values[name], created=True))]
-            if dumps(rule.value(writes)) != dumps(values[name]):
+            if name not in named or ticks <= rule.since:
+                return False
+            operand = rule.operand(values[name], created=True, named=True)
+            if dumps(rule.value([(Version(ticks, ""), operand)])) != dumps(values[name]):
                 return False
     return True

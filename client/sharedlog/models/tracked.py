@@ -53,7 +53,7 @@ class Tracked:
         """Whether `key = value` holds only for the very same value."""
         self.own = [column for column in self.every if column.codec.own]
         self.numbered = self._numbered()
-        self.rules: Mapping[str, MergeRule] = {}
+        self.rules: dict[str, MergeRule] = {}
         """The merge rules of fields that have one."""
         self.value_bytes = Limits().value_bytes
         self.shapes: dict[Any, Any] = {}

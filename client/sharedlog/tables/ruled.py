@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..changes import Wire, loads
+from ..changes import TICKS_END, Wire, loads
 from ..errors import ValueRefused
 from ..journal.journal import Journal, Record
 from ..merge.reconcile import RowState
@@ -76,7 +76,10 @@ class RuledWrites:
         row, and its values are as the rules have them."""
         known = self._versions().load
         if known(tracked.collection, [record.pk for record in records]) or not all(
-            stands_alone(loads(record.value or "{}"), tracked.rules) for record in records
+            stands_alone(
+                TICKS_END, loads(record.value or "{}"), loads(record.rules or "{}"), tracked.rules
+            )
+            for record in records
         ):
             self.settle()
 

@@ -68,8 +68,9 @@ class Oracle:
             if change is not None:
                 key = (change["collection"], as_json(change["pk"]))
                 stamp = (entry.ticks, entry.device)
-                write = Write(stamp, change["operation"], change["value"])
-                read = Reading(key, write, change.get("rules") or {})
+                rules = change.get("rules") or {}
+                write = Write(stamp, change["operation"], change["value"], frozenset(rules))
+                read = Reading(key, write, rules)
             self._read[identity] = read
         return self._read[identity]
 

@@ -1,0 +1,147 @@
+"""Rules that are declared for fields which were written before: devices that get the program which
+has them one after the other, whatever they did and knew, end equal, and as the models say."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import peewee
+import pytest
+
+from sharedlog import Counter, Custom, Maximum, Members, MemorySharedLog, Minimum, SyncModel
+from sharedlog.merge.rules import MergeRule
+from tests.dictmodel import Write, row_of
+from tests.fieldmodel import operands, value_of
+from tests.volume import times
+
+from .conftest import OpenDevice
+from .devices import Device
+
+RULES: dict[str, Callable[[], MergeRule]] = {
+    "count": Counter,
+    "tags": Members,
+    "best": Maximum,
+    "least": Minimum,
+    "text": lambda: Custom("joined", joined),
+}
+DEFAULTS: dict[str, Any] = {"count": 0, "tags": [], "best": None, "least": None, "text": ""}
+STEPS = 40
+
+
+def joined(values: list[Any]) -> str:
+    return "+".join(values)
+
+
+def program(*, has_rules: bool) -> Any:
+    class Item(SyncModel):
+        code = peewee.CharField(primary_key=True)
+        count = peewee.IntegerField(default=0)
+        tags = peewee.JSONField(default=list)
+        best = peewee.IntegerField(null=True)
+        least = peewee.IntegerField(null=True)
+        text = peewee.CharField(default="")
+
+        class Meta:
+            table_name = "item"
+            merge = {name: make() for name, make in RULES.items()} if has_rules else {}
+
+    return Item
+
+
+class Phone:
+    def __init__(self, open_device: OpenDevice, name: str, **options: Any) -> None:
+        def opening(model: Any, **more: Any) -> Device:
+            return open_device([model], name, **options, **more)
+
+        self._open = opening
+        self.model = program(has_rules=False)
+        self.upgraded = False
+        self.device: Device = self._open(self.model)
+
+    def upgrade(self) -> None:
+        if not self.upgraded:
+            self.device.close()
+            self.model, self.upgraded = program(has_rules=True), True
+            self.device = self._open(self.model, create=False)
+
+    def sync(self) -> None:
+        with self.device:
+            self.device.sync.sync()
+
+    def write(self, chance: Random, number: int) -> None:
+        item, code = self.model, chance.choice("xy")
+        with self.device:
+            this = item.update(**some_values(chance, number)).where(item.code == code)
+            if chance.random() < 0.15:
+                item.delete().where(item.code == code).execute()
+            elif chance.random() < 0.3:
+                item.update(count=item.count + 1).where(item.code == code).execute()
+            elif not this.execute():
+                item.create(code=code, **some_values(chance, number))
+
+
+def some_values(chance: Random, number: int) -> dict[str, Any]:
+    values = {
+        "count": chance.randrange(100),
+        "tags": chance.sample(["a", "b", "c"], chance.randrange(4)),
+        "best": chance.choice([None, *range(9)]),
+        "least": chance.choice([None, *range(9)]),
+        "text": f"{number}",
+    }
+    return {name: values[name] for name in chance.sample(sorted(values), chance.randint(1, 3))}
+
+
+def expected(log: MemorySharedLog) -> list[tuple[Any, ...]]:
+    """The rows that the log comes to, by the models."""
+    writes: dict[str, list[Write]] = defaultdict(list)
+    for entry in log.entries:
+        change = json.loads(entry.data)
+        stamp, named = (entry.ticks, entry.device), frozenset(change.get("rules") or {})
+        writes[change["pk"]].append(Write(stamp, change["operation"], change["value"], named))
+    rows = []
+    for code, some in writes.items():
+        row = row_of(some)
+        if row.alive:
+            left = [w for w in some if row.died is None or w.stamp > row.died]
+            values = [
+                value_of(
+                    make().name, operands(left, name), row.died, DEFAULTS[name], {"joined": joined}
+                )
+                for name, make in RULES.items()
+            ]
+            rows.append((code, *values))
+    return sorted(rows)
+
+
+@pytest.mark.parametrize("recorder", ["signals", "triggers"])
+@pytest.mark.parametrize("seed", range(times(10)))
+def test_all_end_equal_and_as_the_models_say(
+    seed: int, recorder: str, open_device: OpenDevice
+) -> None:
+    chance, log = Random(seed), MemorySharedLog()
+    phones = [Phone(open_device, name, shared_log=log, recorder=recorder) for name in "abc"]
+    for number in range(STEPS):
+        phone = chance.choice(phones)
+        what = chance.choices(["write", "sync", "upgrade"], [6, 5, 1])[0]
+        if what == "write":
+            phone.write(chance, number)
+        elif what == "sync":
+            phone.sync()
+        elif number > STEPS // 3:
+            phone.upgrade()
+    for phone in phones:
+        phone.upgrade()
+    fresh = Phone(open_device, "fresh", shared_log=log, recorder=recorder)
+    fresh.upgrade()
+    for phone in [*phones, fresh] * 3:
+        phone.sync()
+    wanted = expected(log)
+    for phone in (*phones, fresh):
+        with phone.device:
+            assert sorted(phone.model.select().tuples()) == wanted
+            assert phone.device.sync.verify().equal
+            assert phone.device.sync.status().unreadable == 0
