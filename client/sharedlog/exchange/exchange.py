@@ -166,7 +166,7 @@ class Exchange:
         with self._replica.writing():
             if self._journal.state("checkpoint") != after or self._identity.device != former:
                 return  # another process has found out already
-            forget(self._journal, self._identity)
+            forget(self._journal, self._identity, self._replica.versions)
         self._emit(BegunAnew(former, self._identity.device))
 
     def _count_found(self) -> None:

@@ -8,6 +8,7 @@ and was not said by then is no more: rows that the log does not know, and values
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,20 +21,47 @@ from ..journal.journal import SENT, Journal
 from ..merge.reconcile import RowState
 from ..models.tracked import Tracked
 from ..tables.statements import Values
+from ..tables.versions import Versions
 from .identity import Identity
 
 FIRST = Version(1, "")
 """Later than what is from before tracking, and earlier than all that was ever recorded."""
 
 
-def forget(journal: Journal, identity: Identity) -> None:
+def forget(journal: Journal, identity: Identity, versions: Versions) -> None:
     """Become another device, which has read nothing, inside the open transaction."""
     journal.raise_floor_over_sent()
     # What the log had is read from it, as far as it still is there, and is not offered again.
     journal.run(f"DELETE FROM sharedlog_entry WHERE status = {SENT}")
     identity.fork()
+    parked = _parked(journal, versions)
     journal.run("DELETE FROM sharedlog_row")
     journal.set_state(checkpoint=None, folded_until=None, seen_until=None, relearning="1")
+    versions.fold_local()
+    for collection, states in parked.items():
+        _park_again(versions, collection, states)
+
+
+def _parked(journal: Journal, versions: Versions) -> dict[str, dict[str, RowState]]:
+    """The rows with local entries that stand in no table."""
+    pks: dict[str, list[str]] = defaultdict(list)
+    for collection, pk in journal.unshared_rows(0):
+        pks[versions.names.table(collection)].append(pk)
+    return {
+        collection: {pk: state for pk, state in found.items() if state.parked is not None}
+        for collection, some in pks.items()
+        if (found := versions.load(collection, some))
+    }
+
+
+def _park_again(versions: Versions, collection: str, parked: Mapping[str, RowState]) -> None:
+    """Local entries are taken to stand in their tables, once they are folded; these do not."""
+    states = versions.load(collection, list(parked))
+    for pk, state in states.items():
+        written = state.written_fields()
+        state.parked = parked[pk].parked
+        state.held = {name: v for name, v in parked[pk].held.items() if name in written}
+    versions.store(collection, states.items())
 
 
 def is_relearning(journal: Journal) -> bool:
