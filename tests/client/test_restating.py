@@ -12,7 +12,7 @@ from sharedlog.changes import Change
 from sharedlog.clock import Version
 from sharedlog.evolution.formerly import Fields, renamed
 from sharedlog.evolution.restating import changes_of, forget, rename_fields
-from sharedlog.merge.reconcile import RowState, merge
+from sharedlog.merge.reconcile import Listed, RowState, merge
 from tests.dictmodel import Write
 
 NAMES = ("title", "name", "heading", "body")
@@ -135,3 +135,11 @@ def test_a_change_that_has_several_names_of_one_field_means_the_newest(
 ) -> None:
     result = renamed(value, {"title": ("heading",), "name": ("heading",)})
     assert list(result.items()) == list(expected.items())
+
+
+def test_what_is_listed_of_a_dead_row_is_renamed() -> None:
+    """Of its fields nothing else is told."""
+    listed = Listed("counter", [(Version(1, "d"), 5)])
+    state = RowState(died=Version(2, "d"), writes={"name": listed})
+    rename_fields(state, {"name": ("heading",)})
+    assert state.writes == {"heading": listed}

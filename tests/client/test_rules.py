@@ -494,6 +494,17 @@ def test_a_deletion_takes_the_largest_and_leaves_what_was_written_after_it() -> 
     assert row_of(history) == {"high": 5, "low": "b"}
 
 
+def test_what_is_replaced_takes_nothing_else_along() -> None:
+    """Written without the rule, and later replaced: what it outdid for a while counts again."""
+    history = [
+        Deed((1, "a"), "create", {"high": 0, "low": "c"}, knew=False),
+        Deed((2, "b"), "modify", {"high": 3, "low": "b"}),
+        Deed((3, "a"), "modify", {"high": 9, "low": "a"}, knew=False),
+        Deed((4, "a"), "modify", {"high": 1, "low": "d"}, knew=False),
+    ]
+    assert row_of(history) == {"high": 3, "low": "b"}
+
+
 def test_null_is_no_largest_and_no_smallest() -> None:
     history = [
         Deed((1, "a"), "create", {"high": None, "low": None}),

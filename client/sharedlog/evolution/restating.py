@@ -51,7 +51,12 @@ def rename_fields(state: RowState, fields: Fields) -> RowState | None:
     state.shape = frozenset(n for n, v in versions.items() if v == state.born)
     state.fields = {n: v for n, v in versions.items() if v and v != state.born}
     state.held, state.cleared = renamed(state.held), renamed(state.cleared)
-    state.writes = renamed(state.writes)
+    former = state.writes
+    state.writes = renamed(former)
+    for old in (name for name in fields if name in former):  # of dead rows, nothing else is told
+        for new in fields[old]:
+            if new not in sources:
+                state.writes.setdefault(new, former[old])
     state.buried = _renamed_buried(state, fields)
     return aside if aside.held else None
 

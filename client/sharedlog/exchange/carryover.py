@@ -62,7 +62,7 @@ class Carryover:
     def _rules(self, last: Mapping[str, Any] | None) -> dict[str, dict[str, tuple[str, int]]]:
         """The rules of this program, and since when this device knows each: what it has of a field
         that is older was written without the rule."""
-        now = 0 if last is None or "rules" not in last else self._journal.next_ticks() - 1
+        now = 0 if last is None or "rules" not in last else self._journal.newest()
         found: dict[str, dict[str, tuple[str, int]]] = {}
         for tracked in self._registry:
             before = self._rules_before(tracked, last or {})

@@ -371,6 +371,12 @@ class Journal(State):
             f"(SELECT max(ticks) FROM sharedlog_entry WHERE status = {SENT}), 0))"
         )
 
+    def newest(self) -> int:
+        """The largest timestamp that was given out or seen, whatever the clock says."""
+        sql = f"""SELECT {self.dialect.greatest}(floor,
+            ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)) FROM sharedlog_clock"""
+        return int(self.run(sql).fetchone()[0])
+
     def next_ticks(self) -> int:
         """The timestamp that a local change would get now."""
         return int(self.run(self._next_ticks, (self.now(),)).fetchone()[0])

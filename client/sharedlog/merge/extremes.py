@@ -57,9 +57,10 @@ class Maximum(MergeRule):
 
     def keep(self, writes: Writes) -> Writes:
         """Those that are larger than every later one: a deletion may yet take the later ones'
-        betters. And the latest that named no rule, since it replaces what is older."""
+        betters. And the latest that named no rule, since it replaces what is older; another one may
+        replace it, so it makes nothing else irrelevant."""
         left = without_replaced(writes)
-        better = self._better(left)
+        better = self._better([write for write in left if not is_plain(write[1])])
         return [write for write in left if write in better or is_plain(write[1])]
 
     def value(self, writes: Writes) -> Wire:

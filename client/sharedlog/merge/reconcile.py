@@ -333,9 +333,21 @@ class _Ruled:
             for values in (self._state.held, self._known):
                 if name in values and rule.fits(values[name], plain=True):
                     writes = self._said(name, rule, values[name])
+            if self._bury and name in self._state.buried:
+                writes = self._with_buried(name, rule, writes)
             listed = self._state.writes[name] = Listed(rule.name, writes)
             self._before[name] = rule.live(writes, self._state.died)
         return listed.writes
+
+    def _with_buried(self, name: str, rule: MergeRule, writes: Writes) -> Writes:
+        """The writes, and the one from before the latest deletion."""
+        version, value = self._state.buried[name]
+        if not rule.fits(value, plain=True) or any(version == known for known, _ in writes):
+            return writes
+        birth, _ = self._state.buried.get(BIRTH, (None, None))
+        named = not 0 < version.ticks <= rule.since
+        operand = rule.operand(value, created=version == birth, named=named)
+        return with_write(writes, version, operand)
 
     def _said(self, name: str, rule: MergeRule, value: Wire) -> Writes:
         """The writes that the field's version and this value say there are."""
