@@ -8,7 +8,6 @@ and was not said by then is no more: rows that the log does not know, and values
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,24 +33,13 @@ def forget(journal: Journal, identity: Identity, versions: Versions) -> None:
     # What the log had is read from it, as far as it still is there, and is not offered again.
     journal.run(f"DELETE FROM sharedlog_entry WHERE status = {SENT}")
     identity.fork()
-    parked = _parked(journal, versions)
+    parked = {name: versions.parked(name) for name in sorted(versions.waiting_collections())}
     journal.run("DELETE FROM sharedlog_row")
     journal.set_state(checkpoint=None, folded_until=None, seen_until=None, relearning="1")
-    versions.fold_local()
-    for collection, states in parked.items():
-        _park_again(versions, collection, states)
-
-
-def _parked(journal: Journal, versions: Versions) -> dict[str, dict[str, RowState]]:
-    """The rows with local entries that stand in no table."""
-    pks: dict[str, list[str]] = defaultdict(list)
-    for collection, pk in journal.unshared_rows(0):
-        pks[versions.names.table(collection)].append(pk)
-    return {
-        collection: {pk: state for pk, state in found.items() if state.parked is not None}
-        for collection, some in pks.items()
-        if (found := versions.load(collection, some))
-    }
+    if parked:
+        versions.fold_local()
+        for collection, states in parked.items():
+            _park_again(versions, collection, states)
 
 
 def _park_again(versions: Versions, collection: str, parked: Mapping[str, RowState]) -> None:
