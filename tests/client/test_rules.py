@@ -588,18 +588,18 @@ def test_orders() -> None:
 
 def test_the_only_creation_of_a_row_may_say_another_value_than_it_gets() -> None:
     values = {"number": 5, "set": ["u", "v"], "own": "x", "free": [2, 1]}
-    assert stands_alone(1, values, RULES, RULES)
-    assert not stands_alone(1, {"set": ["v", "u"]}, RULES, RULES)
-    assert not stands_alone(1, {"set": None}, RULES, RULES)
+    assert stands_alone(Version(1, "a"), values, RULES, RULES)
+    assert not stands_alone(Version(1, "a"), {"set": ["v", "u"]}, RULES, RULES)
+    assert not stands_alone(Version(1, "a"), {"set": None}, RULES, RULES)
     twice = {"x": Custom("twice", lambda values: 2 * values[-1])}
-    assert not stands_alone(1, {"x": 1}, twice, twice)
+    assert not stands_alone(Version(1, "a"), {"x": 1}, twice, twice)
 
 
 def test_a_creation_needs_a_list_where_it_was_written_without_the_rule() -> None:
-    assert not stands_alone(1, {"high": 5}, {}, RULES)
+    assert not stands_alone(Version(1, "a"), {"high": 5}, {}, RULES)
     known = {"high": RULES["high"].known_since(7)}
-    assert not stands_alone(7, {"high": 5}, RULES, known)
-    assert stands_alone(8, {"high": 5}, RULES, known)
+    assert not stands_alone(Version(7, "a"), {"high": 5}, RULES, known)
+    assert stands_alone(Version(8, "a"), {"high": 5}, RULES, known)
 
 
 def test_an_own_rule_that_fails_gives_what_no_column_takes() -> None:

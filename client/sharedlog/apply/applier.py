@@ -354,9 +354,9 @@ def _to_be_merged(
     """Empty states of new rows that get other values than their creations say."""
     return {
         pk: RowState()
-        for pk, [((ticks, _), change), *others] in rows.items()
+        for pk, [(version, change), *others] in rows.items()
         if change.operation == CREATE
         and not others
         and pk not in known
-        and not stands_alone(ticks, change.value or {}, change.rules or {}, tracked.rules)
+        and not stands_alone(version, change.value or {}, change.rules or {}, tracked.rules)
     }

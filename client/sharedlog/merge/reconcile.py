@@ -345,7 +345,7 @@ class _Ruled:
         if not rule.fits(value, plain=True) or any(version == known for known, _ in writes):
             return writes
         birth, _ = self._state.buried.get(BIRTH, (None, None))
-        named = not 0 < version.ticks <= rule.since
+        named = rule.was_known(version)
         operand = rule.operand(value, created=version == birth, named=named)
         return with_write(writes, version, operand)
 
@@ -357,6 +357,6 @@ class _Ruled:
             if state.born != BEFORE_TRACKING:
                 return []
             version = BEFORE_TRACKING
-        named = not 0 < version.ticks <= rule.since
+        named = rule.was_known(version)
         operand = rule.operand(value, created=name not in state.fields, named=named)
         return rule.keep([(version, operand)])

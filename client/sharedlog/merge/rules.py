@@ -52,6 +52,11 @@ class MergeRule:
         rule.since = ticks
         return rule
 
+    def was_known(self, version: Version) -> bool:
+        """Whether this device knew the rule when it heard of this write, or the write is from
+        before there was a log: where no list says otherwise, it named the rule."""
+        return not 0 < version.ticks <= self.since
+
     def fits(self, value: Wire, *, plain: bool) -> bool:
         """Whether a change may say this of the field. `plain`: it must be a value of the field,
         because the change is a creation, or does not name this rule."""
@@ -138,15 +143,15 @@ def in_order(writes: Writes) -> Writes:
 
 
 def stands_alone(
-    ticks: int, values: Mapping[str, Wire], named: Container[str], rules: Rules
+    version: Version, values: Mapping[str, Wire], named: Container[str], rules: Rules
 ) -> bool:
     """Whether a creation that is all that is known of a row gives it just these values, and needs
     no list. `named` are the fields of which it names the rule."""
     for name, rule in rules.items():
         if name in values:
-            if name not in named or ticks <= rule.since:
+            if name not in named or not rule.was_known(version):
                 return False
             operand = rule.operand(values[name], created=True, named=True)
-            if dumps(rule.value([(Version(ticks, ""), operand)])) != dumps(values[name]):
+            if dumps(rule.value([(version, operand)])) != dumps(values[name]):
                 return False
     return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..changes import TICKS_END, Wire, loads
+from ..clock import Version
 from ..errors import ValueRefused
 from ..journal.journal import Journal, Record
 from ..merge.reconcile import RowState
@@ -74,10 +75,10 @@ class RuledWrites:
     def settle_new(self, tracked: Tracked, records: Sequence[Record]) -> None:
         """The same for creations. Usually there is nothing to do: nothing else is known of the
         row, and its values are as the rules have them."""
-        known = self._versions().load
+        known, now = self._versions().load, Version(TICKS_END, "")
         if known(tracked.collection, [record.pk for record in records]) or not all(
             stands_alone(
-                TICKS_END, loads(record.value or "{}"), loads(record.rules or "{}"), tracked.rules
+                now, loads(record.value or "{}"), loads(record.rules or "{}"), tracked.rules
             )
             for record in records
         ):
