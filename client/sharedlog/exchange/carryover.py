@@ -52,11 +52,12 @@ class Carryover:
         }
         self._versions.forget_numbers()  # another attempt may have failed
         before = self._journal.state("program")
-        program["rules"] = self._rules(None if before is None else loads(before))
+        last = None if before is None else loads(before)
+        program["rules"] = self._rules(last)
         now = dumps(program)
         if before != now:
-            if before is not None:
-                self._follow(loads(before))
+            if last is not None:
+                self._follow(last)
             self._journal.set_state(program=now)
 
     def _rules(self, last: Mapping[str, Any] | None) -> dict[str, dict[str, tuple[str, int]]]:

@@ -373,9 +373,13 @@ class Journal(State):
 
     def newest(self) -> int:
         """The largest timestamp that was given out or seen, whatever the clock says."""
-        sql = f"""SELECT {self.dialect.greatest}(floor,
-            ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)) FROM sharedlog_clock"""
-        return int(self.run(sql).fetchone()[0])
+        return int(self.run(f"SELECT {self.newest_sql} FROM sharedlog_clock").fetchone()[0])
+
+    @property
+    def newest_sql(self) -> str:
+        """The same as SQL over `sharedlog_clock`."""
+        newest = "ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)"
+        return f"{self.dialect.greatest}(floor, {newest})"
 
     def next_ticks(self) -> int:
         """The timestamp that a local change would get now."""

@@ -18,6 +18,9 @@ from ..values.fields import check_text, codec_for
 from ..values.typed import typed_codec
 from .columns import TrackedColumn, TypedColumn
 
+ESCAPED = f'{{"{RAW}":'
+"""What JSON says where a value is not one that its field would write."""
+
 
 class Tracked:
     """A tracked model. `key` identifies a row in the log; `columns` are the other fields, or those
@@ -99,7 +102,7 @@ class Tracked:
     def check_key(self, pk: str) -> None:
         """Refuse a key that no other device would take, an index of ours, or the service beside
         values."""
-        if f'{{"{RAW}":' in pk:
+        if ESCAPED in pk:
             key = loads(pk)
             try:
                 self.checked_key(key)

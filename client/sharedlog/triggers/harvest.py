@@ -94,9 +94,7 @@ class Entries:
         self._latest = journal.now()
         self._dated = journal.now is system_now
         self._last, self._lead_ms = journal.run(
-            f"SELECT {journal.dialect.greatest}"
-            "(floor, ifnull((SELECT max(ticks) FROM sharedlog_entry), 0)), lead_ms "
-            "FROM sharedlog_clock"
+            f"SELECT {journal.newest_sql}, lead_ms FROM sharedlog_clock"
         ).fetchone()
         self._start: int | None = None
         self._recorded = 0
@@ -190,7 +188,7 @@ class Harvest:
         except ValueRefused:
             wires, refused = _carried(tracked, wires)
             text = tracked.value_json(wires)
-        if _ruled(shape, operation, before, wires):
+        if shape.ruled and _ruled(shape, operation, before, wires):
             refused = {**refused, **self._change_ruled(trace, shape, operation, pk, before, wires)}
         elif wires or operation == CREATE:
             self._put(trace, shape, operation, pk, text)
