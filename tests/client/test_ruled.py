@@ -1018,21 +1018,24 @@ def test_a_row_comes_back_when_its_rule_no_longer_fails(
         assert Item.get().text == "a"
 
 
+def item(rules: dict[str, Any]) -> Any:
+    """The model of a program that has these rules."""
+
+    class Item(SyncModel):
+        code = CharField(primary_key=True)
+        text = CharField()
+
+        class Meta:
+            table_name = "item"
+            merge = rules
+
+    return Item
+
+
 def test_what_was_recorded_before_the_rule_was_declared(
     open_device: OpenDevice, log: MemorySharedLog
 ) -> None:
-    def model(rules: dict[str, Any]) -> Any:
-        class Item(SyncModel):
-            code = CharField(primary_key=True)
-            text = CharField()
-
-            class Meta:
-                table_name = "item"
-                merge = rules
-
-        return Item
-
-    before, after = model({}), model({"text": Custom("join", "+".join)})
+    before, after = item({}), item({"text": Custom("join", "+".join)})
     device = open_device([before], "one", shared_log=log)
     with device:
         before.create(code="x", text="a")
@@ -1052,19 +1055,7 @@ def test_who_was_there_before_the_rule_and_who_comes_later_end_equal(
 ) -> None:
     """Of what was written without the rule only the latest counts: whoever was there knows no
     more. That may come when the rule is known already."""
-
-    def model(rules: dict[str, Any]) -> Any:
-        class Item(SyncModel):
-            code = CharField(primary_key=True)
-            text = CharField()
-
-            class Meta:
-                table_name = "item"
-                merge = rules
-
-        return Item
-
-    before, after = model({}), model({"text": rule()})
+    before, after = item({}), item({"text": rule()})
     early, late = (open_device([before], name, shared_log=log) for name in ("early", "late"))
     with early:
         before.create(code="x", text="e")
