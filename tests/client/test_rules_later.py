@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -13,6 +13,7 @@ import peewee
 import pytest
 
 from sharedlog import Counter, Custom, Maximum, Members, MemorySharedLog, Minimum, SyncModel
+from sharedlog.clock import system_now
 from sharedlog.merge.rules import MergeRule
 from tests.dictmodel import Write, row_of
 from tests.fieldmodel import operands, value_of
@@ -30,6 +31,8 @@ RULES: dict[str, Callable[[], MergeRule]] = {
 }
 DEFAULTS: dict[str, Any] = {"count": 0, "tags": [], "best": None, "least": None, "text": ""}
 STEPS = 40
+HOUR = 3_600_000
+AHEAD = {"fast": HOUR, "old": 0, "new": 0}
 
 
 def joined(values: list[Any]) -> str:
@@ -121,11 +124,13 @@ def expected(log: MemorySharedLog) -> list[tuple[Any, ...]]:
     return sorted(rows)
 
 
-def lived(seed: int, **options: Any) -> list[Phone]:
+def lived(seed: int, *, leads: Sequence[int] = (0, 0, 0), **options: Any) -> list[Phone]:
     """Phones that did what they liked, and were all upgraded and synced in the end; and a fresh
-    one."""
+    one. `leads` says how far their clocks are ahead, in milliseconds."""
     chance = Random(seed)
-    phones = [Phone(name=name, **options) for name in "abc"]
+    phones = [
+        Phone(name=n, now=ahead_by(ms), **options) for n, ms in zip("abc", leads, strict=True)
+    ]
     for number in range(STEPS):
         phone = chance.choice(phones)
         what = chance.choices(["write", "sync", "upgrade"], [6, 5, 1])[0]
@@ -143,6 +148,10 @@ def lived(seed: int, **options: Any) -> list[Phone]:
     return phones
 
 
+def ahead_by(ms: int) -> Callable[[], int]:
+    return lambda: system_now() + ms
+
+
 def rows(phone: Phone) -> list[tuple[Any, ...]]:
     with phone.device:
         assert phone.device.sync.verify().equal
@@ -157,6 +166,18 @@ def test_all_end_equal_and_as_the_models_say(
 ) -> None:
     log = MemorySharedLog()
     phones = lived(seed, open_device=open_device, shared_log=log, recorder=recorder)
+    assert [rows(phone) for phone in phones] == [expected(log)] * len(phones)
+
+
+@pytest.mark.parametrize("recorder", ["signals", "triggers"])
+@pytest.mark.parametrize("seed", range(times(8)))
+def test_all_end_equal_where_clocks_are_far_ahead(
+    seed: int, recorder: str, open_device: OpenDevice
+) -> None:
+    """Before the rule and after it, what was written gets earlier timestamps when it is sent."""
+    log = MemorySharedLog()
+    options = {"open_device": open_device, "shared_log": log, "recorder": recorder}
+    phones = lived(seed, leads=(HOUR, 2 * HOUR, 0), **options)
     assert [rows(phone) for phone in phones] == [expected(log)] * len(phones)
 
 
@@ -182,3 +203,27 @@ def test_a_clock_that_is_ahead_does_not_date_the_rule(open_device: OpenDevice) -
     device = open_device([after], "one", create=False, now=lambda: 1_900_000_000_000)
     [tracked] = device.sync.registry
     assert {rule.since for rule in tracked.rules.values()} == {entry.ticks}
+
+
+@pytest.mark.parametrize("recorder", ["signals", "triggers"])
+def test_what_names_the_rule_still_does_when_it_is_dated_anew(
+    recorder: str, open_device: OpenDevice
+) -> None:
+    """It comes to lie before what had been written when the rule was declared, and before what
+    others wrote who do not know the rule: they must not replace it."""
+    options = {"open_device": open_device, "shared_log": MemorySharedLog(), "recorder": recorder}
+    fast, old, new = (Phone(name=n, now=ahead_by(ms), **options) for n, ms in AHEAD.items())
+    with fast.device:
+        fast.model.create(code="y", text="unnamed")
+    fast.upgrade()
+    with fast.device:
+        fast.model.create(code="x", text="named")
+    fast.sync()
+    with old.device:
+        old.model.create(code="x", text="unnamed")
+    for phone in (old, fast, new):
+        phone.sync()
+    new.upgrade()
+    new.sync()
+    assert [row[-1] for row in rows(fast)] == ["named+unnamed", "unnamed"]
+    assert rows(new) == rows(fast)

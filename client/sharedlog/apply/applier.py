@@ -88,6 +88,12 @@ class Applier:
         """The tables may have been altered."""
         self.__dict__.pop("_relations", None)
 
+    @property
+    def rules_since(self) -> int:
+        """Up to this timestamp there is a rule that this device did not know."""
+        known = (rule.since for rules in self._rules.values() for rule in rules.values())
+        return max(known, default=0)
+
     def apply(
         self,
         entries: Sequence[Entry],

@@ -324,6 +324,7 @@ class Exchange:
         self._replica.versions.rename_local(renamed, rows)
         if renamed:  # else another process of this device was faster
             self._journal.set_state(folded_until=str(max(renamed.values())))
+            self._lineage.list_named(min(renamed.values()))
             self._emit(Restamped(len(renamed), lead))
 
     def _start_over(self) -> None:

@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from ..changes import Entry, Wire
 from ..clock import Version
 from ..events import Event, Forked
-from ..journal.journal import UNSENT, LocalEntry, chunks
+from ..journal.journal import SENT, UNSENT, LocalEntry, chunks
 from ..merge.counter import is_alone, is_increment, run_of
 from ..merge.runs import counts_of
 from ..remote.sharedlog import OwnPage, akin
@@ -279,6 +279,13 @@ class Lineage:
         versions.rename_local(renamed, {(entry.collection, entry.pk) for entry in left})
         # Those that were overwritten in part win over what is older than they are now.
         self._merge_own(list(self._journal.entries_at(list(renamed.values())).values()))
+
+    def list_named(self, first: int) -> None:
+        """What was dated anew, to this timestamp or a later one, may lie before this device knew
+        the rules that it names: then the rows have to say that it does name them."""
+        which = f"status <> {SENT} AND rules IS NOT NULL AND ticks BETWEEN ? AND ?"
+        for entries in self._journal.each(which, first, self._replica.applier.rules_since):
+            self._merge_own(entries)
 
     def _counts(self, entry: LocalEntry) -> bool:
         versions = self._replica.versions
