@@ -176,7 +176,7 @@ def test_all_end_equal_where_clocks_are_far_ahead(
 ) -> None:
     """Before the rule and after it, what was written gets earlier timestamps when it is sent."""
     log = MemorySharedLog()
-    options = {"open_device": open_device, "shared_log": log, "recorder": recorder}
+    options: dict[str, Any] = {"open_device": open_device, "shared_log": log, "recorder": recorder}
     phones = lived(seed, leads=(HOUR, 2 * HOUR, 0), **options)
     assert [rows(phone) for phone in phones] == [expected(log)] * len(phones)
 
@@ -211,7 +211,11 @@ def test_what_names_the_rule_still_does_when_it_is_dated_anew(
 ) -> None:
     """It comes to lie before what had been written when the rule was declared, and before what
     others wrote who do not know the rule: they must not replace it."""
-    options = {"open_device": open_device, "shared_log": MemorySharedLog(), "recorder": recorder}
+    options: dict[str, Any] = {
+        "open_device": open_device,
+        "shared_log": MemorySharedLog(),
+        "recorder": recorder,
+    }
     fast, old, new = (Phone(name=n, now=ahead_by(ms), **options) for n, ms in AHEAD.items())
     with fast.device:
         fast.model.create(code="y", text="unnamed")

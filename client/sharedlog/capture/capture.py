@@ -47,7 +47,6 @@ from ..tables.statements import (
     check_constants,
     deleted,
     is_cut,
-    is_told_by_table,
     record,
     same_rows,
     set_by,
@@ -241,7 +240,7 @@ class StatementRecorder:
         if offered is None or moves or self._cascades.on_update(tracked, names):
             rows = self._all_rows(tracked)
             return self._compare_update(tracked, query, options, rows, Sets(names, moves))
-        if tracked.rules or any(is_told_by_table(tracked, column) for column in tracked.key):
+        if tracked.rules or any(column in tracked.doubted for column in tracked.key):
             rivals = rivals_of(self._database, tracked, query, found)
             rows = self._all_rows(tracked) if rivals is None else rivals
             return self._compare_update(tracked, query, options, rows, Sets(names, moves))

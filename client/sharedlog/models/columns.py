@@ -125,6 +125,11 @@ class TrackedColumn:
             raise ValueError(f"{wire!r:.100} is not how a key {self.name} is written")
         return stored
 
+    def keeps(self, wire: Wire) -> bool:
+        """Whether the column leaves what the field's own class gave as it is, whatever the type
+        of the column."""
+        return _stays(wire)
+
     def same(self, wire: Wire, other: Wire) -> bool:
         """Whether two wire values are one."""
         return dumps(wire) == dumps(other)
@@ -194,6 +199,9 @@ class TypedColumn(TrackedColumn):
         if dumps(self.wire_of_stored(stored)) != dumps(wire):
             raise ValueError(f"{wire!r:.100} is not how a key {self.name} is written")
         return stored
+
+    def keeps(self, wire: Wire) -> bool:
+        return False
 
     def same(self, wire: Wire, other: Wire) -> bool:
         return dumps(wire) == dumps(other) or (self.codec.loose and same_json(wire, other))

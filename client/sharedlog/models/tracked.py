@@ -68,6 +68,9 @@ class Tracked:
         self.references = [c for c in self.every if isinstance(c.field, peewee.ForeignKeyField)]
         self.parents = self.references
         """Those of them that the database keeps, too."""
+        self.doubted = [c for c in self.own if c in self.key or c in self.references]
+        """What names rows and is of an application's own class: a column may turn what that gives
+        into another type, and one row would have two keys. The table tells, unless it `keeps`."""
 
     def _column(self, field: peewee.Field) -> TrackedColumn:
         if self.dialect.typed:

@@ -11,10 +11,10 @@ import peewee
 from ..changes import CREATE
 from ..errors import AutoIncrementKey
 from ..journal.journal import OPERATION_CODES, Record
-from ..models.columns import Converted
+from ..models.columns import Converted, TrackedColumn
 from ..models.tracked import Tracked
 from ..raw import NotCanonical
-from .statements import Said, Values, field_of, is_told_by_table
+from .statements import Said, Values, field_of
 
 _CREATE = OPERATION_CODES[CREATE]
 
@@ -25,7 +25,7 @@ SHORT_KEY = 64
 class Shape:
     """The fields of rows, in order, and where the columns of a table find their values."""
 
-    __slots__ = ("blank", "fields", "given", "key", "missing", "own", "place", "texts", "told")
+    __slots__ = ("blank", "doubted", "fields", "given", "key", "missing", "own", "place", "texts")
 
     def __init__(self, tracked: Tracked, fields: Sequence[peewee.Field]) -> None:
         self.fields = fields
@@ -43,10 +43,9 @@ class Shape:
             for column in tracked.own
             if column.field in place
         ]
-        self.told = not any(
-            is_told_by_table(tracked, column) for column in tracked.own if column.field in place
-        )
-        """Whether such a row says all that will stand."""
+        self.doubted = [
+            (column, place[column.field]) for column in tracked.doubted if column.field in place
+        ]
         self.blank: Values = dict.fromkeys(tracked.by_name)
         self.missing = [c.name for c in tracked.columns if c.field not in place]
 
@@ -196,9 +195,16 @@ def inserted(
     shape, rows = found
     if not rows:
         return Said(query, [])
-    if not shape.told or (shape.missing and not defaults(tracked).isdisjoint(shape.missing)):
+    if not all(_stands(c, row[place]) for c, place in shape.doubted for row in rows):
+        return None
+    if shape.missing and not defaults(tracked).isdisjoint(shape.missing):
         return None
     return Said(query, [_created(tracked, shape, row) for row in rows])
+
+
+def _stands(column: TrackedColumn, value: Any) -> bool:
+    """Whether this will be in the column just as it is given."""
+    return value is None or (type(value) is Converted and column.keeps(value.wire))
 
 
 def prepared(database: peewee.Database, query: Any, found: Rows) -> tuple[str, list[Any]] | None:

@@ -28,12 +28,6 @@ class Said(NamedTuple):
     records: list[Record]
 
 
-def is_told_by_table(tracked: Tracked, column: TrackedColumn) -> bool:
-    """Whether only the table tells how a key or a reference stands: a column may turn what an
-    application's own field class gives into another type, and one row would have two keys."""
-    return column.codec.own and (column in tracked.key or column in tracked.references)
-
-
 def code_of(tracked: Tracked, operation: str) -> int:
     """The number of an operation on a tracked table."""
     final = operation == DELETE and tracked.final
@@ -69,12 +63,12 @@ def updated(tracked: Tracked, query: Any) -> Said | None:
         column = column_of(tracked, key)
         if column is None or column.name not in tracked.by_name or column.name in tracked.rules:
             return None
-        if is_told_by_table(tracked, column):
-            return None
         if column.codec.own:
             value = column.converted(value)
         sets[key] = value
-        values[column.name] = column.exact_wire(value)
+        values[column.name] = wire = column.exact_wire(value)
+        if column in tracked.doubted and not column.keeps(wire):
+            return None
     if tracked.own:
         query = query.clone()
         query._update = sets
@@ -117,7 +111,7 @@ def _one_row(tracked: Tracked, query: Any) -> Wire | None:
     pk = []
     for column in tracked.key:
         wire = column.exact_wire(found.get(column.field))
-        if wire is None or is_told_by_table(tracked, column):
+        if wire is None or (column in tracked.doubted and not column.keeps(wire)):
             return None
         pk.append(wire)
     return pk[0] if len(pk) == 1 else pk
