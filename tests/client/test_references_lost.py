@@ -179,3 +179,27 @@ def test_a_row_in_its_table_that_is_read_anew(devices: tuple[Device, Device]) ->
     one.sync.sync()
     assert list(one.item.select().tuples()) == before == list(two.item.select().tuples())
     assert one.sync.verify().equal
+
+
+@pytest.mark.parametrize("acts", [True, False])
+def test_a_new_value_of_a_row_that_went_unseen(devices: tuple[Device, Device]) -> None:
+    """Nobody can refer to it, and the rest arrives; found missing, it is deleted everywhere."""
+    one, two = devices
+    one.group.create(id="1", code="old")
+    one.sync.sync()
+    two.sync.sync()
+    two.database.execute_sql('DELETE FROM "group"')
+    one.group.update(code="new").execute()
+    one.item.create(id="x", group="new")
+    one.person.create(id="p", name="pat")
+    one.sync.sync()
+    two.sync.sync()
+    assert two.parked() == [("item", "x", "PARENT_MISSING")]
+    assert two.person.get().name == "pat"
+    assert {d.kind for d in two.sync.verify().differences} == {"missing", "parked here"}
+    two.sync.adopt()
+    for device in (two, one, two):
+        device.sync.sync()
+    assert one.parked() == two.parked()
+    assert one.sync.verify().equal
+    assert two.sync.verify().equal

@@ -97,6 +97,8 @@ class Parents:
         self._detached: list[Work] = []
         self._told: list[Work] = []
         self._former: dict[Reference, Work] = {}
+        self._vanished: set[int] = set()
+        """The works whose rows are not where they should be: they went unseen."""
 
     def detached(self) -> list[Work]:
         """The rows that must refer to nothing until they are written, because the database would
@@ -290,6 +292,8 @@ class Parents:
                     changing = [w for w in some if w.stands and w.writes(column)]
                     keys = [work.key_parameters() for work in changing]
                     before = read_rows(self._database, some[0].tracked, keys)
+                    vanished = [w for w in changing if w.in_table and w.pk not in before]
+                    self._vanished.update(map(id, vanished))
                     for work in changing:
                         old = before[work.pk][column.name] if work.pk in before else None
                         was = self._reference((name, column.name), old)
@@ -306,7 +310,8 @@ class Parents:
         for target in targets:
             for work in self._works.get(target[0], ()):
                 name = target[1]
-                if work.stands and (not work.in_table or name in work.written):
+                writes = not work.in_table or name in work.written
+                if work.stands and writes and id(work) not in self._vanished:
                     arriving[self._reference(target, work.wire(name))] = work
         return arriving
 
