@@ -135,23 +135,26 @@ class Harvest:
         self._evolution = registry.evolution
         self._entries = Entries(journal)
         self._group = Group(journal.limits)
-        self._displaced: dict[str, tuple[int, Trace]] = {}
+        self._displaced: dict[str, tuple[Trace, Shape]] = {}
+        """The rows that an insert is about to displace, perhaps by themselves."""
 
     def run(self, limit: int | None = None) -> list[RefusedEntry]:
         """Make entries of about so many traces, or all; return what cannot be carried."""
         shapes = self._traces.shapes()
         last = None
         for trace in self._traces.read(list(shapes)):
-            if self._group.ends_before(trace):
+            if not self._displaced and self._group.ends_before(trace):
                 self._entries.begin_group()
                 if limit is not None and self._entries.count >= limit:
                     break
                 self._group = Group(self._journal.limits, self._group)
             if trace.shape is None:
+                self._delete_displaced()
                 self._group.mark(trace.operation)
             else:
                 self._take(trace, shapes[trace.shape])
             last = trace.number
+        self._delete_displaced()
         self._entries.flush()
         if last is not None:
             self._traces.drop(list(shapes), last)
@@ -163,20 +166,26 @@ class Harvest:
         except ValueRefused as error:
             self._refuse_row(trace, shape, error.message)
             return
-        if trace.operation in (DELETED, DISPLACED):
-            if trace.operation == DISPLACED:
-                self._displaced[pk] = len(self._entries.waiting), trace
+        if trace.operation == DISPLACED:
+            self._displaced[pk] = trace, shape
+            return
+        by_itself = None  # then it stood, and stands
+        if self._displaced:
+            by_itself = self._displaced.pop(pk, None) if trace.operation != DELETED else None
+            self._delete_displaced()
+        if by_itself is not None:
+            self._change(trace, shape, MODIFY, pk, shape.wires(by_itself[0]))
+        elif trace.operation == DELETED:
             self._put(trace, shape, DELETE, pk, _was(shape, trace))
-        elif pk in self._displaced:  # by itself: it stood, and stands
-            place, displaced = self._displaced[pk]
-            del self._entries.waiting[place]
-            self._change(trace, shape, MODIFY, pk, shape.wires(displaced))
         else:
             operation = OPERATION_NAMES[trace.operation]
             before = shape.before(trace) if shape.tracked.rules else {}
             self._change(trace, shape, operation, pk, before)
-        if trace.operation != DISPLACED:
-            self._displaced.clear()
+
+    def _delete_displaced(self) -> None:
+        for pk, (trace, shape) in self._displaced.items():
+            self._put(trace, shape, DELETE, pk, _was(shape, trace))
+        self._displaced.clear()
 
     def _change(
         self, trace: Trace, shape: Shape, operation: str, pk: str, before: Mapping[str, Wire]
