@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import peewee
 import pytest
 
-from sharedlog import MemorySharedLog, SyncModel
+from sharedlog import Counter, Custom, Maximum, Members, MemorySharedLog, Minimum, SyncModel
 from sharedlog.exchange.relearning import forget
 
 from .conftest import OpenDevice
@@ -75,3 +77,60 @@ def test_a_parked_row_with_local_changes_stays_parked(change: str, open_device: 
     assert one.stored() == two.stored()
     with two:
         assert [firm.code for firm in Firm.select()] == ["new"]
+
+
+class Score(SyncModel):
+    code = peewee.CharField(primary_key=True)
+    best = peewee.IntegerField(null=True)
+    least = peewee.IntegerField(null=True)
+    count = peewee.IntegerField(default=0)
+    tags: Any = peewee.JSONField(default=list)
+    text = peewee.CharField(default="")
+
+    class Meta:
+        merge: ClassVar = {
+            "best": Maximum(),
+            "least": Minimum(),
+            "count": Counter(),
+            "tags": Members(),
+            "text": Custom("joined", "+".join),
+        }
+
+
+FIELDS = [Score.code, Score.best, Score.least, Score.count, Score.tags, Score.text]
+
+
+@pytest.mark.parametrize("change", ["creation", "modification"])
+def test_what_was_not_sent_of_fields_with_a_rule(
+    change: str, recorder: str, open_device: OpenDevice
+) -> None:
+    """The table has what the rules made of it and of what others wrote, which is read again."""
+    log = MemorySharedLog()
+    one, two = (open_device([Score], shared_log=log, recorder=recorder) for _ in range(2))
+    with one:
+        Score.insert_many([("x", 6, 6, 10, ["a"], "one")], FIELDS).execute()
+        one.sync.sync()
+    with two:
+        if change == "modification":
+            two.sync.sync()
+            changed = {"best": 1, "least": 9, "tags": ["a", "b"], "text": "two"}
+            Score.update(count=Score.count + 5, **changed).execute()
+        else:
+            Score.insert_many([("x", 1, 9, 5, ["b"], "two")], FIELDS).execute()
+            two.sync.receive()
+            two.sync.reconcile()
+        two.sync.status()
+        before = list(Score.select().tuples())
+        with two.sync._writing():
+            forget(two.sync.journal, two.sync.identity, two.sync.versions)
+        assert list(Score.select().tuples()) == before
+        Score.update(text="three").execute()
+        two.sync.status()
+        two.sync.sync()
+    count = 15 if change == "modification" else 5  # a creation says a whole number
+    text = "one+two+three"
+    for device in (one, two):
+        with device:
+            device.sync.sync()
+            assert list(Score.select().tuples()) == [("x", 6, 6, count, ["a", "b"], text)]
+            assert device.sync.verify().equal

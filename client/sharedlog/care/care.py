@@ -16,11 +16,11 @@ from ..capture.adopt import Adopted, Adoption
 from ..clock import TICKS_PER_MS
 from ..errors import ConfigurationError, UnsentWork
 from ..exchange.identity import Identity
-from ..exchange.relearning import Clearance, is_relearning
+from ..exchange.relearning import Clearance
 from ..exchange.replica import Replica
 from ..journal.inbox import Inbox
 from ..journal.journal import Journal
-from ..journal.reset import count_unshared, finish, forget, is_resetting
+from ..journal.reset import count_unshared, finish, forget, is_relearning, is_resetting
 from ..journal.status import Status, read_status
 from ..models.registry import Registry
 from ..remote.history import HistoryEntry, history_of

@@ -36,10 +36,9 @@ def forget(journal: Journal, identity: Identity, versions: Versions) -> None:
     parked = {name: versions.parked(name) for name in sorted(versions.waiting_collections())}
     journal.run("DELETE FROM sharedlog_row")
     journal.set_state(checkpoint=None, folded_until=None, seen_until=None, relearning="1")
-    if parked:
-        versions.fold_local()
-        for collection, states in parked.items():
-            _park_again(versions, collection, states)
+    versions.fold_local()
+    for collection, states in parked.items():
+        _park_again(versions, collection, states)
 
 
 def _park_again(versions: Versions, collection: str, parked: Mapping[str, RowState]) -> None:
@@ -50,11 +49,6 @@ def _park_again(versions: Versions, collection: str, parked: Mapping[str, RowSta
         state.parked = parked[pk].parked
         state.held = {name: v for name, v in parked[pk].held.items() if name in written}
     versions.store(collection, states.items())
-
-
-def is_relearning(journal: Journal) -> bool:
-    """Whether the log is yet to be read again."""
-    return journal.state("relearning") is not None
 
 
 class Clearance(Adoption):

@@ -59,6 +59,11 @@ def is_resetting(journal: Journal) -> bool:
     return journal.state("resetting") is not None
 
 
+def is_relearning(journal: Journal) -> bool:
+    """Whether the log is to be read again, because it has forgotten deletions."""
+    return journal.state("relearning") is not None
+
+
 def is_read_anew(journal: Journal) -> bool:
     """Whether the tables may hold rows of which nothing is known yet: after a reset, because the
     log has forgotten deletions, or because a copy has dated entries otherwise."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..changes import DELETE, MODIFY, Change, Wire, dumps
+from ..changes import CREATE, DELETE, MODIFY, Change, Wire, dumps
 from ..clock import Version
-from ..merge.reconcile import NO_RULES, RowState, merge
+from ..merge.reconcile import NO_RULES, Listed, RowState, merge
 from ..merge.rules import Rules
 from ..models.tracked import Tracked
 
@@ -36,6 +36,30 @@ def fold(
             state.held.pop(name, None)
             state.cleared.pop(name, None)
     return written
+
+
+def fold_listing(
+    state: RowState,
+    version: Version,
+    change: Change,
+    tracked: Tracked | None,
+    known: Values | None,
+    rules: Rules,
+) -> None:
+    """Merge a local change while the log is read again. What stands in the table is what rules made
+    of more than is known of the row now. So lists say what was written, also where the version of
+    a field and its value usually do, and the table stays as it is."""
+    before, said = dict(state.writes), change.value or {}
+    fold(state, version, change, tracked, known, rules)
+    for name, listed in before.items():
+        if name not in said and state.version_of(name) is not None:
+            state.writes.setdefault(name, listed)
+    for name, value in said.items():
+        rule = rules.get(name)
+        if rule and name not in state.writes and state.version_of(name) == version:
+            named = change.rules is not None and name in change.rules
+            operand = rule.operand(value, created=change.operation == CREATE, named=named)
+            state.writes[name] = Listed(rule.name, rule.keep([(version, operand)]))
 
 
 def note_due(

@@ -17,13 +17,14 @@ from ..errors import ValueRefused
 from ..evolution.evolution import Evolution
 from ..evolution.restating import ASIDE
 from ..journal.journal import CHUNK, OPERATION_NAMES, Journal, LocalEntry, chunks
+from ..journal.reset import is_relearning
 from ..merge.counter import Counter, lost, restamped, run_of
 from ..merge.custom import FAILED, failure
 from ..merge.reconcile import NO_FIELDS, NO_RULES, Listed, RowState
 from ..merge.rules import misfit
 from ..models.registry import Registry
 from ..models.tracked import Tracked
-from .folding import Values, fold, note_due
+from .folding import Values, fold, fold_listing, note_due
 from .numbers import ME, Devices, Shapes
 from .rows import UNFIT, UNTAKEN, read_rows, refusal
 
@@ -96,6 +97,7 @@ class Versions:
     ) -> None:
         me, tracked = self._journal.device_id(), self._tracked(collection)
         rules = tracked.rules if tracked else NO_RULES
+        relearns = bool(rules) and is_relearning(self._journal)
         past = self._evolution.has_past
         due: dict[str, dict[str, Wire]] = defaultdict(dict)
         states = self.load(collection, list({entry.pk for entry in entries}))
@@ -116,8 +118,12 @@ class Versions:
             change = Change(operation, collection, None, value, named)
             version = Version(entry.ticks, me)
             if rules and readable and misfit(change, rules) is None:
-                written = fold(state, version, change, tracked, known.get(entry.pk), rules)
-                note_due(due[entry.pk], state, change, written, rules)
+                stood = known.get(entry.pk)
+                if relearns:
+                    fold_listing(state, version, change, tracked, stood, rules)
+                else:
+                    written = fold(state, version, change, tracked, stood, rules)
+                    note_due(due[entry.pk], state, change, written, rules)
             else:
                 fold(state, version, change, tracked)
         if tracked and self._holds:
