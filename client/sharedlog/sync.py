@@ -360,6 +360,7 @@ class Sync(Care):
             check_tables(self.database, self.registry)
             self._check_foreign_keys()
             self._applier.look_again()
+        if not self._tables_checked or self._carryover.aside():
             with self._writing():
                 self._carryover.finish()
             self._tables_checked = True

@@ -15,6 +15,7 @@ from functools import cached_property
 from ..changes import CREATE, Change, Entry, Wire, dumps, loads
 from ..clock import BEFORE_TRACKING, Version
 from ..errors import EntryUnreadable
+from ..evolution.restating import given_up
 from ..journal.inbox import Inbox, Waiting
 from ..journal.journal import Journal
 from ..journal.reset import is_read_anew
@@ -77,12 +78,18 @@ class Applier:
         self._decode_data = decode
         self._arrivals = Arrivals(journal, versions)
         self._shapes: dict[tuple[str, ...], frozenset[str]] = {}
+        self._given_up: frozenset[str] = frozenset()
         self._rules: dict[str, Rules] = {t.collection: t.rules for t in registry if t.rules}
 
     @cached_property
     def _relations(self) -> Relations:
         """Known once the tables were looked at."""
         return Relations(self._registry, Collations(self._database))
+
+    def give_up(self, collections: Iterable[str]) -> None:
+        """These tables were tracked in this file, by a program that had them. Their rows are there,
+        and what becomes of them waits until they are known again."""
+        self._given_up = frozenset(collections)
 
     def look_again(self) -> None:
         """The tables may have been altered."""
@@ -246,14 +253,15 @@ class Applier:
 
     def _hold(self, collection: str, rows: Changes) -> None:
         """Merge rows of a table that this application does not know (yet, or any more)."""
-        states = self._versions.load(collection, list(rows))
+        place = given_up(collection) if collection in self._given_up else collection
+        states = self._versions.load(place, list(rows))
         for pk, changes in rows.items():
             state = states.setdefault(pk, RowState())
             in_table = state.stands
             state.held.update(merge(state, changes, bury=True))
             unknown = f"UNKNOWN_COLLECTION: there is no tracked table {collection}"
             state.parked = unknown if state.alive and not in_table else None
-        self._versions.store(collection, states.items())
+        self._versions.store(place, states.items())
 
     def _waiting(self, tracked: Tracked, rows: Iterable[str]) -> list[Work]:
         """The rows that are parked, kept or cleared: what they wait for may have come."""

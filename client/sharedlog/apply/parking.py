@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from ..changes import DELETE, MODIFY, Entry, Wire, dumps, loads
 from ..errors import ConfigurationError, NotParked
+from ..evolution.restating import given_up, said_of
 from ..journal.inbox import Inbox
 from ..journal.journal import OPERATION_CODES, Journal, Record
 from ..merge.reconcile import NO_RULES
@@ -63,10 +65,14 @@ class Parking:
 
     def all(self) -> list[Parked]:
         """Rows by collection and pk, then entries in order of arrival."""
+        names = {name: name for name in self._versions.waiting_collections()}
+        for aside in self._versions.asides():
+            if aside == given_up(name := said_of(aside)[0]):
+                names[aside] = name
         rows = [
             parked_row(name, pk, state.parked or "", state.values_parked(self._rules(name)))
-            for name in sorted(self._versions.waiting_collections())
-            for pk, state in self._versions.parked(name).items()
+            for place, name in sorted(names.items(), key=itemgetter(1))
+            for pk, state in self._versions.parked(place).items()
         ]
         return rows + [
             Parked("UNREADABLE", reason, entry=entry) for entry, reason in self._inbox.unreadable()
@@ -97,18 +103,20 @@ class Parking:
             deletion = record(tracked, DELETE, pk, held)
         self._journal.append([deletion])
         self._versions.fold_local()
+        self._versions.forget([(given_up(deletion.collection), pk)])
 
     def _held(self, parked: Parked) -> tuple[str, Mapping[str, Wire]]:
         """The row's pk as JSON text and its values, if it is still parked."""
         self._versions.fold_local()
-        pk = dumps(parked.pk)
-        state = self._versions.load(parked.collection or "", [pk]).get(pk)
-        if state is None or state.parked is None:
-            raise NotParked(
-                f"The row {pk} of {parked.collection} is not parked any more.",
-                hint="Ask for sync.parked() again; the row may stand in its table now.",
-            )
-        return pk, state.values_parked(self._rules(parked.collection or ""))
+        pk, name = dumps(parked.pk), parked.collection or ""
+        for place in (name, given_up(name)):
+            state = self._versions.load(place, [pk]).get(pk)
+            if state is not None and state.parked is not None:
+                return pk, state.values_parked(self._rules(name))
+        raise NotParked(
+            f"The row {pk} of {name} is not parked any more.",
+            hint="Ask for sync.parked() again; the row may stand in its table now.",
+        )
 
     def _rules(self, collection: str) -> Rules:
         tracked = self._registry.collection(collection)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
-from ..changes import CREATE, DELETE, MODIFY, Change, Wire
+from ..changes import CREATE, DELETE, MODIFY, Change, Wire, dumps, loads
 from ..clock import BEFORE_TRACKING, Version
 from ..merge.reconcile import BIRTH, Listed, RowState
 from ..merge.rules import PLAIN, is_plain, marked, value_in
@@ -20,6 +20,22 @@ Values: TypeAlias = Mapping[str, Wire]
 ASIDE = "sharedlog_aside "
 """Begins the name of a collection that is none: of states that are to be merged with the rows of
 another one, as soon as these are known under its names."""
+
+
+def aside_of(collection: str, *what: str) -> str:
+    """The collection of what is set aside until it can be merged with the rows of this one."""
+    return ASIDE + dumps((collection, *what))
+
+
+def said_of(aside: str) -> list[str]:
+    """What such a name says: the collection, and why."""
+    said: list[str] = loads(aside.removeprefix(ASIDE))
+    return said
+
+
+def given_up(collection: str) -> str:
+    """Where the changes of a table are that a former program of this file tracked."""
+    return aside_of(collection, "given up")
 
 
 def rename_fields(state: RowState, fields: Fields) -> RowState | None:

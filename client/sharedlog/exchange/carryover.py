@@ -16,7 +16,15 @@ from ..changes import DELETE, Entry, dumps, loads
 from ..clock import BEFORE_TRACKING
 from ..errors import EntryUnreadable
 from ..evolution.formerly import Fields
-from ..evolution.restating import ASIDE, changes_of, forget, rename_fields, upgrade
+from ..evolution.restating import (
+    ASIDE,
+    aside_of,
+    changes_of,
+    forget,
+    rename_fields,
+    said_of,
+    upgrade,
+)
 from ..merge.reconcile import RowState
 from ..models.registry import Registry
 from ..models.tracked import Tracked
@@ -45,20 +53,30 @@ class Carryover:
     def begin(self) -> None:
         """Compare the program with the last one, and let the states of rows follow it. Writes to
         no table of the application; does nothing if the program is the same, or the first."""
-        program = {
-            "schema": self._evolution.schema,
-            "tables": {tracked.collection: sorted(tracked.names) for tracked in self._registry},
-            "formerly": {"tables": self._names.tables, "fields": self._names.fields},
-        }
         self._versions.forget_numbers()  # another attempt may have failed
         before = self._journal.state("program")
         last = None if before is None else loads(before)
-        program["rules"] = self._rules(last)
+        tables = {tracked.collection: sorted(tracked.names) for tracked in self._registry}
+        given_up = self._given_up(last or {}, "tables")
+        self._applier.give_up(given_up)
+        program = {
+            "schema": self._evolution.schema,
+            "tables": {**tables, **given_up},
+            "formerly": {"tables": self._names.tables, "fields": self._names.fields},
+            "rules": {**self._rules(last), **self._given_up(last or {}, "rules")},
+        }
         now = dumps(program)
         if before != now:
             if last is not None:
                 self._follow(last)
             self._journal.set_state(program=now)
+
+    def _given_up(self, last: Mapping[str, Any], what: str) -> dict[str, Any]:
+        """What the last program said of tables that this one does not have, under no name."""
+        mine = {
+            n for t in self._registry for n in (t.collection, *self._names.of_table(t.collection))
+        }
+        return {name: said for name, said in last.get(what, {}).items() if name not in mine}
 
     def _rules(self, last: Mapping[str, Any] | None) -> dict[str, dict[str, tuple[str, int]]]:
         """The rules of this program, and since when this device knows each: what it has of a field
@@ -82,22 +100,30 @@ class Carryover:
         fields = self._names.fields.get(tracked.collection, {})
         return {new: known for name, known in said.items() for new in fields.get(name, (name,))}
 
+    def aside(self) -> list[str]:
+        """What is set aside of tables that are known: by the last program, or by another one that
+        is running."""
+        known = self._registry.collection
+        return [aside for aside in self._versions.asides() if known(said_of(aside)[0])]
+
     def finish(self) -> None:
         """Bring into the tables what can stand there now. They have to be migrated."""
-        found = self._journal.state(LEARNED)
-        if found is None:
+        found, asides = self._journal.state(LEARNED), self.aside()
+        if found is None and not asides:
             return
         self._versions.fold_local()  # what was written here since is newer
-        for aside in self._asides():
+        for aside in asides:
             self._merge_again(aside)
+        if found is None:
+            return
         learned = [(self._registry.collection(name), names) for name, names in loads(found).items()]
         self._applier.release_held([(t, frozenset(names)) for t, names in learned if t])
         self._journal.set_state(**{LEARNED: None})
 
     def _follow(self, last: Mapping[str, Any]) -> None:
-        for aside in self._asides():  # of an earlier upgrade
-            collection, *what = _said_of(aside)
-            self._rename_rows(aside, _aside(self._names.table(collection), *what))
+        for aside in self._versions.asides():  # of an earlier upgrade
+            collection, *what = said_of(aside)
+            self._rename_rows(aside, aside_of(self._names.table(collection), *what))
         for tracked in self._registry:
             self._rename_fields(tracked)
         learned = loads(self._journal.state(LEARNED) or "{}")
@@ -116,14 +142,14 @@ class Carryover:
         fields, collection = self._names.fields.get(tracked.collection), tracked.collection
         if not fields:
             return
-        asides = [aside for aside in self._asides() if _said_of(aside)[0] == collection]
+        asides = [aside for aside in self._versions.asides() if said_of(aside)[0] == collection]
         for name in (collection, *self._names.of_table(collection), *asides):
             self._rename_shapes(name, fields)
             for states in self._versions.each(name, f"fields IS NOT NULL OR {VALUES}"):
                 clashing = {pk: rename_fields(state, fields) for pk, state in states.items()}
                 self._versions.store(name, states.items())
                 self._versions.store(
-                    _aside(collection, "fields", name),
+                    aside_of(collection, "fields", name),
                     ((pk, state) for pk, state in clashing.items() if state is not None),
                 )
 
@@ -146,7 +172,7 @@ class Carryover:
         if len(names) > 1:
             for name in names:
                 if name not in known:
-                    self._rename_rows(name, _aside(tracked.collection, "rows", name))
+                    self._rename_rows(name, aside_of(tracked.collection, "rows", name))
             if own != tracked.collection:
                 self._rename_rows(own, tracked.collection)
         return own
@@ -157,7 +183,7 @@ class Carryover:
         )
 
     def _merge_again(self, aside: str) -> None:
-        collection, *_ = _said_of(aside)
+        collection, *_ = said_of(aside)
         for states in self._versions.each(aside):
             rows = {pk: changes_of(collection, loads(pk), state) for pk, state in states.items()}
             self._journal.run_many(
@@ -166,19 +192,12 @@ class Carryover:
             )
             self._applier.merge(collection, {pk: some for pk, some in rows.items() if some})
 
-    def _asides(self) -> list[str]:
-        cursor = self._journal.run(
-            "SELECT DISTINCT collection FROM sharedlog_row WHERE collection > ? AND collection < ?",
-            (ASIDE, ASIDE + "~"),
-        )
-        return [row[0] for row in cursor.fetchall()]
-
     # -- values --------------------------------------------------------------------------
 
     def _upgrade_values(self, schema: int) -> None:
         """Let values beside the tables pass the upgraders from this schema version on."""
         for name in self._versions.collections(VALUES):
-            collection = _said_of(name)[0] if name.startswith(ASIDE) else name
+            collection = said_of(name)[0] if name.startswith(ASIDE) else name
             for states in self._versions.each(name, VALUES):
                 upgraded = [
                     (pk, self._upgraded(collection, pk, state, schema))
@@ -203,13 +222,3 @@ class Carryover:
                 error.message,
             )
             return forget(state)
-
-
-def _aside(collection: str, *what: str) -> str:
-    """The collection of what is set aside until it can be merged with the rows of this one."""
-    return ASIDE + dumps((collection, *what))
-
-
-def _said_of(aside: str) -> list[str]:
-    said: list[str] = loads(aside.removeprefix(ASIDE))
-    return said

@@ -254,6 +254,10 @@ class Versions:
         sql = f"SELECT DISTINCT collection FROM sharedlog_row WHERE {condition}"
         return [row[0] for row in self._run(sql).fetchall()]
 
+    def asides(self) -> list[str]:
+        """The collections that are none (see `ASIDE`)."""
+        return self.collections(f"collection > '{ASIDE}' AND collection < '{ASIDE}~'")
+
     def each(self, collection: str, condition: str = "1 = 1") -> Iterator[dict[str, RowState]]:
         """The states of a collection's rows, a few hundred at a time."""
         last = ""
