@@ -193,3 +193,20 @@ def test_a_program_that_runs_meanwhile_gets_what_another_one_set_aside(running: 
             assert codes(PlainTag) == {"y", "z"}
             assert whole.parked() == []
             assert whole.verify().equal
+
+
+def test_what_no_rule_knows_is_set_aside_as_everywhere(running: Running) -> None:
+    with running("a", Tag, Firm) as sync:
+        sync.sync()
+    with running("old", PlainTag, Firm) as sync:
+        PlainTag.create(code="x", marks={"no": "list"})
+        sync.sync()
+    with running("a", Firm) as sync:
+        sync.sync()
+    told = []
+    for name in ("a", "new"):
+        with running(name, Tag, Firm) as sync:
+            sync.sync()
+            assert codes(Tag) == set()
+            told.append([(row.code, row.reason, row.entry) for row in sync.parked()])
+    assert told[0] == told[1]

@@ -12,6 +12,8 @@ import pytest
 
 from sharedlog import MemorySharedLog, Sync, SyncModel
 
+from .conftest import OpenDevice
+
 
 class Device:
     """A group has a code that items refer to, and a head, who is one of its people."""
@@ -203,3 +205,21 @@ def test_a_new_value_of_a_row_that_went_unseen(devices: tuple[Device, Device]) -
     assert one.parked() == two.parked()
     assert one.sync.verify().equal
     assert two.sync.verify().equal
+
+
+def test_a_reference_that_sqlite_does_not_check(open_device: OpenDevice) -> None:
+    """It stands on the device where it was written, and is told."""
+
+    class Folder(SyncModel):
+        code = peewee.CharField(primary_key=True)
+        above = peewee.ForeignKeyField("self", null=True, on_delete="SET NULL")
+
+    log = MemorySharedLog()
+    one, two = (open_device([Folder], shared_log=log) for _ in range(2))
+    with one:
+        Folder.replace(code="x", above="missing").execute()
+        one.sync.sync()
+        assert [d.kind for d in one.sync.verify().differences] == ["parked there"]
+    with two:
+        two.sync.sync()
+        assert [(row.pk, row.code) for row in two.sync.parked()] == [("x", "PARENT_MISSING")]

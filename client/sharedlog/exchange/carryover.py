@@ -9,11 +9,11 @@ must not have two contents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..changes import DELETE, Entry, dumps, loads
-from ..clock import BEFORE_TRACKING
+from ..changes import DELETE, Change, Entry, dumps, loads
+from ..clock import BEFORE_TRACKING, Version
 from ..errors import EntryUnreadable
 from ..evolution.formerly import Fields
 from ..evolution.restating import (
@@ -26,6 +26,7 @@ from ..evolution.restating import (
     upgrade,
 )
 from ..merge.reconcile import RowState
+from ..merge.rules import misfit
 from ..models.registry import Registry
 from ..models.tracked import Tracked
 from .replica import Replica
@@ -185,12 +186,28 @@ class Carryover:
     def _merge_again(self, aside: str) -> None:
         collection, *_ = said_of(aside)
         for states in self._versions.each(aside):
-            rows = {pk: changes_of(collection, loads(pk), state) for pk, state in states.items()}
+            rows = {
+                pk: list(self._fitting(changes_of(collection, loads(pk), state)))
+                for pk, state in states.items()
+            }
             self._journal.run_many(
                 "DELETE FROM sharedlog_row WHERE collection = ? AND pk = ?",
                 [(aside, pk) for pk in states],
             )
             self._applier.merge(collection, {pk: some for pk, some in rows.items() if some})
+
+    def _fitting(
+        self, changes: Iterable[tuple[Version, Change]]
+    ) -> Iterator[tuple[Version, Change]]:
+        """Those of these changes that today's rules can merge; the others wait as entries."""
+        for version, change in changes:
+            tracked = self._registry.collection(change.collection)
+            reason = misfit(change, tracked.rules) if tracked and tracked.rules else None
+            if reason is None:
+                yield version, change
+            else:
+                data = self._encode(change._replace(schema=self._evolution.schema))
+                self._inbox.keep([Entry(version.device, version.ticks, 0, data)], reason)
 
     # -- values --------------------------------------------------------------------------
 
