@@ -101,19 +101,24 @@ class PostgresTriggerRecorder(TriggerRecorder):
         """Whether triggers are as this program made them."""
         if not there or not self._database.table_exists("sharedlog_trace_shape"):
             return False
-        known = self._journal.state(state_key(tracked))
-        return known == f"{self._traces.shape_number(tracked)} {fingerprint(there)}"
+        return self._journal.state(state_key(tracked)) == self._said(tracked, there)
+
+    def _said(self, tracked: Tracked, there: Mapping[str, str]) -> str:
+        """What is kept of a table's triggers: what this program makes, and how that looks there."""
+        schema, shape = self._schema(), self._traces.shape_number(tracked)
+        made = {"": function_of(schema), **triggers_of(tracked, shape, schema)}
+        return f"{fingerprint(made)} {fingerprint(there)}"
 
     def _put_right(self, tracked: Tracked, schema: str, there: Mapping[str, str]) -> bool:
         """Make a table's triggers what they should be; return whether they were as we left them."""
         key, shape = state_key(tracked), self._traces.shape_number(tracked)
         known = self._journal.state(key)
-        as_left = known is None or known.partition(" ")[2] == fingerprint(there)
+        as_left = known is None or known.rpartition(" ")[2] == fingerprint(there)
         self._drop_on(tracked.table, there)
         for statement in triggers_of(tracked, shape, schema).values():
             self._database.execute_sql(statement)
         now = present(self._database, self._registry)[tracked.collection]
-        self._journal.set_state(**{key: f"{shape} {fingerprint(now)}"})
+        self._journal.set_state(**{key: self._said(tracked, now)})
         return as_left
 
     def _drop_on(self, table: str, triggers: Mapping[str, str]) -> None:

@@ -45,7 +45,7 @@ BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         EXECUTE format(
             'INSERT INTO %(schema)s.sharedlog_trace (shape, operation, at, tx, was) '
-            'SELECT $1, {DELETED}, $2, $3, to_jsonb(t) FROM %%%%I.%%%%I AS t',
+            'SELECT $1, {DELETED}, $2, $3, to_jsonb(t.*) FROM %%%%I.%%%%I AS t',
             TG_TABLE_SCHEMA, TG_TABLE_NAME
         ) USING TG_ARGV[0]::bigint, {{now}}, {{tx}};
         RETURN NULL;
