@@ -445,6 +445,32 @@ def test_names_that_need_quotes(open_device: OpenDevice) -> None:
         assert [entry.value for entry in device.log()] == [{"select": text} for text in "xyz"]
 
 
+@pytest.mark.parametrize("name", ["new", "old", "held"])
+def test_tables_that_are_called_as_what_triggers_speak_of(
+    name: str, open_device: OpenDevice
+) -> None:
+    class Odd(SyncModel):
+        key = peewee.CharField(primary_key=True)
+        v0 = peewee.TextField(unique=True)
+
+        class Meta:
+            table_name = name
+
+    device = open_device([Odd], recorder="triggers")
+    with device:
+        for letter in "abc":
+            Odd.create(key=letter, v0=letter)
+        before = len(device.log())
+        Odd.update(key="x").where(Odd.key == "a").execute()
+        Odd.replace(key="y", v0="b").execute()
+        assert [(operation, pk) for operation, _, pk, *_ in device.log()[before:]] == [
+            ("delete", "a"),
+            ("create", "x"),
+            ("delete", "b"),
+            ("create", "y"),
+        ]
+
+
 def test_a_table_that_is_wider_than_those_before(open_device: OpenDevice) -> None:
     wide: Any = type(
         "Wide", (SyncModel,), {f"f{n}": peewee.IntegerField(default=n) for n in range(150)}

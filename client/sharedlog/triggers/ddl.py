@@ -144,6 +144,11 @@ def _trigger(
     return name, f"{head}\nWHEN {when}\nBEGIN\n{statements}END"
 
 
+def _held(tracked: Tracked) -> str:
+    """Its table, to be read from. Not by its own name: a table may be called `new`."""
+    return f"{tracked.quoted_name} AS held"
+
+
 def _of(row: str, columns: Iterable[str]) -> list[str]:
     return [f"{row}.{column}" for column in columns]
 
@@ -167,7 +172,7 @@ def _stands(tracked: Tracked, shape: int) -> str:
     return (
         f"INSERT INTO sharedlog_trace (shape, operation, at, {values(len(tracked.every))})\n"
         f"  SELECT {shape}, {CREATED}, {NOW}, {', '.join(c.quoted for c in tracked.every)}\n"
-        f"  FROM {tracked.quoted_name} WHERE {is_it}"
+        f"  FROM {_held(tracked)} WHERE {is_it}"
     )
 
 
@@ -195,14 +200,14 @@ def _in_the_way(tracked: Tracked, shape: int, table: Table) -> tuple[str, list[s
         )
         for unique in table.uniques
     ]
-    looks = [f"EXISTS (SELECT 1 FROM {tracked.quoted_name} WHERE {each})" for each in shared]
+    looks = [f"EXISTS (SELECT 1 FROM {_held(tracked)} WHERE {each})" for each in shared]
     columns = [column.quoted for column in remembered(tracked)]
     return (
         " OR ".join([f"EXISTS (SELECT 1 {mine})", *looks]),
         [
             f"DELETE {mine}",
             f"INSERT INTO sharedlog_rival (shape, {values(len(columns))})\n"
-            f"  SELECT {shape}, {', '.join(columns)} FROM {tracked.quoted_name}\n"
+            f"  SELECT {shape}, {', '.join(columns)} FROM {_held(tracked)}\n"
             f"  WHERE {' OR '.join(f'({each})' for each in shared) or '0'}",
         ],
     )
@@ -210,16 +215,16 @@ def _in_the_way(tracked: Tracked, shape: int, table: Table) -> tuple[str, list[s
 
 def _displaced(tracked: Tracked, shape: int, whole: str) -> str:
     """After an insert: note those of them that it took the place of."""
-    kept = _of("r", (f"v{number}" for number in range(len(remembered(tracked)))))
+    kept = _of("sharedlog_rival", (f"v{number}" for number in range(len(remembered(tracked)))))
     pairs = list(zip(kept, (column.quoted for column in tracked.key), strict=False))
     same = " AND ".join(f"{v} IS NEW.{c} COLLATE BINARY" for v, c in pairs)
     stands = " AND ".join(f"{c} = {v} AND {c} = {v} COLLATE BINARY" for v, c in pairs)
     return (
         f"INSERT INTO sharedlog_trace (shape, operation, at, changed, {values(len(kept))})\n"
         f"  SELECT {shape}, {DISPLACED}, {NOW}, {whole}, {', '.join(kept)}\n"
-        f"  FROM sharedlog_rival AS r\n"
-        f"  WHERE r.shape = {shape} AND (({same})\n"
-        f"    OR NOT EXISTS (SELECT 1 FROM {tracked.quoted_name} WHERE {stands}))"
+        f"  FROM sharedlog_rival\n"
+        f"  WHERE sharedlog_rival.shape = {shape} AND (({same})\n"
+        f"    OR NOT EXISTS (SELECT 1 FROM {_held(tracked)} WHERE {stands}))"
     )
 
 
