@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import peewee
+import psycopg
 import pytest
 
 from sharedlog import SyncModel
 from sharedlog.events import Unrecorded
 from sharedlog.triggers.ddl import fingerprint, present
+from tests.engines import SERVER
 
 from .conftest import OpenDevice
 from .devices import Device
+from .test_postgres_triggers import schema_of
 
 OLDER = (
     "CREATE OR REPLACE FUNCTION sharedlog_note() RETURNS trigger LANGUAGE plpgsql "
@@ -46,6 +49,14 @@ def names(device: Device) -> list[tuple[str, Any]]:
     return [(operation, pk) for operation, _, pk, _ in changes(device)]
 
 
+def played(device: Device) -> list[Any]:
+    """The keys of the rows that other devices have."""
+    rows: dict[Any, Any] = {}
+    for operation, pk in names(device):
+        rows.pop(pk, None) if operation == "delete" else rows.setdefault(pk)
+    return list(rows)
+
+
 # -- what columns are called -------------------------------------------------------------
 
 
@@ -77,3 +88,26 @@ def test_another_version_makes_its_own_function_and_nothing_was_unrecorded(devic
         device.sync.setup()
         Thing.create(key="a")
         assert (names(device), told) == ([("create", "a")], [])
+
+
+# -- statements that are refused ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+def test_a_truncate_that_takes_more_than_its_transaction_sees_is_refused(
+    level: str, device: Device
+) -> None:
+    with device, psycopg.connect(SERVER) as program:
+        program.execute("SELECT set_config('search_path', %s, false)", (schema_of(device),))
+        program.commit()
+        program.execute(f"SET TRANSACTION ISOLATION LEVEL {level}".encode())
+        program.execute("SELECT 1")
+        Thing.create(key="unseen")
+        if level == "READ COMMITTED":
+            program.execute("TRUNCATE thing")
+        else:
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="READ COMMITTED"):
+                program.execute("TRUNCATE thing")
+        program.commit()
+        left = [row.key for row in Thing.select()]
+        assert played(device) == left == ([] if level == "READ COMMITTED" else ["unseen"])

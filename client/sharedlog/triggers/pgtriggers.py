@@ -43,6 +43,13 @@ BEGIN
         RETURN NULL;
     END IF;
     IF TG_OP = 'TRUNCATE' THEN
+        IF current_setting('transaction_isolation') NOT LIKE 'read %%%%' THEN
+            RAISE EXCEPTION 'TRUNCATE of %%%% would not be recorded in full within %%%%',
+                TG_TABLE_NAME, upper(current_setting('transaction_isolation'))
+                USING ERRCODE = 'feature_not_supported', DETAIL =
+                'It also takes rows that this transaction does not see (sharedlog).',
+                HINT = 'Use DELETE, or do it in a transaction that is READ COMMITTED.';
+        END IF;
         EXECUTE format(
             'INSERT INTO %(schema)s.sharedlog_trace (shape, operation, at, tx, was) '
             'SELECT $1, {DELETED}, $2, $3, to_jsonb(t.*) FROM %%%%I.%%%%I AS t',
