@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import peewee
@@ -10,11 +11,12 @@ import pytest
 
 from sharedlog import SyncModel
 from sharedlog.events import Unrecorded
-from sharedlog.triggers.ddl import fingerprint, present
+from sharedlog.triggers.ddl import fingerprint
 from tests.engines import SERVER
 
 from .conftest import OpenDevice
 from .devices import Device
+from .servers import Server
 from .test_postgres_triggers import schema_of
 
 OLDER = (
@@ -82,12 +84,75 @@ def test_another_version_makes_its_own_function_and_nothing_was_unrecorded(devic
     )
     with device:
         device.database.execute_sql(OLDER)
-        there = present(device.database, device.sync.registry)["thing"]
+        triggers = device.sync.journal.dialect.triggers(device.database)
+        there = {trigger.name: trigger.sql for trigger in triggers}
         device.sync.journal.set_state(**{"triggers thing": f"1 {fingerprint(there)}"})
         device.sync.close()
         device.sync.setup()
         Thing.create(key="a")
         assert (names(device), told) == ([("create", "a")], [])
+
+
+# -- tables that were renamed ------------------------------------------------------------
+
+AWAY = "ALTER TABLE thing RENAME TO thing_old"
+ELSEWHERE = "CREATE SCHEMA {schema}_old; ALTER TABLE thing SET SCHEMA {schema}_old"
+COPY = "CREATE TABLE thing (LIKE {old} INCLUDING ALL); INSERT INTO thing SELECT * FROM {old}"
+
+
+def run(device: Device, script: str, **names: str) -> None:
+    for statement in script.format(schema=schema_of(device), **names).split(";"):
+        device.database.execute_sql(statement)
+
+
+@pytest.mark.parametrize("away, old", [(AWAY, "thing_old"), (ELSEWHERE, "{schema}_old.thing")])
+@pytest.mark.parametrize("looked", [True, False])
+def test_what_is_done_to_a_table_that_was_replaced_is_nothing_to_others(
+    looked: bool, away: str, old: str, device: Device
+) -> None:
+    """Its triggers go with it, and note for the one that has its name, until somebody looks."""
+    old = old.format(schema=schema_of(device))
+    with device:
+        Thing.create(key="a")
+        run(device, away)
+        run(device, COPY, old=old)
+        if looked:
+            device.sync.sync()
+        run(device, f"UPDATE {old} SET t = 'old'; DELETE FROM {old}")
+        device.sync.sync()
+        assert names(device) == [("create", "a")]
+        Thing.create(key="b")
+        device.sync.sync()
+        assert names(device) == [("create", "a"), ("create", "b")]
+        run(device, f"INSERT INTO {old} (key) VALUES ('c')")
+        assert device.sync._recording.recorder.waiting() == 0
+        run(device, f"DROP TABLE {old}; DROP SCHEMA IF EXISTS {{schema}}_old")
+
+
+def test_migrating_takes_triggers_off_wherever_their_table_went(device: Device) -> None:
+    with device:
+        run(device, AWAY)
+        with device.sync.migrating():
+            run(device, COPY, old="thing_old")
+            run(device, "DELETE FROM thing_old")
+        Thing.create(key="a")
+        assert names(device) == [("create", "a")]
+
+
+def test_what_another_application_tracks_is_left_alone(device: Device, postgres: Server) -> None:
+    class Other(SyncModel):
+        key = peewee.CharField(primary_key=True)
+
+    database = postgres.database(schema_of(device))
+    other = Device(Path("other"), [Other], database=database, recorder="triggers")
+    with device:
+        run(device, AWAY)
+        run(device, COPY, old="thing_old")
+        device.sync.sync()
+    with other:
+        Other.create(key="a")
+        assert other.sync._recording.recorder.waiting() == 1
+    other.close()
 
 
 # -- statements that are refused ---------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tests.engines import SERVER
 
 from .conftest import OpenDevice
 from .devices import Device
-from .programs import RENAMED, Program
+from .programs import RENAMED, WANDERING, Program
 from .servers import Server
 from .test_capture import played_back
 
@@ -385,18 +385,19 @@ def test_tables_may_be_altered_between(device: Device, program: Connection) -> N
         assert [entry.pk for entry in device.log()] == ["seen"]
 
 
-def test_names_may_change_while_changes_wait(postgres: Server) -> None:
+@pytest.mark.parametrize("versions", [RENAMED, WANDERING])
+def test_names_may_change_while_changes_wait(versions: Sequence[Program], postgres: Server) -> None:
     """What a program of another version noted has its names, and is understood."""
     log, place = MemorySharedLog(), postgres.place()
     seen = []
-    for number, version in enumerate(RENAMED):
+    for number, version in enumerate(versions):
         device = open_program(version, postgres, place, log, create=number == 0)
         with device:
             for sql in version.migration:
                 device.database.execute_sql(sql)
             device.sync.setup()
             version.note.create(key=f"k{number}", price=number)
-            if number == len(RENAMED) - 1:
+            if number == len(versions) - 1:
                 device.sync.sync()
                 seen = [(entry.pk, entry.value) for entry in device.log()]
         device.close()

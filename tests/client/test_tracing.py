@@ -487,3 +487,28 @@ def test_a_kill_while_applying_does_not_leave_recording_off(pair: tuple[Device, 
         assert Note.get().title == "a"
         Note.update(title="c").execute()
         assert [entry.value for entry in other.log()] == [{"title": "c"}]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_triggers_that_went_with_a_table_which_was_renamed_are_dropped(
+    swapped: bool, open_device: OpenDevice
+) -> None:
+    device = open_device([Note], recorder="triggers")
+    with device:
+        run = device.database.execute_sql
+        [made] = run("SELECT sql FROM sqlite_master WHERE name = 'note'").fetchone()
+        Note.create(id=uuid.UUID(int=1))
+        device.sync.sync()
+        if swapped:
+            run(made.replace('"note"', '"note_new"', 1))
+            run("INSERT INTO note_new SELECT * FROM note")
+            run("ALTER TABLE note RENAME TO note_old")
+            run("ALTER TABLE note_new RENAME TO note")
+        else:
+            run("ALTER TABLE note RENAME TO note_old")
+            run(made)
+            run("INSERT INTO note SELECT * FROM note_old")
+        device.sync.sync()
+        run("DELETE FROM note_old")
+        Note.update(number=1).execute()
+        assert [entry.operation for entry in device.log()] == ["create", "modify"]

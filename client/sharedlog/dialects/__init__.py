@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import peewee
 
-from .base import Dialect, quote
+from .base import Dialect, Trigger, quote
 from .mysql import MySQL
 from .postgres import Postgres
 from .sqlite import SQLite
 
-__all__ = ["Dialect", "dialect_of", "quote"]
+__all__ = ["Dialect", "Trigger", "dialect_of", "quote"]
 
 
 def dialect_of(database: peewee.Database) -> Dialect:

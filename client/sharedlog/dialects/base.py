@@ -55,6 +55,15 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+class Trigger(NamedTuple):
+    """One of ours: its name and its table's, what made it, and the table as SQL names it."""
+
+    name: str
+    table: str
+    sql: str
+    quoted: str
+
+
 class Dialect(ABC):
     """What differs. One object for each database object."""
 
@@ -190,8 +199,8 @@ class Dialect(ABC):
         """How a table settles conflicts by itself, where it does not only refuse them."""
         return []
 
-    def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
-        """Our triggers, as far as there can be any: name, table, what made it."""
+    def triggers(self, database: peewee.Database) -> list[Trigger]:
+        """Our triggers, as far as there can be any."""
         return []
 
     def prepare_foreign_keys(

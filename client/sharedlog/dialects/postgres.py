@@ -11,7 +11,16 @@ import peewee
 
 from ..errors import ConfigurationError
 from ..layout import REPLACED
-from .base import PLAIN, Dialect, ForeignKey, UniqueIndex, as_foreign_keys, as_unique_indexes, quote
+from .base import (
+    PLAIN,
+    Dialect,
+    ForeignKey,
+    Trigger,
+    UniqueIndex,
+    as_foreign_keys,
+    as_unique_indexes,
+    quote,
+)
 
 IDLE, FAILED = 0, 3
 """The status of a connection without a transaction, and of one that an error spoiled, in libpq's
@@ -34,7 +43,8 @@ _UNIQUE_INDEXES = """SELECT index.indexrelid, index.indpred IS NOT NULL, attribu
     ORDER BY 1, part.place"""
 
 _TRIGGERS = r"""SELECT tgname, relname,
-        concat_ws(' ', pg_get_triggerdef(t.oid), tgenabled, md5(pg_get_functiondef(tgfoid)))
+        concat_ws(' ', pg_get_triggerdef(t.oid), tgenabled, md5(pg_get_functiondef(tgfoid))),
+        tgrelid::regclass::text
     FROM pg_trigger AS t
     JOIN pg_class AS c ON c.oid = tgrelid
     JOIN pg_proc AS p ON p.oid = tgfoid
@@ -135,9 +145,9 @@ class Postgres(Dialect):
         rows = self.run(database, _FOREIGN_KEYS, (schema,)).fetchall()
         return as_foreign_keys((*said, _ACTS[d], _ACTS[u]) for *said, d, u in rows)
 
-    def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
+    def triggers(self, database: peewee.Database) -> list[Trigger]:
         """A trigger that is switched off is not as it was made."""
-        return list(self.run(database, _TRIGGERS).fetchall())
+        return [Trigger(*row) for row in self.run(database, _TRIGGERS).fetchall()]
 
     def prepare_foreign_keys(
         self, database: peewee.Database, table: str, schema: str | None

@@ -14,6 +14,7 @@ from .base import (
     PLAIN,
     Dialect,
     ForeignKey,
+    Trigger,
     UniqueIndex,
     as_foreign_keys,
     as_unique_indexes,
@@ -110,12 +111,12 @@ class SQLite(Dialect):
             return []
         return as_foreign_keys(rows)
 
-    def triggers(self, database: peewee.Database) -> list[tuple[str, str, str]]:
+    def triggers(self, database: peewee.Database) -> list[Trigger]:
         cursor = database.execute_sql(
             "SELECT name, tbl_name, sql FROM sqlite_master "
             "WHERE type = 'trigger' AND name GLOB 'sharedlog_*'"
         )
-        return list(cursor.fetchall())
+        return [Trigger(name, on, sql, quote(on)) for name, on, sql in cursor.fetchall()]
 
     def ending_triggers(
         self, database: peewee.Database, table: str, schema: str | None

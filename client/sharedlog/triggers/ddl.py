@@ -33,6 +33,9 @@ WHOLE = "'all'"
 RECORDING = "(SELECT off FROM sharedlog_capture) IS NOT 1"
 NOW = "julianday('now')"
 
+EVENTS = ("offered", "created", "moved", "deleted", "modified")
+"""What the triggers of a table are for."""
+
 Run = Callable[..., Any]
 
 
@@ -114,13 +117,13 @@ def _is_remembered(tracked: Tracked) -> bool:
 
 def present(database: peewee.Database, registry: Registry) -> dict[str, dict[str, str]]:
     """The triggers that are there now, by collection: what made them, by their names. Also those
-    on a table that has its former name yet."""
+    on a table that has its former name yet, and those that went with a table which was renamed."""
     found: dict[str, dict[str, str]] = {tracked.collection: {} for tracked in registry}
-    collections = {
-        former.lower(): name for name in found for former in (*registry.names.of_table(name), name)
-    }
-    for name, table, sql in dialect_of(database).triggers(database):
-        collection = collections.get(table.lower())
+    names = {former: name for name in found for former in (*registry.names.of_table(name), name)}
+    tables = {former.lower(): name for former, name in names.items()}
+    made = {_name(former, event): names[former] for former in names for event in EVENTS}
+    for name, table, sql, _ in dialect_of(database).triggers(database):
+        collection = tables.get(table.lower()) or made.get(name)
         if collection is not None:
             found[collection][name] = sql
     return found
@@ -137,11 +140,15 @@ def fingerprint(triggers: Mapping[str, str]) -> str:
 def _trigger(
     tracked: Tracked, event: str, timing: str, condition: str, body: Sequence[str]
 ) -> tuple[str, str]:
-    name = f"sharedlog_{tracked.collection}_{event}"
+    name = _name(tracked.collection, event)
     when = f"{RECORDING} AND ({condition})" if condition else RECORDING
     statements = "".join(f"  {statement};\n" for statement in body)
     head = f"CREATE TRIGGER {quote(name)} {timing} ON {tracked.quoted_name}"
     return name, f"{head}\nWHEN {when}\nBEGIN\n{statements}END"
+
+
+def _name(collection: str, event: str) -> str:
+    return f"sharedlog_{collection}_{event}"
 
 
 def _held(tracked: Tracked) -> str:

@@ -27,7 +27,11 @@ _TYPES = """SELECT attname, coalesce(base.typname, kind.typname)
     LEFT JOIN pg_type AS base ON base.oid = kind.typbasetype
     WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped"""
 
-_SELECT = "SELECT number, shape, operation, at, tx, was::text, became::text FROM sharedlog_trace"
+_SELECT = """SELECT number, shape, operation, at, tx, place, was::text, became::text
+    FROM sharedlog_trace"""
+
+_SCHEMA = """SELECT nspname FROM pg_class JOIN pg_namespace AS space ON space.oid = relnamespace
+    WHERE pg_class.oid = to_regclass(?)"""
 
 
 class Layout(NamedTuple):
@@ -71,16 +75,26 @@ class PostgresTraces(Traces):
             "GROUP BY tx ORDER BY 3",
             (list(shapes),),
         ).fetchall()
+        places = {number: self._places(known[number].tracked) for number in shapes if ended}
         self._read = []
         previous = 0
         for some in _portions(ended):
             for traces in self._of_transactions(some, list(shapes)):
                 yield Trace(previous, None, BEGIN, 0, None, ())
-                for number, shape, operation, at, was, became in traces:
+                for number, shape, operation, at, place, was, became in traces:
                     previous = number
                     self._read.append(number)
-                    yield from _traces(known[shape], number, shape, operation, at, was, became)
+                    if place is None or place.endswith(places[shape]):
+                        yield from _traces(known[shape], number, shape, operation, at, was, became)
                 yield Trace(previous, None, END, 0, None, ())
+
+    def _places(self, tracked: Tracked) -> tuple[str, ...]:
+        """Where a table is, by its names of today and before. A trigger goes with a table that is
+        renamed, and what it notes there is not of the table which took the name."""
+        found = self._run(_SCHEMA, (tracked.table,)).fetchone()
+        schema = found[0] if found else ""
+        names = (tracked.collection, *self._registry.names.of_table(tracked.collection))
+        return tuple(f"{schema}.{name}" for name in names)
 
     def _of_transactions(
         self, transactions: Sequence[int], shapes: Sequence[int]
@@ -94,8 +108,8 @@ class PostgresTraces(Traces):
             f"{_SELECT} WHERE tx = ANY(?) AND shape = ANY(?) ORDER BY number",
             (list(transactions), shapes),
         )
-        for number, shape, operation, at, tx, was, became in cursor.fetchall():
-            rows[tx].append((number, shape, operation, at, was, became))
+        for number, shape, operation, at, tx, *rest in cursor.fetchall():
+            rows[tx].append((number, shape, operation, at, *rest))
         yield from map(iter, rows.values())
 
     def _of_one(self, transaction: int, shapes: Sequence[int]) -> Iterator[Any]:
@@ -105,8 +119,8 @@ class PostgresTraces(Traces):
             f"LIMIT {CHUNK}",
             (transaction, shapes, last),
         ).fetchall():
-            for number, shape, operation, at, _, was, became in rows:
-                yield number, shape, operation, at, was, became
+            for number, shape, operation, at, _, *rest in rows:
+                yield number, shape, operation, at, *rest
             last = rows[-1][0]
 
     def drop(self, shapes: Sequence[int], last: int) -> None:

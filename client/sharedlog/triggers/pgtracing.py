@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import peewee
 
-from ..dialects import quote
+from ..dialects import Trigger, quote
 from ..errors import ConfigurationError
 from ..journal.journal import Journal
-from ..layout import POSTGRES_TRACE_TABLES
+from ..layout import POSTGRES_TRACE_TABLES, POSTGRES_TRACES_BEFORE
 from ..models.registry import Registry
 from ..models.tracked import Tracked
 from ..tables.checks import check_tables
-from .ddl import fingerprint, present
+from .ddl import fingerprint
 from .pgtraces import PostgresTraces
-from .pgtriggers import IS_OFF, OFF, function_of, lock_of, triggers_of
+from .pgtriggers import IS_OFF, OFF, function_of, lock_of, shape_in, triggers_of
 from .tracing import TriggerRecorder, state_key
+
+Triggers = Sequence[Trigger]
 
 
 class PostgresTriggerRecorder(TriggerRecorder):
@@ -26,7 +28,7 @@ class PostgresTriggerRecorder(TriggerRecorder):
     def __init__(self, registry: Registry, journal: Journal) -> None:
         super().__init__(registry, journal)
         self._traces = PostgresTraces(registry, journal)
-        self._found: dict[str, dict[str, str]] | None = None
+        self._found: Triggers | None = None
         """The triggers that were found to be right."""
 
     # Transactions are known by their numbers, whoever's they are.
@@ -67,15 +69,16 @@ class PostgresTriggerRecorder(TriggerRecorder):
         return super().install()
 
     def check(self) -> list[str]:
-        there = present(self._database, self._registry)
-        if there == self._found:
-            return []
-        if all(self._is_right(tracked, there[tracked.collection]) for tracked in self._registry):
-            self._found = there
+        found = self._triggers()
+        if found == self._found:
             return []
         check_tables(self._database, self._registry)
+        right = all(self._is_right(tracked, self._on(tracked, found)) for tracked in self._registry)
+        if right and not self._strays(found):
+            self._found = found
+            return []
         try:
-            unrecorded = self._make(there)
+            unrecorded = self._make(found)
         except peewee.ProgrammingError as error:
             raise ConfigurationError(
                 f"The triggers cannot be made: {error}",
@@ -85,16 +88,44 @@ class PostgresTriggerRecorder(TriggerRecorder):
         self._found = None  # what others do meanwhile is seen the next time
         return unrecorded
 
-    def _make(self, there: Mapping[str, Mapping[str, str]]) -> list[str]:
+    def _triggers(self) -> list[Trigger]:
+        """Those of all applications."""
+        return self._journal.dialect.triggers(self._database)
+
+    def _on(self, tracked: Tracked, found: Triggers) -> dict[str, str]:
+        """Those of its table: what made them, by their names."""
+        table = self._table(tracked)
+        return {trigger.name: trigger.sql for trigger in found if trigger.quoted == table}
+
+    def _strays(self, found: Triggers) -> list[Trigger]:
+        """Those of ours that went with a table which is not the tracked one any more."""
+        tables = {self._table(tracked) for tracked in self._registry}
+        return [trigger for trigger in self._ours(found) if trigger.quoted not in tables]
+
+    def _ours(self, found: Triggers) -> list[Trigger]:
+        """Those that note rows of this application, wherever they are."""
+        shapes = self._traces.shapes() if found else {}
+        return [trigger for trigger in found if shape_in(trigger.sql) in shapes]
+
+    def _table(self, tracked: Tracked) -> str | None:
+        """What PostgreSQL calls its table, if there is one."""
+        found = self._run("SELECT to_regclass(?)::text", (tracked.table,)).fetchone()
+        return None if found is None else found[0]
+
+    def _make(self, found: Triggers) -> list[str]:
         schema = self._schema()
         with self._journal.making_tables():
             for statement in POSTGRES_TRACE_TABLES:
                 self._database.execute_sql(statement)
+            if "place" not in self._journal.dialect.column_names(self._database, "sharedlog_trace"):
+                self._database.execute_sql(POSTGRES_TRACES_BEFORE)
             self._database.execute_sql(function_of(schema))
+            for trigger in self._strays(found):
+                self._drop_from(trigger.quoted, [trigger.name])
             return [
                 tracked.collection
                 for tracked in self._registry
-                if not self._put_right(tracked, schema, there[tracked.collection])
+                if not self._put_right(tracked, schema, self._on(tracked, found))
             ]
 
     def _is_right(self, tracked: Tracked, there: Mapping[str, str]) -> bool:
@@ -114,23 +145,19 @@ class PostgresTriggerRecorder(TriggerRecorder):
         key, shape = state_key(tracked), self._traces.shape_number(tracked)
         known = self._journal.state(key)
         as_left = known is None or known.rpartition(" ")[2] == fingerprint(there)
-        self._drop_on(tracked.table, there)
+        self._drop_from(tracked.table, there)
         for statement in triggers_of(tracked, shape, schema).values():
             self._database.execute_sql(statement)
-        now = present(self._database, self._registry)[tracked.collection]
+        now = self._on(tracked, self._triggers())
         self._journal.set_state(**{key: self._said(tracked, now)})
         return as_left
 
-    def _drop_on(self, table: str, triggers: Mapping[str, str]) -> None:
-        for name in triggers:
+    def _drop_from(self, table: str, names: Iterable[str]) -> None:
+        for name in names:
             self._run(f"DROP TRIGGER IF EXISTS {quote(name)} ON {table}")
 
     def _take_off(self) -> None:
         """From the tables, by whatever names they have now."""
-        names = self._registry.names
-        tables = {t.collection for t in self._registry}
-        tables |= {former for table in tables for former in names.of_table(table)}
         with self._journal.transaction():
-            for name, table, _ in self._journal.dialect.triggers(self._database):
-                if table in tables:
-                    self._drop_on(quote(table), {name: ""})
+            for trigger in self._ours(self._triggers()):
+                self._drop_from(trigger.quoted, [trigger.name])

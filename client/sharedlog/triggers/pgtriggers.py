@@ -10,6 +10,7 @@ looks for rows, so who waits for it does not hold, by that statement, what share
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 
 from ..dialects import quote
@@ -51,10 +52,10 @@ BEGIN
                 HINT = 'Use DELETE, or do it in a transaction that is READ COMMITTED.';
         END IF;
         EXECUTE format(
-            'INSERT INTO %(schema)s.sharedlog_trace (shape, operation, at, tx, was) '
-            'SELECT $1, {DELETED}, $2, $3, to_jsonb(t.*) FROM %%%%I.%%%%I AS t',
+            'INSERT INTO %(schema)s.sharedlog_trace (shape, operation, at, tx, place, was) '
+            'SELECT $1, {DELETED}, $2, $3, $4, to_jsonb(t.*) FROM %%%%I.%%%%I AS t',
             TG_TABLE_SCHEMA, TG_TABLE_NAME
-        ) USING TG_ARGV[0]::bigint, {{now}}, {{tx}};
+        ) USING TG_ARGV[0]::bigint, {{now}}, {{tx}}, {{place}};
         RETURN NULL;
     END IF;
     IF TG_OP <> 'INSERT' THEN
@@ -66,10 +67,12 @@ BEGIN
     IF was IS NOT DISTINCT FROM became THEN
         RETURN NULL;
     END IF;
-    INSERT INTO %(schema)s.sharedlog_trace (shape, operation, at, tx, was, became) VALUES (
+    INSERT INTO %(schema)s.sharedlog_trace
+        (shape, operation, at, tx, place, was, became)
+    VALUES (
         TG_ARGV[0]::bigint,
         CASE TG_OP WHEN 'INSERT' THEN {CREATED} WHEN 'UPDATE' THEN {MODIFIED} ELSE {DELETED} END,
-        {{now}}, {{tx}}, was, became
+        {{now}}, {{tx}}, {{place}}, was, became
     );
     RETURN NULL;
 END
@@ -77,6 +80,9 @@ $function$"""
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _TX = "pg_current_xact_id()::text::bigint"
+_PLACE = "TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME"
+
+_SHAPE = re.compile(r"sharedlog_note\('(\d+)'\)")
 
 
 def lock_of(schema: str) -> int:
@@ -86,7 +92,7 @@ def lock_of(schema: str) -> int:
 
 def function_of(schema: str) -> str:
     """The statement that makes the function."""
-    text = _FUNCTION.replace("{now}", _NOW).replace("{tx}", _TX)
+    text = _FUNCTION.replace("{now}", _NOW).replace("{tx}", _TX).replace("{place}", _PLACE)
     return text % {"schema": quote(schema), "lock": lock_of(schema)}
 
 
@@ -103,3 +109,9 @@ def triggers_of(tracked: Tracked, shape: int, schema: str) -> dict[str, str]:
         f"FOR EACH {'ROW' if event == 'note' else 'STATEMENT'} {call}"
         for event, when in events.items()
     }
+
+
+def shape_in(sql: str) -> int:
+    """The number of the shape that a trigger notes, in what made it."""
+    found = _SHAPE.search(sql)
+    return int(found[1]) if found else 0
