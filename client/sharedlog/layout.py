@@ -81,7 +81,7 @@ widest table; they have no type, so that each value stays what it is."""
 POSTGRES_TRACE_TABLES = (
     """CREATE TABLE IF NOT EXISTS sharedlog_trace (
         number BIGSERIAL PRIMARY KEY, shape BIGINT NOT NULL, operation BIGINT NOT NULL,
-        at BIGINT NOT NULL, tx BIGINT NOT NULL, place TEXT, was JSONB, became JSONB)""",
+        at BIGINT NOT NULL, tx BIGINT NOT NULL, place TEXT, was TEXT, became TEXT)""",
     "CREATE INDEX IF NOT EXISTS sharedlog_trace_tx ON sharedlog_trace (tx)",
     """CREATE TABLE IF NOT EXISTS sharedlog_trace_shape (
         number BIGSERIAL PRIMARY KEY, names TEXT COLLATE "C" UNIQUE)""",
@@ -89,5 +89,6 @@ POSTGRES_TRACE_TABLES = (
 """The same in PostgreSQL, where one function notes the rows of all tables. `place` is where: schema
 and name of the table at that time."""
 
-POSTGRES_TRACES_BEFORE = "ALTER TABLE sharedlog_trace ADD COLUMN place TEXT"
+POSTGRES_TRACES_BEFORE = """ALTER TABLE sharedlog_trace ADD COLUMN place TEXT,
+    ALTER COLUMN was TYPE TEXT, ALTER COLUMN became TYPE TEXT"""
 """For a table of traces that has no `place` yet."""

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from sharedlog import SyncModel
-from sharedlog.events import Unrecorded
+from sharedlog.events import Refused, Unrecorded
 from sharedlog.triggers.ddl import fingerprint
 from tests.engines import SERVER
 
@@ -22,6 +22,11 @@ from .test_postgres_triggers import schema_of
 OLDER = (
     "CREATE OR REPLACE FUNCTION sharedlog_note() RETURNS trigger LANGUAGE plpgsql "
     "AS $$ BEGIN RETURN NULL; END $$"
+)
+
+OLDER_TRACES = (
+    "ALTER TABLE sharedlog_trace DROP COLUMN place, ALTER was TYPE jsonb USING was::jsonb, "
+    "ALTER became TYPE jsonb USING became::jsonb"
 )
 
 
@@ -41,6 +46,11 @@ def device(open_device: OpenDevice) -> Device:
 
 def opened(open_device: OpenDevice, models: Any, **options: Any) -> Device:
     return open_device(models, where="postgres", recorder="triggers", **options)
+
+
+def run(device: Device, script: str, **names: str) -> None:
+    for statement in script.format(schema=schema_of(device), **names).split(";"):
+        device.database.execute_sql(statement)
 
 
 def changes(device: Device) -> list[tuple[str, str, Any, Any]]:
@@ -77,12 +87,15 @@ def test_columns_may_be_called_as_what_our_own_sql_speaks_of(value: Any, device:
 
 
 def test_another_version_makes_its_own_function_and_nothing_was_unrecorded(device: Device) -> None:
-    """What the version before left is as it left it, and is not what this one makes."""
+    """What the version before left is as it left it, and is not what this one makes. What it
+    noted is read."""
     told: list[str] = []
     device.sync.on_event(
         lambda e: told.extend(e.collections) if isinstance(e, Unrecorded) else None
     )
     with device:
+        Thing.create(key="before")
+        run(device, OLDER_TRACES)
         device.database.execute_sql(OLDER)
         triggers = device.sync.journal.dialect.triggers(device.database)
         there = {trigger.name: trigger.sql for trigger in triggers}
@@ -90,7 +103,39 @@ def test_another_version_makes_its_own_function_and_nothing_was_unrecorded(devic
         device.sync.close()
         device.sync.setup()
         Thing.create(key="a")
-        assert (names(device), told) == ([("create", "a")], [])
+        assert (names(device), told) == ([("create", "before"), ("create", "a")], [])
+
+
+# -- what columns hold -------------------------------------------------------------------
+
+
+def test_json_that_jsonb_would_refuse_is_written_and_noted(open_device: OpenDevice) -> None:
+    """Not by sharedlog's doing may the application's own write fail."""
+
+    class Page(SyncModel):
+        key = peewee.CharField(primary_key=True)
+        data = peewee.JSONField(null=True)
+
+    device = opened(open_device, [Page], tracked=False)
+    refused: list[str] = []
+    device.sync.on_event(lambda e: refused.append(e.reason) if isinstance(e, Refused) else None)
+    with device:
+        run(device, "ALTER TABLE page ALTER data TYPE json")
+        device.sync.setup()
+        device.database.execute_sql(
+            r"""INSERT INTO page VALUES ('a', '{"x": "\u0000"}'), ('b', '["\ud800"]'),
+            ('c', '[1.10, 1e2, 12345]')"""
+        )
+        device.sync.sync()
+        said = {pk: value for operation, _, pk, value in changes(device) if operation == "create"}
+        assert said == {
+            "a": {"data": {"x": "\0"}},
+            "b": {},
+            "c": {"data": [1.1, 100.0, 12345]},
+        }
+        assert len(refused) == 1 and "data" in refused[0]
+        run(device, "TRUNCATE page")
+        assert [pk for operation, pk in names(device) if operation == "delete"] == ["a", "b", "c"]
 
 
 # -- tables that were renamed ------------------------------------------------------------
@@ -98,11 +143,6 @@ def test_another_version_makes_its_own_function_and_nothing_was_unrecorded(devic
 AWAY = "ALTER TABLE thing RENAME TO thing_old"
 ELSEWHERE = "CREATE SCHEMA {schema}_old; ALTER TABLE thing SET SCHEMA {schema}_old"
 COPY = "CREATE TABLE thing (LIKE {old} INCLUDING ALL); INSERT INTO thing SELECT * FROM {old}"
-
-
-def run(device: Device, script: str, **names: str) -> None:
-    for statement in script.format(schema=schema_of(device), **names).split(";"):
-        device.database.execute_sql(statement)
 
 
 @pytest.mark.parametrize("away, old", [(AWAY, "thing_old"), (ELSEWHERE, "{schema}_old.thing")])

@@ -27,8 +27,7 @@ _TYPES = """SELECT attname, coalesce(base.typname, kind.typname)
     LEFT JOIN pg_type AS base ON base.oid = kind.typbasetype
     WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped"""
 
-_SELECT = """SELECT number, shape, operation, at, tx, place, was::text, became::text
-    FROM sharedlog_trace"""
+_SELECT = "SELECT number, shape, operation, at, tx, place, was, became FROM sharedlog_trace"
 
 _SCHEMA = """SELECT nspname FROM pg_class JOIN pg_namespace AS space ON space.oid = relnamespace
     WHERE pg_class.oid = to_regclass(?)"""

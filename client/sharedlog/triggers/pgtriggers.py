@@ -1,7 +1,8 @@
 """The triggers of a tracked table in PostgreSQL: one function notes every change of every table.
 
-A row is noted as JSON, which PostgreSQL writes and reads without loss: numbers with all their
-digits, bytes as hexadecimal text. Which of it changed is found out when it is harvested.
+A row is noted as JSON, which PostgreSQL writes without loss: numbers with all their digits, bytes
+as hexadecimal text. As text: JSONB refuses what a column of the type JSON may hold, and so would
+the application's own write be. Which of it changed is found out when it is harvested.
 
 Whoever writes takes a lock that others may share, and sharedlog takes it alone: so nothing is
 written between what it harvests and what it applies. The lock is waited for before a statement
@@ -32,8 +33,8 @@ SET search_path = pg_catalog, pg_temp
 SET bytea_output = 'hex' SET extra_float_digits = 1
 AS $function$
 DECLARE
-    was jsonb;
-    became jsonb;
+    was text;
+    became text;
 BEGIN
     IF TG_LEVEL = 'STATEMENT' THEN
         PERFORM pg_advisory_xact_lock_shared(%(lock)s);
@@ -53,16 +54,16 @@ BEGIN
         END IF;
         EXECUTE format(
             'INSERT INTO %(schema)s.sharedlog_trace (shape, operation, at, tx, place, was) '
-            'SELECT $1, {DELETED}, $2, $3, $4, to_jsonb(t.*) FROM %%%%I.%%%%I AS t',
+            'SELECT $1, {DELETED}, $2, $3, $4, row_to_json(t.*) FROM %%%%I.%%%%I AS t',
             TG_TABLE_SCHEMA, TG_TABLE_NAME
         ) USING TG_ARGV[0]::bigint, {{now}}, {{tx}}, {{place}};
         RETURN NULL;
     END IF;
     IF TG_OP <> 'INSERT' THEN
-        was := to_jsonb(OLD);
+        was := row_to_json(OLD);
     END IF;
     IF TG_OP <> 'DELETE' THEN
-        became := to_jsonb(NEW);
+        became := row_to_json(NEW);
     END IF;
     IF was IS NOT DISTINCT FROM became THEN
         RETURN NULL;
