@@ -138,6 +138,71 @@ def test_json_that_jsonb_would_refuse_is_written_and_noted(open_device: OpenDevi
         assert [pk for operation, pk in names(device) if operation == "delete"] == ["a", "b", "c"]
 
 
+# -- columns that were renamed -----------------------------------------------------------
+
+
+class Titled(SyncModel):
+    key = peewee.CharField(primary_key=True)
+    title = peewee.TextField(null=True)
+    was = peewee.TextField(null=True)
+    new = peewee.TextField(null=True)
+
+    class Meta:
+        table_name = "thing"
+        formerly = {"title": "t"}  # noqa: RUF012
+
+
+WRITES = """INSERT INTO thing (key, {t}) VALUES ('b', 'b');
+    UPDATE thing SET {t} = 'c' WHERE key = 'a';
+    UPDATE thing SET was = 'w' WHERE key = 'a'; DELETE FROM thing WHERE key = 'b'"""
+
+
+def test_what_was_written_to_a_column_by_its_next_name_is_found(
+    device: Device, postgres: Server
+) -> None:
+    with device:
+        Thing.create(key="a")
+        device.sync.sync()
+        run(device, "ALTER TABLE thing RENAME COLUMN t TO title")
+        run(device, WRITES, t="title")
+    database = postgres.database(schema_of(device))
+    options: Any = {"database": database, "recorder": "triggers", "create": False}
+    titled = Device(Path("titled"), [Titled], **options)
+    assert changes(titled)[1:] == [
+        ("create", "thing", "b", {"t": "b", "was": None, "new": None}),
+        ("modify", "thing", "a", {"t": "c"}),
+        ("modify", "thing", "a", {"was": "w"}),
+        ("delete", "thing", "b", None),
+    ]
+    titled.close()
+
+
+def test_what_was_written_to_a_column_by_a_passing_name_is_told_and_never_null(
+    device: Device,
+) -> None:
+    refused: list[str] = []
+    device.sync.on_event(lambda e: refused.append(e.reason) if isinstance(e, Refused) else None)
+    with device:
+        Thing.create(key="a", t="a")
+        device.sync.sync()
+        run(device, "ALTER TABLE thing RENAME COLUMN t TO tt")
+        run(device, WRITES, t="tt")
+        run(device, "ALTER TABLE thing RENAME COLUMN key TO k")
+        run(device, "UPDATE thing SET new = 'lost'; ALTER TABLE thing RENAME COLUMN k TO key")
+        run(device, "ALTER TABLE thing RENAME COLUMN tt TO t")
+        device.sync.sync()
+        said = [
+            change for change in changes(device)[1:] if change[3] != {} and change[2] in ("a", "b")
+        ]
+        assert said == [
+            ("create", "thing", "b", {"was": None, "new": None}),
+            ("modify", "thing", "a", {"was": "w"}),
+            ("delete", "thing", "b", None),
+        ]
+    assert ["another name" in reason for reason in refused] == [True] * 3
+    assert [reason.partition(":")[0] for reason in refused] == ["Thing.t", "Thing.t", "Thing"]
+
+
 # -- tables that were renamed ------------------------------------------------------------
 
 AWAY = "ALTER TABLE thing RENAME TO thing_old"

@@ -10,7 +10,7 @@ from ..changes import Wire, dumps
 from ..dialects import quote
 from ..errors import ValueRefused
 from ..raw import RAW, NotCanonical, escape, is_escape, tag, untag
-from ..values.fields import Codec
+from ..values.fields import Codec, Uncarried
 from ..values.typed import same_json
 
 
@@ -160,20 +160,12 @@ class TrackedColumn:
         return f"{self.field.model.__name__}.{self.name}"
 
 
-class Uncarried:
-    """In place of a value that no other device could have, NaN for one: not JSON, so that it is
-    refused where it would be recorded, with the name of its field."""
-
-    def __repr__(self) -> str:
-        return "a value that cannot be carried"
-
-
 class TypedColumn(TrackedColumn):
     """The same in a database whose columns take values of their own type only."""
 
     def wire_of_stored(self, stored: Any) -> Wire:
-        if stored is None:
-            return None
+        if stored is None or isinstance(stored, Uncarried):
+            return stored
         try:
             return self.codec.from_stored(stored)
         except ValueRefused:

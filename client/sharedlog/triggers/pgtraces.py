@@ -14,9 +14,9 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from ..journal.journal import Journal, chunks
-from ..models.columns import Uncarried
 from ..models.registry import Registry
 from ..models.tracked import Tracked
+from ..values.fields import Uncarried
 from .ddl import CREATED, DELETED, MODIFIED
 from .marks import BEGIN, END
 from .traces import CHUNK, Shape, Trace, Traces
@@ -34,12 +34,26 @@ _SCHEMA = """SELECT nspname FROM pg_class JOIN pg_namespace AS space ON space.oi
 
 
 class Layout(NamedTuple):
-    """Where the values of a shape are: the names and types of columns, those of the key first;
-    and which of the other fields have a rule."""
+    """Where the values of a shape are: the names of columns, then and today, and their types, those
+    of the key first; and which of the other fields have a rule."""
 
-    columns: Sequence[tuple[str, str]]
+    columns: Sequence[tuple[str, str, str]]
     key: int
     ruled: Sequence[int]
+
+
+class Untold(Uncarried):
+    """The value of a column by another name, which is one of these."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = hash(repr(sorted(values.items())))
+
+    def __repr__(self) -> str:
+        """As long as none of them changes, neither does this."""
+        return f"Untold({self._values})"
+
+    def __str__(self) -> str:
+        return "its column had another name, or was gone, when this was written"
 
 
 class PostgresTraces(Traces):
@@ -59,7 +73,10 @@ class PostgresTraces(Traces):
         shape = super().shape_of(tracked, names[:5])
         _, key, fields, ruled, _, columns = names
         places = [len(key) + n for n, name in enumerate(fields) if name in ruled]
-        shape.layout = Layout([(name, kind) for name, kind in columns], len(key), places)
+        today = {column.name: column.field.column_name for column in tracked.every}
+        now = [today.get(shape.today.get(name, name), "") for name in (*key, *fields)]
+        layout = [(name, now[n], kind) for n, (name, kind) in enumerate(columns)]
+        shape.layout = Layout(layout, len(key), places)
         return shape
 
     def count(self) -> int:
@@ -173,7 +190,19 @@ def _values(layout: Layout, text: str | None) -> list[Any]:
     if text is None:
         return []
     row = json.loads(text, parse_float=Decimal)
-    return [_value(kind, row.get(name)) for name, kind in layout.columns]
+    return [
+        _value(kind, row[name]) if name in row else _renamed(layout, now, kind, row)
+        for name, now, kind in layout.columns
+    ]
+
+
+def _renamed(layout: Layout, now: str, kind: str, row: Mapping[str, Any]) -> Any:
+    """The value of a column that had another name when this was noted than when the triggers were
+    made: the one that it has today, or one that nobody can tell."""
+    if now in row:
+        return _value(kind, row[now])
+    known = {name for column in layout.columns for name in column[:2]}
+    return Untold({name: row[name] for name in row.keys() - known})
 
 
 def _value(kind: str, value: Any) -> Any:

@@ -17,6 +17,7 @@ from ..models.registry import Registry
 from ..models.tracked import Tracked
 from ..raw import escape
 from ..tables.stored import stored_rows
+from ..values.fields import Uncarried
 from .ddl import MODIFIED
 
 CHUNK = 500
@@ -71,9 +72,7 @@ class Shape:
 
     def _converter(self, name: str) -> Callable[[Any], Wire]:
         column = self.tracked.by_name.get(self.today[name])
-        if column is None:  # a field that the model had once: what stood in its column travels
-            return lambda stored: None if stored is None else escape(stored)
-        return column.wire_of_stored
+        return _former if column is None else column.wire_of_stored
 
     def pk(self, trace: Trace) -> str:
         if not self._same_key:
@@ -96,6 +95,11 @@ class Shape:
         begin = self._width + len(self._fields)
         pairs = zip(self._ruled, trace.values[begin : begin + len(self._ruled)], strict=True)
         return {name: wire(value) for (name, wire), value in pairs}
+
+
+def _former(stored: Any) -> Wire:
+    """Of a field that the model had once: what stood in its column travels."""
+    return stored if stored is None or isinstance(stored, Uncarried) else escape(stored)
 
 
 class Traces:

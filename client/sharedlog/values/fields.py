@@ -337,12 +337,21 @@ _KNOWN: tuple[tuple[type[peewee.Field], Callable[[Any], Codec]], ...] = (
 )
 
 
+class Uncarried:
+    """In place of a value that no other device could have, NaN for one: not JSON, so that it is
+    refused where it would be recorded, with the name of its field."""
+
+    def __str__(self) -> str:
+        return "no other device could have it"
+
+
 def check_text(value: Wire, what: str) -> str:
     """JSON text of a wire value; `ValueRefused` for what JSON text cannot hold."""
     try:
         return dumps(value)
     except (TypeError, ValueError) as error:
+        why = value if isinstance(value, Uncarried) else error
         raise ValueRefused(
-            f"{what} cannot be carried: {error}.",
+            f"{what} cannot be carried: {why}.",
             hint="Text must be valid Unicode (no lone surrogates); JSON no deeper than 254.",
         ) from None
