@@ -9,7 +9,7 @@ import peewee
 import psycopg
 import pytest
 
-from sharedlog import SyncModel
+from sharedlog import ConfigurationError, SyncModel
 from sharedlog.events import Refused, Unrecorded
 from sharedlog.triggers.ddl import fingerprint
 from tests.engines import SERVER
@@ -281,3 +281,31 @@ def test_a_truncate_that_takes_more_than_its_transaction_sees_is_refused(
         program.commit()
         left = [row.key for row in Thing.select()]
         assert played(device) == left == ([] if level == "READ COMMITTED" else ["unseen"])
+
+
+PARTS = "CREATE TABLE thing (key varchar PRIMARY KEY, t text, was text, new text)"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"{PARTS} PARTITION BY LIST (key); CREATE TABLE part PARTITION OF thing DEFAULT",
+        f"{PARTS}; CREATE TABLE part () INHERITS (thing)",
+        "CREATE TABLE whole (key varchar, t text, was text, new text) PARTITION BY LIST (key); "
+        "CREATE TABLE thing PARTITION OF whole (PRIMARY KEY (key)) DEFAULT",
+    ],
+)
+def test_a_table_in_parts_is_refused_where_triggers_record(
+    script: str, open_device: OpenDevice, postgres: Server
+) -> None:
+    device = opened(open_device, [Thing], create=False, tracked=False)
+    run(device, script)
+    with device:
+        with pytest.raises(ConfigurationError, match=r"'thing' is partitioned.*\n.*signals"):
+            device.sync.setup()
+        database = postgres.database(schema_of(device))
+    signals = Device(Path("signals"), [Thing], database=database, create=False)
+    with signals:
+        Thing.create(key="a")
+        assert names(signals) == [("create", "a")]
+    signals.close()

@@ -19,6 +19,9 @@ from .pgtraces import PostgresTraces
 from .pgtriggers import IS_OFF, OFF, function_of, lock_of, shape_in, triggers_of
 from .tracing import TriggerRecorder, state_key
 
+_IN_PARTS = """SELECT 1 FROM pg_class WHERE oid = to_regclass(?) AND relkind = 'p'
+    UNION ALL SELECT 1 FROM pg_inherits WHERE to_regclass(?) IN (inhrelid, inhparent)"""
+
 Triggers = Sequence[Trigger]
 
 
@@ -48,8 +51,16 @@ class PostgresTriggerRecorder(TriggerRecorder):
             )
         return str(schema)
 
-    def _check_schemas(self) -> None:
-        """Tables may be in any schema."""
+    def _check_places(self) -> None:
+        """In any schema, but each in one table: who writes into a part of it passes by the
+        triggers of statements, which are the whole's."""
+        for tracked in self._registry:
+            if self._run(_IN_PARTS, (tracked.table,) * 2).fetchone() is not None:
+                raise ConfigurationError(
+                    f"The table {tracked.collection!r} is partitioned or part of an inheritance: "
+                    "triggers would not see all that is done to its parts.",
+                    hint='Use capture="signals" for this database, or make it one plain table.',
+                )
 
     @contextmanager
     def unrecorded(self) -> Iterator[None]:

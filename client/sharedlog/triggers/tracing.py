@@ -45,7 +45,7 @@ class TriggerRecorder:
     # -- recording -----------------------------------------------------------------------
 
     def install(self) -> list[str]:
-        self._check_schemas()
+        self._check_places()
         claim(self._database, self)
         try:
             self._seen = None
@@ -119,7 +119,7 @@ class TriggerRecorder:
             return self._execute(query, **options)
         return self._database.execute_sql(*statement)
 
-    def _check_schemas(self) -> None:
+    def _check_places(self) -> None:
         for tracked in self._registry:
             if tracked.model._meta.schema not in (None, "", "main"):
                 raise ConfigurationError(
