@@ -138,6 +138,25 @@ def test_json_that_jsonb_would_refuse_is_written_and_noted(open_device: OpenDevi
         assert [pk for operation, pk in names(device) if operation == "delete"] == ["a", "b", "c"]
 
 
+def test_a_domain_over_a_domain_is_of_its_type(device: Device) -> None:
+    class Day(SyncModel):
+        key = peewee.CharField(primary_key=True)
+        day = peewee.DateField(null=True)
+        amount = peewee.DecimalField(null=True)
+
+    with device:
+        run(device, "CREATE DOMAIN d1 AS date; CREATE DOMAIN d2 AS d1; CREATE DOMAIN d3 AS d2")
+        run(device, "CREATE DOMAIN n1 AS numeric; CREATE DOMAIN n2 AS n1")
+        run(device, "CREATE TABLE day (key varchar PRIMARY KEY, day d3, amount n2)")
+    options: Any = {"database": device.database, "recorder": "triggers", "create": False}
+    device.sync.close()
+    days = Device(Path("days"), [Day], **options)
+    with days:
+        run(days, "INSERT INTO day VALUES ('a', '2024-02-29', 1.50)")
+        assert changes(days) == [("create", "day", "a", {"day": "2024-02-29", "amount": "1.5"})]
+    days.close()
+
+
 # -- columns that were renamed -----------------------------------------------------------
 
 

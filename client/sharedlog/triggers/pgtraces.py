@@ -21,11 +21,14 @@ from .ddl import CREATED, DELETED, MODIFIED
 from .marks import BEGIN, END
 from .traces import CHUNK, Shape, Trace, Traces
 
-_TYPES = """SELECT attname, coalesce(base.typname, kind.typname)
-    FROM pg_attribute
-    JOIN pg_type AS kind ON kind.oid = atttypid
-    LEFT JOIN pg_type AS base ON base.oid = kind.typbasetype
-    WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped"""
+_TYPES = """WITH RECURSIVE kind AS (
+        SELECT attname, atttypid AS type FROM pg_attribute
+        WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped
+        UNION ALL
+        SELECT attname, typbasetype FROM kind JOIN pg_type ON oid = type WHERE typbasetype <> 0
+    )
+    SELECT attname, typname FROM kind JOIN pg_type ON oid = type WHERE typbasetype = 0"""
+"""The columns of a table and their types; of domains, what they are made of in the end."""
 
 _SELECT = "SELECT number, shape, operation, at, tx, place, was, became FROM sharedlog_trace"
 
