@@ -91,6 +91,7 @@ class Recording:
         check_outside_transaction(self._journal, "sync")
         try:
             with self._journal.transaction(), self._journal.keeping():
+                self._journal.dialect.check_at_once(self._journal.database)
                 refused = self.recorder.harvest(portion)
                 yield
         except BaseException:  # of the commit, too

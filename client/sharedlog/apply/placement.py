@@ -58,11 +58,7 @@ class Placement:
     """Places the rows of one page. Counts what it does."""
 
     def __init__(
-        self,
-        registry: Registry,
-        relations: Relations,
-        journal: Journal,
-        versions: Versions,
+        self, registry: Registry, relations: Relations, journal: Journal, versions: Versions
     ) -> None:
         self.created = self.modified = self.deleted = 0
         self.refused = False
@@ -78,6 +74,9 @@ class Placement:
         self._touched: set[int] = set()
         """Which works are not in their tables as they were."""
         self._held: list[Work] = []
+        self._row_by_row = False
+        """Whether constraints that can wait are asked with each row, because in the end there was
+        one that refused, and did not say which row."""
 
     def place(self, works: dict[str, list[Work]]) -> None:
         """Bring these rows, by collection, into their tables.
@@ -125,7 +124,11 @@ class Placement:
         }
         try:
             with self._attempt():
+                if self._row_by_row:
+                    referring = [tracked.table for tracked in self._registry if tracked.parents]
+                    self._dialect.check_at_once(self._database, referring)
                 self._write_all(works, parents)
+                self._check()
             return True
         except _Again:
             for work in self._held:
@@ -139,6 +142,16 @@ class Placement:
             if parents is not None:
                 parents.begin_again()
             return False
+
+    def _check(self) -> None:
+        """Hear what constraints that can wait have against all of it."""
+        try:
+            self._dialect.check_at_once(self._database)
+        except UNTAKEN:
+            if self._row_by_row:
+                raise
+            self._row_by_row = True
+            raise _Again from None
 
     def _write_all(self, works: dict[str, list[Work]], parents: Parents | None) -> None:
         gone = [work for some in works.values() for work in some if not work.stands]

@@ -193,6 +193,12 @@ class Dialect(ABC):
         """The triggers of a table that may end a whole transaction."""
         return []
 
+    def deferred_keys(
+        self, database: peewee.Database, table: str, schema: str | None, key: Sequence[str]
+    ) -> list[str]:
+        """The constraints by which the key (names of columns) is unique only in the end."""
+        return []
+
     def conflict_clauses(
         self, database: peewee.Database, table: str, schema: str | None
     ) -> list[str]:
@@ -217,6 +223,13 @@ class Dialect(ABC):
     def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
         """In the open transaction, rows may be written before those that they refer to."""
         return nullcontext()
+
+    def check_at_once(self, database: peewee.Database, referring: Sequence[str] = ()) -> None:
+        """What the application's constraints have against what is written in the open transaction,
+        they say now, and with each statement from here on: when it commits, it is too late to do
+        without the row. But for the foreign keys of the tables `referring`, as our SQL names
+        them."""
+        return
 
 
 def as_unique_indexes(

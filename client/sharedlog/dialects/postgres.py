@@ -55,6 +55,20 @@ _TRIGGERS = r"""SELECT tgname, relname,
 _FIXED_FOREIGN_KEYS = """SELECT conname FROM pg_constraint
     WHERE conrelid = to_regclass(?) AND contype = 'f' AND NOT condeferrable ORDER BY 1"""
 
+# Where another table has a constraint of that name that cannot be deferred, neither can be by name.
+_DEFERRABLE_FOREIGN_KEYS = """SELECT quote_ident(nspname) || '.' || quote_ident(conname)
+    FROM pg_constraint AS made
+    JOIN pg_namespace AS space ON space.oid = connamespace
+    WHERE conrelid IN (SELECT to_regclass(name) FROM unnest(CAST(? AS text[])) AS name)
+        AND contype = 'f' AND condeferrable AND conparentid = 0
+        AND NOT EXISTS (SELECT 1 FROM pg_constraint AS other WHERE other.conname = made.conname
+            AND other.connamespace = made.connamespace AND NOT other.condeferrable)"""
+
+_DEFERRABLE_UNIQUES = """SELECT conname, ARRAY(SELECT CAST(attname AS text) FROM pg_attribute
+        WHERE attrelid = conrelid AND attnum = ANY(conkey))
+    FROM pg_constraint
+    WHERE conrelid = to_regclass(?) AND contype IN ('p', 'u') AND condeferrable ORDER BY 1"""
+
 _FOREIGN_KEYS = """SELECT child.relname, made.oid, part.attname, parent.relname,
         made.confdeltype, made.confupdtype
     FROM pg_constraint AS made
@@ -174,8 +188,22 @@ class Postgres(Dialect):
         return fixed
 
     def defer_foreign_keys(self, database: peewee.Database) -> AbstractContextManager[None]:
+        """And all else that can wait: a trigger may be content when all rows are there."""
         database.execute_sql("SET CONSTRAINTS ALL DEFERRED")
         return nullcontext()
+
+    def check_at_once(self, database: peewee.Database, referring: Sequence[str] = ()) -> None:
+        database.execute_sql("SET CONSTRAINTS ALL IMMEDIATE")
+        if referring:
+            found = self.run(database, _DEFERRABLE_FOREIGN_KEYS, (list(referring),)).fetchall()
+            if names := ", ".join(name for (name,) in found):
+                self.run(database, f"SET CONSTRAINTS {names} DEFERRED")
+
+    def deferred_keys(
+        self, database: peewee.Database, table: str, schema: str | None, key: Sequence[str]
+    ) -> list[str]:
+        rows = self.run(database, _DEFERRABLE_UNIQUES, (_name(table, schema),)).fetchall()
+        return [name for name, columns in rows if set(columns) == set(key)]
 
 
 def _name(table: str, schema: str | None) -> str:

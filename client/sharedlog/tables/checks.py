@@ -8,6 +8,7 @@ from typing import Any
 
 import peewee
 
+from ..dialects import quote
 from ..errors import AutoIncrementKey, ConfigurationError
 from ..journal.journal import Journal
 from ..journal.recorder import Capture
@@ -136,6 +137,7 @@ def check_models(database: peewee.Database, registry: Registry, capture: Capture
     check_keys(database, registry)
     check_triggers(database, registry)
     check_conflicts(database, registry)
+    check_deferred_keys(database, registry)
     warn_of_parents(registry)
 
 
@@ -162,6 +164,21 @@ def check_conflicts(database: peewee.Database, registry: Registry) -> None:
                 "by that would not be recorded.",
                 hint="Make the table anew without it, and say with the write what is to be done: "
                 f"{tracked.model.__name__}.replace(…), or insert(…).on_conflict(…).",
+            )
+
+
+def check_deferred_keys(database: peewee.Database, registry: Registry) -> None:
+    """Refuse keys that are unique only when a transaction ends: no row can be written by one,
+    "insert it, or else update it"."""
+    for tracked in registry:
+        key = [column.field.column_name for column in tracked.key]
+        schema = tracked.model._meta.schema
+        for name in tracked.dialect.deferred_keys(database, tracked.collection, schema, key):
+            raise ConfigurationError(
+                f"The key of {tracked.collection!r} is DEFERRABLE ({name}): others' rows cannot be "
+                "brought into that table.",
+                hint=f"ALTER TABLE {tracked.table} DROP CONSTRAINT {quote(name)}, "
+                f"ADD PRIMARY KEY ({', '.join(column.quoted for column in tracked.key)})",
             )
 
 
