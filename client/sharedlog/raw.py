@@ -28,6 +28,31 @@ class NotCanonical(Exception):
     """The value is not of the type that the field gives back; the table decides what it is."""
 
 
+class Uncarried:
+    """In place of a value that no other device could have, NaN for one: not JSON, so that it is
+    refused where it would be recorded, with the name of its field. All that look alike are equal:
+    what one becomes another of is not told either."""
+
+    hint = "Store None for what is not known, and dates of the years 1 to 9999."
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Uncarried) and repr(other) == repr(self)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        return "a value that cannot be carried"
+
+    def __str__(self) -> str:
+        return "no other database needs to have such a value"
+
+
+def carried(values: Mapping[str, Wire]) -> dict[str, Wire]:
+    """The values that can be: what is kept beside the tables is JSON, too."""
+    return {name: wire for name, wire in values.items() if not isinstance(wire, Uncarried)}
+
+
 def escape(stored: Any) -> Wire:
     """The wire form of a stored value that its field would not write."""
     return {RAW: tag(stored)}

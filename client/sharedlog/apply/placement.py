@@ -22,6 +22,7 @@ from ..journal.journal import Journal
 from ..models.columns import TrackedColumn
 from ..models.registry import Registry
 from ..models.tracked import Tracked
+from ..raw import carried
 from ..tables.rows import (
     CONSTRAINT,
     UNFIT,
@@ -190,7 +191,7 @@ class Placement:
             if current is None:
                 rows = read_rows(self._database, work.tracked, [work.key_parameters()])
                 current = rows.get(work.pk, {})
-            values = {**current, **work.written}
+            values = {**carried(current), **work.written}
         work.state.held.update({**(values or {}), **work.state.cleared})
         work.state.parked, work.state.cleared = reason, {}
 

@@ -305,7 +305,7 @@ class StatementRecorder:
         ours = [peewee.SQL(prefix + column.quoted) for column in columns]
         clone._returning = [*(query._returning or ()), *ours]
         cursor = self._execute(clone, **options)
-        answered = cursor.fetchall()
+        answered = tracked.dialect.rows(cursor, width)
         return Answer(cursor, [row[:-width] for row in answered], width), [
             row[-width:] for row in answered
         ]
@@ -382,7 +382,7 @@ class StatementRecorder:
         )
 
     def _rows(self, tracked: Tracked, select: Any) -> Found:
-        return as_wires(tracked, self._execute(select).fetchall())
+        return as_wires(tracked, tracked.dialect.rows(self._execute(select)))
 
     def _all_rows(self, tracked: Tracked) -> Found:
         return all_rows(self._database, tracked)

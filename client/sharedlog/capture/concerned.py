@@ -41,7 +41,7 @@ def concerned_by(
     sets = set_by(tracked, query)
     if sets.moves:
         return _anything(database, tracked)
-    rows = as_wires(tracked, database.execute(same_rows(tracked, query)).fetchall())
+    rows = as_wires(tracked, tracked.dialect.rows(database.execute(same_rows(tracked, query))))
     is_update = isinstance(query, peewee.Update)
     written = () if is_cut(query) else rows
     return Concerned(rows, written, sets.names, moves=is_update, deletes=not is_update)

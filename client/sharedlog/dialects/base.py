@@ -101,6 +101,11 @@ class Dialect(ABC):
     def run(self, database: peewee.Database, sql: str, parameters: Sequence[Any] = ()) -> Any:
         return database.execute_sql(self.text(sql), parameters)
 
+    def rows(self, cursor: Any, ours: int | None = None) -> list[Any]:
+        """What a statement found in tables of the application, whatever stands there. If `ours` is
+        given, only so many columns at the end are for us, and the rest are for the application."""
+        return list(cursor.fetchall())
+
     def run_one(self, cursor: Any, sql: str, row: Sequence[Any]) -> None:
         """Run a statement for one row that is run for many at other times."""
         cursor.execute(sql, row)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -11,6 +11,7 @@ import peewee
 
 from ..errors import ConfigurationError
 from ..layout import REPLACED
+from ..raw import Uncarried
 from .base import (
     PLAIN,
     Dialect,
@@ -28,6 +29,9 @@ numbers."""
 
 MAKING_TABLES = 0x5AED1060
 """The number of the advisory lock under which our tables are made."""
+
+UNKNOWN = 0
+"""In place of the number of a type that psycopg does not know."""
 
 _INSERT = re.compile(r"\s*INSERT OR (IGNORE|REPLACE) INTO (\w+)")
 
@@ -84,6 +88,9 @@ _FOREIGN_KEYS = """SELECT child.relname, made.oid, part.attname, parent.relname,
 _COLUMNS = """SELECT attname FROM pg_attribute
     WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped"""
 
+Load = Callable[[Any], Any]
+"""Makes a value of what the server says."""
+
 _ACTS: Mapping[str, str] = {
     "a": "NO ACTION",
     "r": "RESTRICT",
@@ -102,6 +109,14 @@ class Postgres(Dialect):
 
     def has_failed(self, connection: Any) -> bool:
         return bool(connection.pgconn.transaction_status == FAILED)
+
+    def rows(self, cursor: Any, ours: int | None = None) -> list[Any]:
+        """Python has no date that psycopg could make of `infinity`, of one before Christ, or of one
+        with five digits."""
+        try:
+            return list(cursor.fetchall())
+        except cursor.connection.DataError:
+            return list(_readable(cursor, ours))
 
     def run_one(self, cursor: Any, sql: str, row: Sequence[Any]) -> None:
         """Prepared at once, as for many rows. What psycopg has run without that, and prepares for
@@ -204,6 +219,36 @@ class Postgres(Dialect):
     ) -> list[str]:
         rows = self.run(database, _DEFERRABLE_UNIQUES, (_name(table, schema),)).fetchall()
         return [name for name, columns in rows if set(columns) == set(key)]
+
+
+def _readable(cursor: Any, ours: int | None) -> Iterator[tuple[Any, ...]]:
+    """All that it found once more, value by value."""
+    result, width = cursor.pgresult, cursor.pgresult.nfields
+    loads = [_load(cursor, result.ftype(n), result.fformat(n)) for n in range(width)]
+    for place in range(0 if ours is None else width - ours, width):
+        loads[place] = _forgiving(loads[place], cursor.connection.DataError)
+    for row in range(result.ntuples):
+        found = [result.get_value(row, place) for place in range(width)]
+        pairs = zip(loads, found, strict=True)
+        yield tuple(None if value is None else load(value) for load, value in pairs)
+
+
+def _load(cursor: Any, kind: int, form: int) -> Load:
+    """What psycopg itself would load a value of this type with."""
+    find = cursor.adapters.get_loader
+    loader = find(kind, form) or find(UNKNOWN, form)
+    load: Load = loader(kind, cursor).load
+    return load
+
+
+def _forgiving(load: Load, error: type[Exception]) -> Load:
+    def loaded(value: Any) -> Any:
+        try:
+            return load(value)
+        except error:
+            return Uncarried()
+
+    return loaded
 
 
 def _name(table: str, schema: str | None) -> str:

@@ -9,8 +9,8 @@ import peewee
 from ..changes import Wire, dumps
 from ..dialects import quote
 from ..errors import ValueRefused
-from ..raw import RAW, NotCanonical, escape, is_escape, tag, untag
-from ..values.fields import Codec, Uncarried
+from ..raw import RAW, NotCanonical, Uncarried, escape, is_escape, tag, untag
+from ..values.fields import Codec
 from ..values.typed import same_json
 
 

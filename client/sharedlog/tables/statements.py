@@ -14,7 +14,7 @@ from ..changes import CREATE, DELETE, MODIFY, Wire, dumps
 from ..journal.journal import FINALLY_DELETED, OPERATION_CODES, Record
 from ..models.columns import Converted, TrackedColumn
 from ..models.tracked import Tracked
-from ..raw import NotCanonical, tag
+from ..raw import NotCanonical, carried, tag
 from ..values.fields import check_text
 
 Values = dict[str, Wire]
@@ -41,7 +41,7 @@ def record(tracked: Tracked, operation: str, pk: str, values: Mapping[str, Wire]
     if values is None or (operation == DELETE and not tracked.buries):
         return Record(tracked.collection, pk, code, None)
     if operation == DELETE:
-        return Record(tracked.collection, pk, code, dumps(dict(values)))
+        return Record(tracked.collection, pk, code, dumps(carried(values)))
     rules = tracked.rules_json(values, created=operation == CREATE) if tracked.rules else None
     return Record(tracked.collection, pk, code, tracked.value_json(values), rules)
 

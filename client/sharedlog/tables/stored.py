@@ -33,12 +33,12 @@ def stored_rows(
     """What a query finds. If there is text among it that is not UTF-8, `decode` makes something of
     all texts."""
     try:
-        return list(dialect.run(database, sql, parameters).fetchall())
+        return dialect.rows(dialect.run(database, sql, parameters))
     except (peewee.OperationalError, sqlite3.OperationalError) as error:
         if "decode" not in str(error):
             raise
     with _decoding(database.connection(), decode):
-        return list(dialect.run(database, sql, parameters).fetchall())
+        return dialect.rows(dialect.run(database, sql, parameters))
 
 
 @contextmanager

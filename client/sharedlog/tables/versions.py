@@ -24,6 +24,7 @@ from ..merge.reconcile import NO_FIELDS, NO_RULES, Listed, RowState
 from ..merge.rules import misfit
 from ..models.registry import Registry
 from ..models.tracked import Tracked
+from ..raw import carried
 from .folding import Values, fold, fold_listing, note_due
 from .numbers import ME, Devices, Shapes
 from .rows import UNFIT, UNTAKEN, read_rows, refusal
@@ -141,7 +142,7 @@ class Versions:
         except UNTAKEN as error:
             keys = [tracked.key_parameters(loads(pk))]
             found = read_rows(self._journal.database, tracked, keys)
-            state.held.update({**found.get(pk, {}), **values})
+            state.held.update({**carried(found.get(pk, {})), **values})
             state.parked, state.kept = refusal(error), True
 
     def _correct(self, tracked: Tracked, due: Mapping[str, Values]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ..journal.journal import Journal, chunks
 from ..models.registry import Registry
 from ..models.tracked import Tracked
-from ..values.fields import Uncarried
+from ..raw import Uncarried
 from .ddl import CREATED, DELETED, MODIFIED
 from .marks import BEGIN, END
 from .traces import CHUNK, Shape, Trace, Traces
@@ -47,6 +47,8 @@ class Layout(NamedTuple):
 
 class Untold(Uncarried):
     """The value of a column by another name, which is one of these."""
+
+    hint = "Alter tables inside sync.migrating(). Write the value once more to send it."
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = hash(repr(sorted(values.items())))

@@ -15,9 +15,8 @@ from ..errors import ValueRefused
 from ..journal.journal import Journal
 from ..models.registry import Registry
 from ..models.tracked import Tracked
-from ..raw import escape
+from ..raw import Uncarried, escape
 from ..tables.stored import stored_rows
-from ..values.fields import Uncarried
 from .ddl import MODIFIED
 
 CHUNK = 500

@@ -32,6 +32,7 @@ from ..raw import (
     EXACT_INTEGER,
     RAW,
     NotCanonical,
+    Uncarried,
     base64_of,
     infinity_of,
     is_escape,
@@ -337,21 +338,14 @@ _KNOWN: tuple[tuple[type[peewee.Field], Callable[[Any], Codec]], ...] = (
 )
 
 
-class Uncarried:
-    """In place of a value that no other device could have, NaN for one: not JSON, so that it is
-    refused where it would be recorded, with the name of its field."""
-
-    def __str__(self) -> str:
-        return "no other device could have it"
-
-
 def check_text(value: Wire, what: str) -> str:
     """JSON text of a wire value; `ValueRefused` for what JSON text cannot hold."""
+    if isinstance(value, Uncarried):
+        raise ValueRefused(f"{what} cannot be carried: {value}.", hint=value.hint)
     try:
         return dumps(value)
     except (TypeError, ValueError) as error:
-        why = value if isinstance(value, Uncarried) else error
         raise ValueRefused(
-            f"{what} cannot be carried: {why}.",
+            f"{what} cannot be carried: {error}.",
             hint="Text must be valid Unicode (no lone surrogates); JSON no deeper than 254.",
         ) from None
