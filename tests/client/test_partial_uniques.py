@@ -26,6 +26,13 @@ ONLY_SQLITE: Mapping[str, Sequence[str]] = {
     "a collation": ["(\"email\" COLLATE NOCASE) WHERE /* ) */ [gone] = '0' -- not gone"],
     "a text with a bracket": ["(substr(email || ')', 1, 1)) where email <> '(' "],
 }
+NULLS: Mapping[str, Sequence[str]] = {
+    "a column": ["(team) NULLS NOT DISTINCT"],
+    "columns": ["(gone, team) NULLS NOT DISTINCT"],
+    "an expression": ["(lower(team)) NULLS NOT DISTINCT"],
+    "among some": ["(team) NULLS NOT DISTINCT WHERE NOT gone"],
+}
+"""PostgreSQL's, from version 15."""
 
 
 class Member(SyncModel):
@@ -164,3 +171,26 @@ def write(chance: Random, device: Device) -> None:
                     Member.delete().where(Member.key == key).execute()
     except peewee.IntegrityError:
         pass  # the application's own constraint
+
+
+@pytest.mark.parametrize("indexes", NULLS)
+def test_null_is_a_value_where_the_index_says_so(
+    indexes: str, recorder: str, log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    options = {"where": "postgres", "recorder": recorder, "shared_log": log}
+    devices = [open_device([Member], **options) for _ in "ab"]
+    if devices[0].database.server_version < 150_000:
+        pytest.skip("no NULLS NOT DISTINCT")
+    for number, device in enumerate(devices):
+        device.database.execute_sql(f"CREATE UNIQUE INDEX one ON member {NULLS[indexes][0]}")
+        with device:
+            Member.create(key=f"m{number}", email="e")
+            Member.create(key=f"n{number}", email="e", team=f"t{number}")
+    settle(*devices)
+    rows, parked = shown(devices[0])
+    assert [row[0] for row in rows] == ["m0", "n0", "n1"]
+    assert [pk for pk, _ in parked] == ["m1"]
+    with devices[0]:
+        Member.update(team="other").where(Member.key == "m0").execute()
+    settle(*devices)
+    assert [row[0] for row in shown(devices[1])[0]] == ["m0", "m1", "n0", "n1"]

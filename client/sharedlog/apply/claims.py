@@ -14,12 +14,11 @@ import peewee
 
 from ..changes import Wire, dumps
 from ..clock import Version
-from ..journal.journal import chunks
 from ..models.tracked import Tracked
 from ..tables.collations import Collations
 from ..tables.expressed import Claim, Expressed
-from ..tables.rows import UNFIT, UNTAKEN, Work, select_rows
-from ..tables.uniques import Unique, expressed_sets, unique_sets
+from ..tables.rows import UNFIT, UNTAKEN, Work
+from ..tables.uniques import Unique, expressed_sets, rows_with, unique_sets
 from .atwork import AtWork
 from .parents import Park
 
@@ -124,7 +123,7 @@ class Claims:
     def _claims(
         self, unique: Unique, works: Iterable[Work], values: Mapping[str, Mapping[str, Wire]]
     ) -> dict[str, Claim]:
-        """What rows claim, by pk; a NULL equals nothing."""
+        """What rows claim, by pk."""
         wires = {
             work.pk: [_value(work, values[work.pk], column.name) for column in unique.columns]
             for work in works
@@ -138,7 +137,7 @@ class Claims:
         return {
             pk: tuple(c.text(value) for c, value in zip(compared, said, strict=True))
             for pk, said in wires.items()
-            if None not in said
+            if unique.takes_nulls or None not in said
         }
 
     def _claims_by(
@@ -172,14 +171,8 @@ class Claims:
                 stored = [c.to_parameter(w) for c, w in zip(unique.columns, wires, strict=True)]
             except UNFIT:
                 continue  # it cannot stand, and nothing in the table has its value
-            if None not in stored:
-                wanted[dumps(wires)] = stored
-        found: dict[str, dict[str, Wire]] = {}
-        for chunk in chunks(wanted.values(), 200):
-            condition = " OR ".join([unique.condition] * len(chunk))
-            parameters = [value for row in chunk for value in row]
-            found |= select_rows(self._database, tracked, condition, parameters)
-        return found
+            wanted[dumps(wires)] = stored
+        return rows_with(self._database, tracked, unique, wanted.values())
 
 
 def _value(work: Work, current: Mapping[str, Wire], name: str) -> Wire:

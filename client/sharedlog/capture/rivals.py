@@ -8,14 +8,12 @@ import peewee
 
 from ..changes import Wire
 from ..dialects.base import PLAIN
-from ..journal.journal import chunks
 from ..models.columns import TrackedColumn
 from ..models.tracked import Tracked
 from ..raw import NotCanonical, is_escape
 from ..tables.inserts import Rows
-from ..tables.rows import select_rows
 from ..tables.statements import Values, column_of
-from ..tables.uniques import Unique, unique_sets
+from ..tables.uniques import Unique, rows_with, unique_sets
 
 
 def offered_keys(tracked: Tracked, query: Any, found: Rows | None) -> dict[str, Wire] | None:
@@ -81,8 +79,5 @@ def rivals_of(
             ]
         except NotCanonical:
             return None
-        for chunk in chunks((values for values in offered if None not in values), 200):
-            condition = " OR ".join([unique.condition] * len(chunk))
-            parameters = [value for values in chunk for value in values]
-            rivals |= select_rows(database, tracked, condition, parameters)
+        rivals |= rows_with(database, tracked, unique, offered)
     return rivals

@@ -26,13 +26,15 @@ class UniqueIndex(NamedTuple):
     """Parts are columns (None for an expression), each with the collation it is compared by.
 
     Of an index over expressions, or among some rows only, `said` are its parts as SQL, and
-    `where` says which rows, as far as the database tells.
+    `where` says which rows, as far as the database tells. `takes_nulls`: NULL is a value there
+    like any other.
     """
 
     parts: Sequence[tuple[str | None, str]]
     partial: bool = False
     said: Sequence[str] = ()
     where: str | None = None
+    takes_nulls: bool = False
 
     @property
     def is_plain(self) -> bool:

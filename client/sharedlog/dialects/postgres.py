@@ -37,7 +37,8 @@ _INSERT = re.compile(r"\s*INSERT OR (IGNORE|REPLACE) INTO (\w+)")
 
 _UNIQUE_INDEXES = """SELECT index.indexrelid, index.indpred IS NOT NULL, attribute.attname,
         pg_get_indexdef(index.indexrelid, CAST(part.place AS int), true),
-        pg_get_expr(index.indpred, index.indrelid)
+        pg_get_expr(index.indpred, index.indrelid),
+        to_jsonb(index) ->> 'indnullsnotdistinct'
     FROM pg_index AS index
     CROSS JOIN LATERAL unnest(index.indkey) WITH ORDINALITY AS part (number, place)
     LEFT JOIN pg_attribute AS attribute
@@ -165,7 +166,9 @@ class Postgres(Dialect):
     ) -> list[UniqueIndex]:
         rows = self.run(database, _UNIQUE_INDEXES, (_name(table, schema),)).fetchall()
         found = as_unique_indexes((*row[:3], PLAIN) for row in rows)
-        for name, _, _, said, where in rows:
+        for name, _, _, said, where, takes_nulls in rows:
+            # Text, and none of servers before 15, which do not have that.
+            found[name] = found[name]._replace(takes_nulls=takes_nulls == "true")
             if not found[name].is_plain:
                 found[name] = found[name]._replace(said=(*found[name].said, said), where=where)
         return list(found.values())

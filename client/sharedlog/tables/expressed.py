@@ -45,6 +45,7 @@ class Expressed:
         self._database = database
         self._tracked = tracked
         self._said = index.said
+        self._takes_nulls = index.takes_nulls
         self._where = index.where or "1 = 1"
         self._collations = [collation.upper() for _, collation in index.parts]
         self.names = ", ".join(index.said)
@@ -59,25 +60,30 @@ class Expressed:
 
     def claims(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, Claim]:
         """What these rows have in it, by pk: those that it is about, and that have no NULL there,
-        which equals nothing. Rows are as the driver takes them (`tracked.every`)."""
+        which as a rule equals nothing. Rows are as the driver takes them (`tracked.every`)."""
         claims: dict[str, Claim] = {}
         for chunk in chunks(list(rows.items()), ROWS):
             asked = [value for number, (_, row) in enumerate(chunk) for value in (number, *row)]
             sql = self._asking(len(chunk))
-            for number, *values in stored_rows(self._tracked.dialect, self._database, sql, asked):
-                if None not in values:
+            found = stored_rows(self._tracked.dialect, self._database, sql, asked)
+            for number, is_concerned, *values in found:
+                if is_concerned and (self._takes_nulls or None not in values):
                     claims[chunk[number][0]] = tuple(map(_hashable, values))
         return claims
 
     def rivals(self, claims: Iterable[Claim]) -> dict[str, dict[str, Wire]]:
         """The rows in the table that have any of this: pk -> values by name."""
-        equal = " AND ".join(f"({said}) = ?" for said in self._said)
         found: dict[str, dict[str, Wire]] = {}
         for chunk in chunks(list(dict.fromkeys(claims)), ROWS):
-            condition = f"({self._where}) AND ({' OR '.join([f'({equal})'] * len(chunk))})"
-            parameters = [value for claim in chunk for value in claim]
+            condition = f"({self._where}) AND ({' OR '.join(map(self._equals, chunk))})"
+            parameters = [value for claim in chunk for value in claim if value is not None]
             found |= select_rows(self._database, self._tracked, condition, parameters)
         return found
+
+    def _equals(self, claim: Claim) -> str:
+        parts = zip(self._said, claim, strict=True)
+        equal = (f"({said}) {'IS NULL' if value is None else '= ?'}" for said, value in parts)
+        return f"({' AND '.join(equal)})"
 
     def _asking(self, rows: int) -> str:
         """The first part gives the columns their types, and no row. (What stands behind WHERE,
@@ -90,7 +96,8 @@ class Expressed:
             for said, name in zip(self._said, self._collations, strict=True)
         )
         return (
-            f"SELECT sharedlog_row, {folded} FROM (SELECT 0 AS sharedlog_row, {columns} "
+            f"SELECT sharedlog_row, CASE WHEN ({self._where}) THEN 1 END, {folded} "
+            f"FROM (SELECT 0 AS sharedlog_row, {columns} "
             f"FROM {self._tracked.table} WHERE 1 = 0{row * rows}) AS made"
         )
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import peewee
 
+from ..changes import Wire
 from ..dialects.base import PLAIN, Dialect, UniqueIndex, quote
+from ..journal.journal import chunks
 from ..models.columns import TrackedColumn, TypedColumn
 from ..models.tracked import Tracked
 from .collations import has_texts
 from .expressed import Expressed
+from .rows import select_rows
 
 
 class Unique(NamedTuple):
@@ -37,9 +40,13 @@ class Unique(NamedTuple):
         return any(collation != PLAIN for collation in self.collations)
 
     @property
-    def condition(self) -> str:
-        """Says, in SQL, that a row has these values."""
-        parts = zip(self.columns, self.collations, strict=True)
+    def takes_nulls(self) -> bool:
+        """Whether NULL is a value like any other, and does not just equal nothing."""
+        return self.source is not None and self.source.takes_nulls
+
+    def condition(self, values: Sequence[Any]) -> str:
+        """Says, in SQL, that a row has these values. Its parameters are those that are not None."""
+        parts = zip(self.columns, self.collations, values, strict=True)
         return "({})".format(" AND ".join(_equals(*part) for part in parts))
 
 
@@ -84,9 +91,25 @@ def key_is_exact(database: peewee.Database, tracked: Tracked) -> bool:
     return not any(unique.folds for unique in found if set(unique.columns) == key)
 
 
-def _equals(column: TrackedColumn, collation: str) -> str:
+def rows_with(
+    database: peewee.Database, tracked: Tracked, unique: Unique, wanted: Iterable[Sequence[Any]]
+) -> dict[str, dict[str, Wire]]:
+    """The rows that have what is unique in common with any of these values (the driver's): pk ->
+    values by name."""
+    able = (values for values in wanted if unique.takes_nulls or None not in values)
+    found: dict[str, dict[str, Wire]] = {}
+    for chunk in chunks(able, 200):
+        condition = " OR ".join(map(unique.condition, chunk))
+        parameters = [value for values in chunk for value in values if value is not None]
+        found |= select_rows(database, tracked, condition, parameters)
+    return found
+
+
+def _equals(column: TrackedColumn, collation: str, value: Any) -> str:
     """By the collation of the index; where it has the plainest one, that of the column finds as
     much, or more. Columns with types are compared by their own."""
+    if value is None:
+        return f"{column.quoted} IS NULL"
     text = f"{column.quoted} = {column.marker}"
     return (
         text
