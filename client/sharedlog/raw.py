@@ -81,6 +81,14 @@ def tag(stored: Any) -> Wire:
     raise NotCanonical
 
 
+def one_number(wire: Wire) -> Wire:
+    """The same of all numbers that are equal to SQLite, 1 and 1.0 for two; else the value."""
+    number = untag(wire) if type(wire) is dict and wire.keys() == {"integer"} else wire
+    if type(number) is bool or (type(number) is float and number.is_integer()):
+        number = int(number)
+    return tag(number) if type(number) is int else wire
+
+
 def base64_of(value: bytes | bytearray | memoryview) -> str:
     return base64.b64encode(bytes(value)).decode()
 

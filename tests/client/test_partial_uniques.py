@@ -42,6 +42,11 @@ class Member(SyncModel):
     gone = peewee.BooleanField(default=False)
 
 
+class Reading(SyncModel):
+    key = peewee.CharField(primary_key=True)
+    value: Any = peewee.BareField(unique=True)
+
+
 def devices_with(
     indexes: Sequence[str], open_device: OpenDevice, log: MemorySharedLog, *wheres: str
 ) -> list[Device]:
@@ -194,3 +199,19 @@ def test_null_is_a_value_where_the_index_says_so(
         Member.update(team="other").where(Member.key == "m0").execute()
     settle(*devices)
     assert [row[0] for row in shown(devices[1])[0]] == ["m0", "m1", "n0", "n1"]
+
+
+@pytest.mark.parametrize("first", [1, 2**60, True])
+def test_an_integer_and_a_float_that_are_equal_are_one_value(
+    first: Any, recorder: str, log: MemorySharedLog, open_device: OpenDevice
+) -> None:
+    devices = [open_device([Reading], recorder=recorder, shared_log=log) for _ in "ab"]
+    for number, (device, value) in enumerate(zip(devices, [first, float(first)], strict=True)):
+        with device:
+            Reading.create(key=f"r{number}", value=value)
+            Reading.create(key=f"s{number}", value=str(value))
+    sync(*devices, *devices)
+    for device in devices:
+        assert [row.pk for row in device.sync.parked()] == ["r1"]
+        with device:
+            assert device.sync.digest().compare(devices[0].sync.digest()) == []

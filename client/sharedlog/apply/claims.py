@@ -15,6 +15,7 @@ import peewee
 from ..changes import Wire, dumps
 from ..clock import Version
 from ..models.tracked import Tracked
+from ..raw import one_number
 from ..tables.collations import Collations
 from ..tables.expressed import Claim, Expressed
 from ..tables.rows import UNFIT, UNTAKEN, Work
@@ -128,6 +129,10 @@ class Claims:
             work.pk: [_value(work, values[work.pk], column.name) for column in unique.columns]
             for work in works
         }
+        for place, column in enumerate(unique.columns):
+            if column.mixes_numbers:
+                for said in wires.values():
+                    said[place] = one_number(said[place])
         compared = []
         for place, (column, name) in enumerate(zip(unique.columns, unique.collations, strict=True)):
             compared.append(self._collations.named(name, column.codec))

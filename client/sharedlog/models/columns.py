@@ -130,6 +130,13 @@ class TrackedColumn:
         of the column."""
         return _stays(wire)
 
+    @property
+    def mixes_numbers(self) -> bool:
+        """Whether there may be equal numbers in it that are not the same on the wire: integers
+        and floats side by side, as the field's own class gives them, and no text made of them."""
+        declared = str(self.field.field_type or "").upper()
+        return self.codec.own and not any(word in declared for word in ("CHAR", "CLOB", "TEXT"))
+
     def same(self, wire: Wire, other: Wire) -> bool:
         """Whether two wire values are one."""
         return dumps(wire) == dumps(other)
@@ -162,6 +169,8 @@ class TrackedColumn:
 
 class TypedColumn(TrackedColumn):
     """The same in a database whose columns take values of their own type only."""
+
+    mixes_numbers = False
 
     def wire_of_stored(self, stored: Any) -> Wire:
         if stored is None or isinstance(stored, Uncarried):
