@@ -12,6 +12,9 @@ import peewee
 import pytest
 
 from sharedlog import Counter, Members, MemorySharedLog, Sync, SyncModel
+from sharedlog.changes import dumps
+from sharedlog.evolution.restating import aside_of
+from sharedlog.remote.sharedlog import Outgoing
 from tests.volume import times
 
 from .conftest import OpenDevice
@@ -47,9 +50,13 @@ Running = Callable[..., Any]
 
 
 @pytest.fixture
-def running(open_device: OpenDevice, recorder: str) -> Running:
+def log() -> MemorySharedLog:
+    return MemorySharedLog()
+
+
+@pytest.fixture
+def running(open_device: OpenDevice, recorder: str, log: MemorySharedLog) -> Running:
     """Runs a program with these models at the file of that name."""
-    log = MemorySharedLog()
 
     @contextmanager
     def run(name: str, *models: Any) -> Iterator[Sync]:
@@ -210,3 +217,28 @@ def test_what_no_rule_knows_is_set_aside_as_everywhere(running: Running) -> None
             assert codes(Tag) == set()
             told.append([(row.code, row.reason, row.entry) for row in sync.parked()])
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    "said", ["x", "[]", '["plaintag", "given up"]', '["firm","given up"]', "[1]"]
+)
+def test_no_entry_comes_by_the_names_of_what_is_set_aside(
+    said: str, running: Running, log: MemorySharedLog
+) -> None:
+    device = log.register("foreign", "foreign")
+    bad = {
+        "operation": "create",
+        "collection": aside_of("firm").partition("[")[0] + said,
+        "pk": "x",
+    }
+    entry = Outgoing(1000, 0, dumps({**bad, "value": {}}))
+    log.write(device, [entry], after=None, now_ms=1, limit=1, byte_limit=1)
+    with running("a", Firm) as sync:
+        for _ in range(2):
+            sync.sync()
+            assert [row.code for row in sync.parked()] == ["UNREADABLE"]
+            assert codes(Firm) == set()
+        assert sync.verify().equal
+    with running("a", PlainTag, Firm) as sync:
+        sync.sync()
+        assert codes(PlainTag) == set()

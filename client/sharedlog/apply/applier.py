@@ -15,7 +15,7 @@ from functools import cached_property
 from ..changes import CREATE, Change, Entry, Wire, dumps, loads
 from ..clock import BEFORE_TRACKING, Version
 from ..errors import EntryUnreadable
-from ..evolution.restating import given_up
+from ..evolution.restating import ASIDE, given_up
 from ..journal.inbox import Inbox, Waiting
 from ..journal.journal import Journal
 from ..journal.reset import is_read_anew
@@ -220,6 +220,8 @@ class Applier:
             device, ticks, _, data = entry
             try:
                 change = self._decode_data(data)
+                if change is not None and change.collection.startswith(ASIDE):
+                    raise EntryUnreadable("The collection has a name that is not for tables.")
                 if change is not None and (change.rules or change.collection in self._rules):
                     self._check_rules(change)
             except EntryUnreadable as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
@@ -28,9 +29,12 @@ def aside_of(collection: str, *what: str) -> str:
 
 
 def said_of(aside: str) -> list[str]:
-    """What such a name says: the collection, and why."""
-    said: list[str] = loads(aside.removeprefix(ASIDE))
-    return said
+    """What such a name says: the collection, and why. Nothing, if it came with an entry."""
+    with suppress(ValueError):
+        said: Wire = loads(aside.removeprefix(ASIDE))
+        if type(said) is list and all(type(part) is str for part in said):
+            return said
+    return []
 
 
 def given_up(collection: str) -> str:

@@ -15,7 +15,7 @@ from ..changes import CREATE, MODIFY, Change, Wire, dumps, loads
 from ..clock import BEFORE_TRACKING, Version
 from ..errors import ValueRefused
 from ..evolution.evolution import Evolution
-from ..evolution.restating import ASIDE
+from ..evolution.restating import ASIDE, said_of
 from ..journal.journal import CHUNK, OPERATION_NAMES, Journal, LocalEntry, chunks
 from ..journal.reset import is_relearning
 from ..merge.counter import Counter, lost, restamped, run_of
@@ -257,7 +257,8 @@ class Versions:
 
     def asides(self) -> list[str]:
         """The collections that are none (see `ASIDE`)."""
-        return self.collections(f"collection > '{ASIDE}' AND collection < '{ASIDE}~'")
+        found = self.collections(f"collection > '{ASIDE}' AND collection < '{ASIDE}~'")
+        return [name for name in found if said_of(name)]
 
     def each(self, collection: str, condition: str = "1 = 1") -> Iterator[dict[str, RowState]]:
         """The states of a collection's rows, a few hundred at a time."""
