@@ -229,6 +229,8 @@ def _prune(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     if arguments.other is not None and arguments.url is not None:
         arguments.parser.error("compare with OTHER or with --url, not with both")
+    if arguments.url is None and (arguments.token or arguments.user):
+        arguments.parser.error("--token and --user are for the service at --url, which is missing")
     with opened(arguments.file) as file:
         _warn_of_gone_tables(file)
         if arguments.url is not None:

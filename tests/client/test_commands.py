@@ -315,7 +315,9 @@ def test_a_digest_that_was_saved_elsewhere(files: Any, run: Run, tmp_path: Path)
     assert tablet.sync.digest().to_json() == json.loads((tmp_path / "tablet.json").read_text())
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"collections":{"a":{}}}', "\x00"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"collections":{"a":{}}}', "\x00", "[" * 99_999]
+)
 def test_what_is_no_digest(files: Any, run: Run, tmp_path: Path, content: str) -> None:
     (tmp_path / "no.json").write_text(content)
     code, text = run("verify", "desk.db", "no.json")
@@ -424,6 +426,8 @@ def test_usage_errors(files: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert "SHAREDLOG_TOKEN" in text
     code, text = run("verify", "desk.db", "--url", "http://[::1", "--token", "slog_x")
     assert (code, "'http://[::1' has a host that is none." in text) == (1, True)
+    code, text = run("verify", "desk.db", "--token", "slog_x")
+    assert (code, "--url, which is missing" in text) == (2, True)
     assert run("verify")[0] == 2
     assert run("prune", "desk.db", "--keep-days", "-1")[0] == 2
 

@@ -177,6 +177,17 @@ def test_no_new_epoch_begins_under_a_service_that_runs(run: Run, tmp_path: Path)
     assert run("restored")[0] == 0
 
 
+@pytest.mark.parametrize("command", ["stats", "users", "migrate", "restored"])
+def test_a_damaged_database_is_told(run: Run, tmp_path: Path, command: str) -> None:
+    assert run("token", "create", "--user", "ada")[0] == 0
+    file = tmp_path / "sharedlog.db"
+    with file.open("r+b") as damaged:
+        damaged.seek(4096)
+        damaged.write(b"\xff" * (file.stat().st_size - 4096))
+    code, _, complaint = run(command)
+    assert (code, "sharedlog.db is damaged: " in complaint) == (1, True)
+
+
 def test_a_backup_is_made_and_put_back(run: Run, tmp_path: Path) -> None:
     assert run("token", "create", "--user", "ada")[0] == 0
     assert run("backup", "monday.db") == (0, "monday.db is whole. Logs: 1, entries: 0.\n", "")

@@ -27,7 +27,7 @@ from ..models.registry import Registry
 from ..remote.sharedlog import SharedLog
 from ..tables.checks import column_names, missing_columns
 from ..tables.digest import DIFFERS, Difference, Digest, parked_rows, take_digest
-from ..tables.rows import standing_rows
+from ..tables.rows import UNFIT, standing_rows
 from ..tables.statements import Values
 from ..tables.versions import Versions
 from .described import application, gone_tables, models_of, own_rules
@@ -293,7 +293,7 @@ def saved_digest(path: Path) -> Digest:
     """A digest that was saved as JSON."""
     try:
         return Digest.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, *UNFIT) as error:
         raise ConfigurationError(
             f"{path} is neither a device's file nor a digest of one: {error}.",
             hint="Make a digest with `sharedlog verify FILE --json`.",
