@@ -242,3 +242,31 @@ def test_no_entry_comes_by_the_names_of_what_is_set_aside(
     with running("a", PlainTag, Firm) as sync:
         sync.sync()
         assert codes(PlainTag) == set()
+
+
+class Slot(SyncModel):
+    code = peewee.CharField(primary_key=True)
+    number = peewee.IntegerField(unique=True)
+
+
+def test_a_reset_by_a_program_without_a_table(running: Running) -> None:
+    """What stands there is found when the table is known again: the older row has the number."""
+    with running("a", Slot, Firm):
+        Slot.create(code="older", number=1)
+    with running("b", Slot, Firm) as sync:
+        Slot.create(code="younger", number=1)
+        sync.sync()
+    with running("a", Slot, Firm) as sync:
+        sync.sync()
+    with running("b", Firm) as sync:
+        sync.reset()
+        sync.sync()
+    for name in "bab":
+        with running(name, Slot, Firm) as sync:
+            sync.sync()
+    for name in "abc":
+        with running(name, Slot, Firm) as sync:
+            sync.sync()
+            assert codes(Slot) == {"older"}
+            assert [(row.pk, row.code) for row in sync.parked()] == [("younger", "UNIQUE")]
+            assert sync.verify().equal

@@ -129,9 +129,10 @@ class Applier:
         return self.apply([waiting.entry for waiting in received], doubtful=doubtful)
 
     def merge(self, collection: str, rows: Changes) -> None:
-        """Apply changes of a table's rows that come from no entry; see `carryover`."""
+        """Apply changes of a table's rows that come from no entry; see `carryover`. The table may
+        hold rows of which nothing is known yet."""
         waiting = self._versions.waiting_collections()
-        self._merged({collection: rows}, waiting, None, Applied())
+        self._merged({collection: rows}, waiting, None, Applied(), anew=True)
 
     def _merged(
         self,
@@ -139,9 +140,10 @@ class Applier:
         waiting: set[str],
         local_since: int | None,
         applied: Applied,
+        anew: bool = False,
     ) -> Applied:
         works: dict[str, list[Work]] = {}
-        anew = is_read_anew(self._journal)
+        anew = anew or is_read_anew(self._journal)
         with self._journal.unrecorded():
             for name in [*changes, *(n for n in waiting if n not in changes)]:
                 tracked = self._registry.collection(name)
