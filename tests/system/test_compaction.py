@@ -201,6 +201,36 @@ def test_a_device_that_was_away_for_too_long_recovers_by_itself(world: World) ->
         assert late.sync.status().pending == 0
 
 
+def test_a_late_deletion_ends_nothing_that_was_made_after_it(world: World) -> None:
+    """It is too old for the log as it is, and gets a new timestamp if it counts."""
+    one, late = world.device("one"), world.device("late")
+    tag = done(one, lambda: Tag.create(label="old"))
+    gone = done(one, lambda: Tag.create(label="gone"))
+    done(late, lambda: None)
+    with late:
+        for row in (tag, gone):
+            Tag.delete_by_id(row.id)
+        assert late.sync.status().pending == 2  # what triggers noted has its timestamp, too
+
+    def again() -> None:
+        Tag.delete_by_id(tag.id)
+        Tag.create(id=tag.id, label="made again")
+        Tag.create(label="elsewhere").delete_instance()
+
+    done(one, again)
+    world.pass_days(100)
+    for label in ("later", "later still"):
+        done(one, partial(Tag.create, label=label))
+        world.pass_days(40)
+    done(one, lambda: None)
+    world.compact()
+    done(late, lambda: None)
+    done(one, lambda: None)
+    with one:
+        assert {row.label for row in Tag.select()} == {"made again", "later", "later still"}
+    assert rows(one) == rows(late) == rows(fresh(world))
+
+
 def test_what_the_log_forgot_does_not_stay_parked(world: World) -> None:
     """A device that reads everything again hears that the parent is gone, and nothing of the child,
     which it has in its table."""

@@ -291,7 +291,9 @@ class Lineage:
         versions = self._replica.versions
         states = versions.load(versions.names.table(entry.collection), [entry.pk])
         state, version = states.get(entry.pk), Version(entry.ticks, self._identity.device)
-        return state is not None and state.has(version)
+        if state is None or (state.alive and state.died == version):
+            return False  # a later creation ended the deletion: it must not end that one now
+        return state.has(version)
 
     def _told(self, entry: LocalEntry, data: str, sender: str) -> Mapping[str, Wire]:
         """The increments of this entry, as the log has it as the sender's, in other runs."""
