@@ -194,10 +194,12 @@ class EpochChanged(RemoteError):
 
 
 class HorizonPassed(RemoteError):
-    """The log has forgotten deletions that this device has not seen."""
+    """The log has forgotten deletions that this device has not seen. Who wants to read all of it
+    all the same begins at `beginning`."""
 
     code = "HORIZON_PASSED"
     retryable = True
+    beginning: str | None = None
 
 
 class LineageChanged(RemoteError):

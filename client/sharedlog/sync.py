@@ -38,6 +38,7 @@ from .events import (
 from .evolution.evolution import Upgrader
 from .exchange.carryover import Carryover
 from .exchange.exchange import Exchange
+from .exchange.horizon import Horizon
 from .exchange.identity import Identity, random_id
 from .exchange.pipeline import Pipeline, Processor, Serializer
 from .exchange.registration import Registration
@@ -144,6 +145,7 @@ class Sync(Care):
             emit=self.emit,
         )
         self._registration = Registration(self._replica, self.registry, device_name)
+        self._horizon = Horizon(self._replica, self.registry)
         self._carryover = Carryover(self._replica, self.registry)
         self._listeners: list[Listener] = []
         self._lock = threading.RLock()
@@ -225,7 +227,7 @@ class Sync(Care):
             self._reconcile_received(result)
             self._exchange(result, send=True, apply=True)
             self._finish_rereading()
-            if self._finish_reset() or self._finish_relearning():
+            if any([self._finish_reset(), self._finish_relearning(), self._horizon.clear()]):
                 self._exchange(result, send=True, apply=True)
         return result
 
@@ -291,7 +293,8 @@ class Sync(Care):
 
     def _exchange(self, result: SyncResult, *, send: bool, apply: bool | None) -> None:
         self._registration.ensure()
-        Exchange(self._replica, self._registration, result, apply=apply).run(send=send)
+        parts = self._replica, self._registration, self._horizon
+        Exchange(*parts, result, apply=apply).run(send=send)
 
     def _reconcile_received(self, result: SyncResult) -> None:
         if not self.inbox.waiting(1) and not self.versions.waiting_collections():

@@ -94,7 +94,7 @@ CLIENT_LAYERS = (
         "exchange",
         {"identity", "pipeline", "restamping"},
         {"relearning", "replica"},
-        {"carryover", "lineage", "registration"},
+        {"carryover", "horizon", "lineage", "registration"},
         {"exchange"},
     ),
     *within("care", {"described", "replay"}, {"verify"}, {"care", "inspection"}),

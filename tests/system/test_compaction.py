@@ -6,7 +6,7 @@ The service runs in process, its clock and the devices' is the test's.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Line:
     """A device's way to the service. It counts what comes, and may lose the answer to a write."""
 
     def __init__(self, execute: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> None:
-        self._execute = execute
+        self.execute = execute
         self.losing = False
         self.clear()
 
@@ -62,7 +62,7 @@ class Line:
         self.answers = self.entries = self.bytes = 0
 
     def __call__(self, document: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
-        answer = self._execute(document, variables)
+        answer = self.execute(document, variables)
         if self.losing and "writeEntries" in document:
             self.losing = False
             raise ConnectionFailed("The answer was lost.")
@@ -85,16 +85,17 @@ class World:
         self.ms = 1_800_000_000_000
         self._folder = folder
         self._recorder = recorder
-        self.store = Store.open(folder / "service.db", now=lambda: self.ms)
+        self.path = folder / "service.db"
+        self.store = Store.open(self.path, now=lambda: self.ms)
         self.store.create_user("ada")
         self.devices: list[Device] = []
         self.lines: dict[Device, Line] = {}
 
-    def device(self, name: str) -> Device:
-        line = Line(InProcess(self.store, "ada").execute)
+    def device(self, name: str, models: Sequence[type[SyncModel]] = MODELS) -> Device:
+        line = Line(lambda asked, given: InProcess(self.store, "ada").execute(asked, given))
         device = Device(
             self._folder / f"{name}.db",
-            MODELS,
+            models,
             recorder=self._recorder,
             shared_log=GraphQLSharedLog(LocalTransport(line), "ada"),
             now=self.now,
@@ -334,6 +335,8 @@ def test_devices_end_equal_whatever_is_compacted_meanwhile(world: World, seed: i
                 device.sync.sync()
         if rng.random() < 0.15:
             dropped += world.compact()
+        if rng.random() < 0.05:
+            world.store.renew_epochs()
     for device in devices * 3:
         done(device, lambda: None)
     expected = rows(devices[0])

@@ -39,6 +39,7 @@ from ..journal.status import note_contact
 from ..limits import TOO_LARGE
 from ..remote.sharedlog import Outgoing, Page, Receipt, Rejection
 from ..tables.versions import FOLD_LIMIT
+from .horizon import Horizon
 from .lineage import Lineage
 from .registration import Registration
 from .relearning import forget
@@ -66,12 +67,14 @@ class Exchange:
         self,
         replica: Replica,
         registration: Registration,
+        horizon: Horizon,
         result: SyncResult,
         *,
         apply: bool | None,
     ) -> None:
         self._replica = replica
         self._registration = registration
+        self._horizon = horizon
         self._journal = replica.journal
         self._identity = replica.identity
         self._lineage = Lineage(replica, apply=apply)
@@ -108,6 +111,10 @@ class Exchange:
             try:
                 if not self._identity.registered:  # it is another device by now
                     self._registration.register()
+                if self._horizon.is_unknown:
+                    self._horizon.ask()
+                    self._result.exchanges += 1
+                    continue
                 if batch:
                     more = self._push(batch, after, lineage)
                 elif self._apply is None and not behind:
@@ -166,7 +173,10 @@ class Exchange:
         with self._replica.writing():
             if self._journal.state("checkpoint") != after or self._identity.device != former:
                 return  # another process has found out already
+            if self._horizon.has_moved():
+                return
             forget(self._journal, self._identity, self._replica.versions)
+            self._journal.set_state(horizon=None)
         self._emit(BegunAnew(former, self._identity.device))
 
     def _count_found(self) -> None:
@@ -257,6 +267,8 @@ class Exchange:
             [entry.ticks for index, entry in enumerate(outgoing) if index not in rejected],
             [RefusedEntry(entry.ticks, f"{entry.code}: {entry.reason}") for entry in refused],
         )
+        taken = (entry.ticks for i, entry in enumerate(outgoing) if i not in rejected)
+        self._horizon.settle(taken, receipt.horizon_ticks)
         ahead = [outgoing[r.index].ticks for r in receipt.rejected if r.code == "CLOCK_AHEAD"]
         old = [outgoing[r.index].ticks for r in receipt.rejected if r.code == "ENTRY_TOO_OLD"]
         if old:

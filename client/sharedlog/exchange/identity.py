@@ -28,6 +28,9 @@ from ..tables.numbers import ME
 from ..tables.reattribution import Reattribution
 from ..tables.versions import Versions
 
+UNKNOWN = "unknown"
+"""What is known of the log's horizon until it was asked."""
+
 ID_CHARS_MAX = 200
 """What the service takes for an id."""
 
@@ -200,7 +203,10 @@ class Identity:
             self._journal.set_state(rivals=dumps([*known, ticks]))
 
     def doubt(self) -> None:
-        """The log may have lost anything: look for all that was sent, and read all again."""
+        """The log may have lost anything: look for all that was sent, and read all again. It may
+        have forgotten what was not read yet, too (see `horizon`)."""
+        if self._journal.state("checkpoint") is not None or self.rereads:
+            self._journal.set_state(horizon=UNKNOWN)
         self._journal.unsend()
         self._versions.doubt_counts()
         Inbox(self._journal).doubt()

@@ -194,7 +194,7 @@ class Lineage:
         for chunk in chunks(sorted({pk for _, pk in rows})):
             marks = ",".join("?" * len(chunk))
             for left in self._journal.each(f"status = {UNSENT} AND pk IN ({marks})", *chunk):
-                self._merge_own(
+                self._replica.merge_own(
                     [e for e in left if (versions.names.table(e.collection), e.pk) in rows]
                 )
 
@@ -258,14 +258,7 @@ class Lineage:
             if caught_up.recounts:
                 which = f"({which} OR reason IS NULL AND rules IS NOT NULL)"
             for entries in self._journal.each(which):
-                self._merge_own(entries)
-
-    def _merge_own(self, entries: Sequence[LocalEntry]) -> None:
-        """At once, also where what was read waits: they may get other timestamps yet, or become
-        another device's, and what is in the inbox would not hear of it."""
-        batch, _ = self._replica.pipeline.outgoing(entries)
-        authors = {entry.ticks: entry.author or self._identity.device for entry in entries}
-        self._replica.applier.apply([Entry(authors[entry.ticks], *entry) for entry in batch])
+                self._replica.merge_own(entries)
 
     def lift(self, ticks: Sequence[int], horizon: int) -> None:
         """Date entries anew that are too old for the log, inside the open transaction. What was
@@ -278,14 +271,14 @@ class Lineage:
         self._journal.mark_sent(old.keys() - renamed.keys())
         versions.rename_local(renamed, {(entry.collection, entry.pk) for entry in left})
         # Those that were overwritten in part win over what is older than they are now.
-        self._merge_own(list(self._journal.entries_at(list(renamed.values())).values()))
+        self._replica.merge_own(list(self._journal.entries_at(list(renamed.values())).values()))
 
     def list_named(self, first: int) -> None:
         """What was dated anew, to this timestamp or a later one, may lie before this device knew
         the rules that it names: then the rows have to say that it does name them."""
         which = f"status <> {SENT} AND rules IS NOT NULL AND ticks BETWEEN ? AND ?"
         for entries in self._journal.each(which, first, self._replica.applier.rules_since):
-            self._merge_own(entries)
+            self._replica.merge_own(entries)
 
     def _counts(self, entry: LocalEntry) -> bool:
         versions = self._replica.versions

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from ..apply.applier import Applier
+from ..changes import Entry
 from ..events import Event
 from ..journal.inbox import Inbox
-from ..journal.journal import Journal
+from ..journal.journal import Journal, LocalEntry
 from ..remote.sharedlog import SharedLog
 from ..tables.versions import Versions
 from .identity import Identity
@@ -31,6 +32,14 @@ class Replica:
     byte_limit: int
     writing: Callable[[], AbstractContextManager[None]]
     emit: Callable[[Event], None]
+
+    def merge_own(self, entries: Sequence[LocalEntry]) -> None:
+        """Merge local entries once more, inside the open transaction. At once, also where what was
+        read waits: they may get other timestamps yet, or become another device's, and what is in
+        the inbox would not hear of it."""
+        batch, _ = self.pipeline.outgoing(entries)
+        authors = {entry.ticks: entry.author or self.identity.device for entry in entries}
+        self.applier.apply([Entry(authors[entry.ticks], *entry) for entry in batch])
 
     @property
     def entries_max(self) -> int:

@@ -94,3 +94,9 @@ class Inbox:
     def doubt(self) -> None:
         """The log may have lost what waits."""
         self._run(f"UPDATE sharedlog_inbox SET reason = '{DOUBTFUL}' WHERE reason IS NULL")
+
+    def forget_doubtful(self, until: int) -> None:
+        """The log says itself what it has up to this timestamp."""
+        self._run(
+            f"DELETE FROM sharedlog_inbox WHERE reason = '{DOUBTFUL}' AND ticks <= ?", (until,)
+        )

@@ -17,6 +17,7 @@ FORGOTTEN = (
     "owner",
     "lineage",
     "relearning",
+    "horizon",
     "checkpoint",
     "behind",
     "elsewhere",

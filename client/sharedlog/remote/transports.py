@@ -273,7 +273,9 @@ def error_from(errors: Sequence[Any]) -> SharedLogError:
     if code in ("EPOCH_CHANGED", "CURSOR_AHEAD"):
         return EpochChanged(message)
     if code == "HORIZON_PASSED":
-        return HorizonPassed(message)
+        passed = HorizonPassed(message)
+        passed.beginning = details.get("beginning")
+        return passed
     if code == "LINEAGE_CHANGED":
         return LineageChanged(message)
     return ServiceFailed(message, service_code=code)
