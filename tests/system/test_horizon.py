@@ -266,3 +266,80 @@ def test_a_token_that_may_only_read_goes_on_reading(world: World) -> None:
     done(one, lambda: Tag.create(label="new"))
     done(late, lambda: None)
     assert labels(late) == {"old", "new"}
+
+
+# -- a device that was reset -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("author", ["one", "late"])
+def test_a_reset_brings_nothing_back_that_the_log_has_forgotten(world: World, author: str) -> None:
+    devices = one, late = world.device("one"), world.device("late")
+    writer = devices[author == "late"]
+    gone, again = done(writer, lambda: [Tag.create(label="gone"), Tag.create(colour="blue")])
+    done(writer, lambda: Tag.create(label="stays"))
+    for device in devices:
+        done(device, lambda: None)
+
+    def meanwhile() -> None:
+        for tag in (gone, again):
+            Tag.delete_by_id(tag.id)
+        Tag.create(id=again.id, label="again")
+
+    done(one, meanwhile)
+    forget(world, one)
+    expected = {"again", "stays", "since then", "later", "later still"}
+    if late.recorder == "signals":
+        late.database.execute_sql("INSERT INTO tag VALUES (?, 'raw', NULL)", ("0" * 32,))
+        late.database.execute_sql("UPDATE tag SET label = 'behind its back' WHERE label = 'stays'")
+        expected.add("raw")
+    with late:
+        late.sync.reset()
+        Tag.create(label="since then")
+    done(late, lambda: None)
+    assert labels(late) == expected
+    assert_settled(world, late, one)
+    with one:
+        assert Tag.get_by_id(again.id).colour is None
+
+
+@pytest.mark.parametrize("recorded", ["changed", "deleted", "created"])
+def test_what_is_written_between_a_reset_and_the_next_exchange_counts(
+    world: World, recorded: str
+) -> None:
+    one, late = world.device("one"), world.device("late")
+    gone = done(one, lambda: Tag.create(label="gone"))
+    done(late, lambda: None)
+    done(one, lambda: Tag.delete_by_id(gone.id))
+    forget(world, one)
+    with late:
+        late.sync.reset()
+        if recorded == "changed":
+            Tag.update(colour="red").where(Tag.id == gone.id).execute()
+        else:
+            Tag.delete_by_id(gone.id)
+        if recorded == "created":
+            Tag.create(id=gone.id, label="mine")
+    done(late, lambda: None)
+    expected = {"later", "later still"}
+    assert labels(late) == (expected | {"mine"} if recorded == "created" else expected)
+    assert_settled(world, late, one)
+
+
+def test_after_a_reset_all_rows_go_to_another_log(world: World) -> None:
+    one, late = world.device("one"), world.device("late")
+    done(one, lambda: Tag.create(label="old"))
+    done(late, lambda: None)
+    gone = done(one, lambda: Tag.create(label="gone"))
+    done(one, lambda: Tag.delete_by_id(gone.id))
+    forget(world, one)
+    world.store.create_user("bob")
+    world.lines[late].execute = lambda asked, given: InProcess(world.store, "bob").execute(
+        asked, {**given, "userId": "bob"}
+    )
+    with late:
+        late.sync.reset()
+    done(late, lambda: None)
+    assert labels(late) == {"old"}
+    with late:
+        assert late.sync.verify().equal
+    assert world.store.stats("bob").entries == 1

@@ -15,6 +15,7 @@ import peewee
 from ..capture.adopt import Adopted, Adoption
 from ..clock import TICKS_PER_MS
 from ..errors import ConfigurationError, UnsentWork
+from ..exchange.horizon import Horizon
 from ..exchange.identity import Identity
 from ..exchange.relearning import Clearance
 from ..exchange.replica import Replica
@@ -42,6 +43,7 @@ class Care(ABC):
     versions: Versions
     identity: Identity
     _replica: Replica
+    _horizon: Horizon
 
     @abstractmethod
     def _check_ready(self) -> None: ...
@@ -192,6 +194,7 @@ class Care(ABC):
         with self._exclusively("reset"), self._writing():
             if not force and (count := count_unshared(self.journal)):
                 raise UnsentWork(count)
+            self._horizon.remember()
             forget(self.journal)
             self.identity.prepare()
 

@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Set
 
 from ..changes import DELETE, Change, loads
-from ..clock import Version
-from ..errors import HorizonPassed, ServiceFailed
-from ..journal.journal import REFUSED
+from ..clock import BEFORE_TRACKING, Version
+from ..errors import EpochChanged, HorizonPassed, ServiceFailed
+from ..journal.journal import REFUSED, SENT
+from ..journal.reset import KNOWN
 from ..merge.reconcile import Listed, RowState
 from ..models.registry import Registry
 from ..models.tracked import Tracked
+from ..tables.rows import standing_rows
 from .identity import UNKNOWN
 from .replica import Replica
 
@@ -41,7 +43,12 @@ class Horizon:
 
     @property
     def is_unknown(self) -> bool:
-        return self._journal.state("horizon") == UNKNOWN
+        return self._journal.state("horizon") == UNKNOWN or self._came_from is not None
+
+    @property
+    def _came_from(self) -> str | None:
+        """Where a device that was reset had been in the log, until it asked for what it missed."""
+        return self._journal.state("came_from")
 
     @property
     def _ticks(self) -> int:
@@ -50,7 +57,14 @@ class Horizon:
         return 0 if known in (None, UNKNOWN) else int(known or 0)
 
     def ask(self) -> None:
-        """Ask the log, by writing nothing to it, and let what is from before fade."""
+        """Ask the log what it has forgotten, and let what this device knows of that fade."""
+        if (came_from := self._came_from) is not None:
+            self._ask_after_reset(came_from)
+        else:
+            self._ask_where_it_is()
+
+    def _ask_where_it_is(self) -> None:
+        """By writing nothing to the log."""
         device, beginning = self._identity.device, None
         try:
             ticks = self._asked(None)
@@ -64,11 +78,73 @@ class Horizon:
                 raise
             ticks = 0  # the token may only read
         with self._replica.writing():
-            if self.is_unknown and device == self._identity.device:
+            if self._journal.state("horizon") == UNKNOWN and device == self._identity.device:
                 if ticks:
                     self._fade(ticks)
                 known = str(ticks) if ticks else None
                 self._journal.set_state(horizon=known, checkpoint=beginning)
+
+    def remember(self) -> None:
+        """Before a reset, inside the open transaction: which rows had been in the log, by the
+        fields that were. Where it has forgotten their deletions, it cannot tell."""
+        checkpoint = self._journal.state("checkpoint")
+        if checkpoint is None:
+            return
+        self._versions.fold_local()
+        unsent = self._journal.each(f"status <> {SENT}")
+        only_here = {(e.ticks, e.pk) for entries in unsent for e in entries}
+        for tracked in self._forgettable():
+            for states in self._versions.each(tracked.collection, "born > 0 AND parked IS NULL"):
+                known = (
+                    (pk, RowState(state.born, frozenset(state.written_fields())))
+                    for pk, state in states.items()
+                    if state.born and (state.born.ticks, pk) not in only_here
+                )
+                self._versions.store(KNOWN + tracked.collection, known)
+        self._journal.set_state(came_from=checkpoint)
+
+    def _ask_after_reset(self, came_from: str) -> None:
+        """By reading nothing from where this device was. What it remembers is of no use in another
+        log or another life of this one, nor if it had missed nothing."""
+        device, replica = self._identity.device, self._replica
+        passed = False
+        try:
+            replica.shared_log.read_all(
+                device, after=came_from, until=came_from, limit=1, byte_limit=replica.byte_limit
+            )
+        except HorizonPassed:
+            passed = True
+        except EpochChanged:
+            pass
+        except ServiceFailed as error:
+            if error.service_code != "CURSOR_INVALID":  # of another service
+                raise
+        with replica.writing():
+            if self._came_from == came_from:
+                if passed:
+                    self._recall()
+                    self._journal.set_state(horizon=str(FADED))
+                for tracked in self._registry:
+                    name = KNOWN + tracked.collection
+                    self._journal.run("DELETE FROM sharedlog_row WHERE collection = ?", (name,))
+                self._journal.set_state(came_from=None)
+
+    def _recall(self) -> None:
+        """What had been in the log and is in its table has faded, until the log says it again."""
+        self._versions.fold_local()
+        for tracked in self._forgettable():
+            for known in self._versions.each(KNOWN + tracked.collection):
+                standing = standing_rows(self._journal.database, tracked, list(known))
+                written = self._versions.load(tracked.collection, list(known))
+                for pk in standing:
+                    state = known[pk]
+                    _fade(state, tracked, lambda version: Version(FADED, version.device))
+                    if (since := written.get(pk)) is None:
+                        written[pk] = state
+                    elif since.born == BEFORE_TRACKING:  # it was changed since the reset
+                        since.born = state.born
+                        since.shape = state.shape.difference(since.fields)
+                self._versions.store(tracked.collection, written.items())
 
     def _asked(self, after: str | None) -> int:
         replica = self._replica

@@ -35,6 +35,9 @@ FORGOTTEN = (
 )
 """What `sharedlog_state` says of this device and of its place in the log."""
 
+KNOWN = "known "
+"""Begins the name under which it is kept meanwhile which rows of a table had been in the log."""
+
 
 def count_unshared(journal: Journal) -> int:
     """Entries that only this device has, and that the application did not keep back itself."""
@@ -49,8 +52,11 @@ def count_unshared(journal: Journal) -> int:
 def forget(journal: Journal) -> None:
     """Forget the client log, inside the open transaction."""
     journal.raise_floor_over_sent()
-    for table in ("entry", "inbox", "row"):
+    for table in ("entry", "inbox"):
         journal.run(f"DELETE FROM sharedlog_{table}")
+    journal.run(
+        "DELETE FROM sharedlog_row WHERE substr(collection, 1, ?) <> ?", (len(KNOWN), KNOWN)
+    )
     journal.forget_state(FORGOTTEN)
     journal.set_state(resetting="1")
 
