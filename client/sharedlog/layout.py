@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+OURS = "sharedlog_"
+"""Begins the names of what is no table of the application."""
+
 TABLES = (
     """CREATE TABLE IF NOT EXISTS sharedlog_entry (
         ticks INTEGER PRIMARY KEY, offset_ticks INTEGER NOT NULL, collection TEXT NOT NULL,

@@ -15,10 +15,11 @@ from functools import cached_property
 from ..changes import CREATE, Change, Entry, Wire, dumps, loads
 from ..clock import BEFORE_TRACKING, Version
 from ..errors import EntryUnreadable
-from ..evolution.restating import ASIDE, given_up
+from ..evolution.restating import given_up
 from ..journal.inbox import Inbox, Waiting
 from ..journal.journal import Journal
 from ..journal.reset import is_read_anew
+from ..layout import OURS
 from ..merge.reconcile import RowState, merge
 from ..merge.rules import Rules, misfit, stands_alone
 from ..merge.runs import doubted
@@ -222,7 +223,7 @@ class Applier:
             device, ticks, _, data = entry
             try:
                 change = self._decode_data(data)
-                if change is not None and change.collection.startswith(ASIDE):
+                if change is not None and change.collection.startswith(OURS):
                     raise EntryUnreadable("The collection has a name that is not for tables.")
                 if change is not None and (change.rules or change.collection in self._rules):
                     self._check_rules(change)

@@ -35,7 +35,7 @@ FORGOTTEN = (
 )
 """What `sharedlog_state` says of this device and of its place in the log."""
 
-KNOWN = "known "
+KNOWN = "sharedlog_known "
 """Begins the name under which it is kept meanwhile which rows of a table had been in the log."""
 
 

@@ -89,21 +89,15 @@ def handler(run: Handler) -> Handler:
             print(refused, file=sys.stderr)
             return 1 if refused.code is Code.UNAVAILABLE else 2
         except Exception as error:
-            if not _is_damage(error):
+            from sharedlog_service.engines.sqlite import is_damage
+
+            if not is_damage(error):
                 raise
             help = "Put back a backup: see `sharedlog restore --help`."
             print(f"{args.db} is damaged: {error}. {help}", file=sys.stderr)
             return 1
 
     return handle
-
-
-def _is_damage(error: BaseException) -> bool:
-    """Whether SQLite found that it cannot make sense of the file."""
-    import apsw
-
-    reasons = (error, error.__cause__, error.__context__)
-    return any(isinstance(reason, apsw.CorruptError | apsw.NotADBError) for reason in reasons)
 
 
 def _check_texts(args: argparse.Namespace) -> None:

@@ -40,6 +40,12 @@ TRANSIENT = (
 )
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite found that it cannot make sense of the file."""
+    reasons = (error, error.__cause__, error.__context__)
+    return any(isinstance(reason, apsw.CorruptError | apsw.NotADBError) for reason in reasons)
+
+
 class SqliteSession(Session, APSWDatabase):  # type: ignore[misc]
     """A connection to an SQLite file."""
 
