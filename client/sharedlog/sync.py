@@ -227,7 +227,8 @@ class Sync(Care):
             self._reconcile_received(result)
             self._exchange(result, send=True, apply=True)
             self._finish_rereading()
-            if any([self._finish_reset(), self._finish_relearning(), self._horizon.clear()]):
+            done = [self._finish_reset(), self._finish_relearning(), self._horizon.clear()]
+            if any([*done, self._finish_unread()]):
                 self._exchange(result, send=True, apply=True)
         return result
 

@@ -79,7 +79,7 @@ class Applier:
         self._decode_data = decode
         self._arrivals = Arrivals(journal, versions)
         self._shapes: dict[tuple[str, ...], frozenset[str]] = {}
-        self._given_up: frozenset[str] = frozenset()
+        self.given_up: frozenset[str] = frozenset()
         self._rules: dict[str, Rules] = {t.collection: t.rules for t in registry if t.rules}
 
     @cached_property
@@ -90,7 +90,7 @@ class Applier:
     def give_up(self, collections: Iterable[str]) -> None:
         """These tables were tracked in this file, by a program that had them. Their rows are there,
         and what becomes of them waits until they are known again."""
-        self._given_up = frozenset(collections)
+        self.given_up = frozenset(collections)
 
     def look_again(self) -> None:
         """The tables may have been altered."""
@@ -258,7 +258,7 @@ class Applier:
 
     def _hold(self, collection: str, rows: Changes) -> None:
         """Merge rows of a table that this application does not know (yet, or any more)."""
-        place = given_up(collection) if collection in self._given_up else collection
+        place = given_up(collection) if collection in self.given_up else collection
         states = self._versions.load(place, list(rows))
         for pk, changes in rows.items():
             state = states.setdefault(pk, RowState())

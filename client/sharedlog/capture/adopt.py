@@ -12,7 +12,7 @@ than what stands there is known only by reading the log: `adopt_changed` takes i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +56,7 @@ def unsaid_of(tracked: Tracked, state: RowState, values: Mapping[str, Wire]) -> 
 
 
 class Adoption:
-    """One pass over all tracked tables. `writing` opens a write transaction."""
+    """One pass over all tracked tables, or these `only`. `writing` opens a write transaction."""
 
     def __init__(
         self,
@@ -65,8 +65,10 @@ class Adoption:
         versions: Versions,
         writing: Callable[[], AbstractContextManager[None]],
         progress: Callable[[Adopted], None],
+        only: Container[str] | None = None,
     ) -> None:
         self._registry = registry
+        self._tables = [t for t in registry.in_order if only is None or t.collection in only]
         self._journal = journal
         self._versions = versions
         self._writing = writing
@@ -75,12 +77,12 @@ class Adoption:
 
     def adopt_rows(self) -> None:
         """Record what stands in the tables and was never said."""
-        for tracked in self._registry.in_order:
+        for tracked in self._tables:
             self.chunk_by_chunk(tracked, self._adopt_standing, self.rows_after)
 
     def run(self) -> Adopted:
         self.adopt_rows()
-        for tracked in reversed(self._registry.in_order):
+        for tracked in reversed(self._tables):
             self.chunk_by_chunk(tracked, self._adopt_deleted, self._states_after)
         return self.adopted
 

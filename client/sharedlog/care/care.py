@@ -7,12 +7,13 @@ caller's transactions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 
 import peewee
 
 from ..capture.adopt import Adopted, Adoption
+from ..changes import dumps, loads
 from ..clock import TICKS_PER_MS
 from ..errors import ConfigurationError, UnsentWork
 from ..exchange.horizon import Horizon
@@ -21,7 +22,15 @@ from ..exchange.relearning import Clearance
 from ..exchange.replica import Replica
 from ..journal.inbox import Inbox
 from ..journal.journal import Journal
-from ..journal.reset import count_unshared, finish, forget, is_relearning, is_resetting
+from ..journal.reset import (
+    UNREAD,
+    count_unshared,
+    finish,
+    forget,
+    is_read_anew,
+    is_relearning,
+    is_resetting,
+)
 from ..journal.status import Status, read_status
 from ..models.registry import Registry
 from ..remote.history import HistoryEntry, history_of
@@ -32,6 +41,10 @@ from .verify import LISTED, Verification, Verified
 
 PRUNE_KEEP_MS = 30 * 24 * 3600 * 1000
 """How long sent entries stay in the client log, unless `prune()` is told otherwise."""
+
+
+CLEARED, ADOPTED = "cleared", "adopted"
+"""What is done with rows that the log does not know, once all of it was read again."""
 
 
 class Care(ABC):
@@ -93,8 +106,10 @@ class Care(ABC):
                 self._adopt_values(adoption, progress)
             return adopted
 
-    def _adoption(self, progress: Callable[[Adopted], None]) -> Adoption:
-        return Adoption(self.registry, self.journal, self.versions, self._writing, progress)
+    def _adoption(
+        self, progress: Callable[[Adopted], None], only: Container[str] | None = None
+    ) -> Adoption:
+        return Adoption(self.registry, self.journal, self.versions, self._writing, progress, only)
 
     def _adopt_values(self, adoption: Adoption, progress: Callable[[Adopted], None] | None) -> None:
         def tell(_: Verified) -> None:
@@ -203,10 +218,35 @@ class Care(ABC):
         there was anything to do."""
         if not is_relearning(self.journal) or self.inbox.waiting(1):
             return False
-        clearance = Clearance(
-            self.registry, self.journal, self.versions, self._writing, lambda _: None
-        )
-        clearance.clear(self._replica.applier)
+        self._clear()
+        self._leave_unread(CLEARED)
+        return True
+
+    def _clear(self, only: Container[str] | None = None) -> None:
+        parts = self.registry, self.journal, self.versions, self._writing, lambda _: None
+        Clearance(*parts, only).clear(self._replica.applier)
+
+    def _leave_unread(self, what: str) -> None:
+        """What was done with all tables is to be done with those that this program has not, too."""
+        left = dict.fromkeys(sorted(self._replica.applier.given_up), what)
+        with self._writing():
+            self.journal.set_state(**{UNREAD: dumps(left) if left else None})
+
+    def _finish_unread(self) -> bool:
+        """Do so when they are known again, and what had been set aside of them is merged; return
+        whether there was anything to do."""
+        left: dict[str, str] = loads(self.journal.state(UNREAD) or "{}")
+        today = {name: self.registry.names.table(name) for name in left}
+        known = {now: left[name] for name, now in today.items() if self.registry.collection(now)}
+        if not known or is_read_anew(self.journal) or self.inbox.waiting(1):
+            return False
+        self._clear({name for name, what in known.items() if what == CLEARED})
+        self._adoption(
+            lambda _: None, {name for name, what in known.items() if what == ADOPTED}
+        ).adopt_rows()
+        left = {name: what for name, what in left.items() if today[name] not in known}
+        with self._writing():
+            self.journal.set_state(**{UNREAD: dumps(left) if left else None})
         return True
 
     def _finish_rereading(self) -> None:
@@ -222,4 +262,5 @@ class Care(ABC):
         self._adoption(lambda _: None).adopt_rows()
         with self._writing():
             finish(self.journal)
+        self._leave_unread(ADOPTED)
         return True

@@ -62,7 +62,7 @@ class Clearance(Adoption):
             if deletions := _deletions(tracked, found, standing):
                 applier.merge(tracked.collection, deletions)
 
-        for tracked in reversed(self._registry.in_order):
+        for tracked in reversed(self._tables):
             self.chunk_by_chunk(tracked, clear_chunk, self.rows_after)
         with self._writing():
             self._clear_parked(applier)
@@ -70,7 +70,7 @@ class Clearance(Adoption):
 
     def _clear_parked(self, applier: Applier) -> None:
         """What was in a table, and was parked because of what was read."""
-        for tracked in reversed(self._registry.in_order):
+        for tracked in reversed(self._tables):
             states = self._versions.parked(tracked.collection)
             found = {pk: state.held for pk, state in states.items()}
             if deletions := _deletions(tracked, found, states):

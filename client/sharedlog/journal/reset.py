@@ -17,6 +17,7 @@ FORGOTTEN = (
     "owner",
     "lineage",
     "relearning",
+    "unread",
     "horizon",
     "checkpoint",
     "behind",
@@ -34,6 +35,9 @@ FORGOTTEN = (
     "clock_offset",
 )
 """What `sharedlog_state` says of this device and of its place in the log."""
+
+UNREAD = "unread"
+"""Where it is kept which tables were not known to the program that read all again."""
 
 KNOWN = "sharedlog_known "
 """Begins the name under which it is kept meanwhile which rows of a table had been in the log."""
