@@ -89,8 +89,8 @@ POSTGRES_TRACE_TABLES = (
     """CREATE TABLE IF NOT EXISTS sharedlog_trace_shape (
         number BIGSERIAL PRIMARY KEY, names TEXT COLLATE "C" UNIQUE)""",
 )
-"""The same in PostgreSQL, where one function notes the rows of all tables. `place` is where: schema
-and name of the table at that time."""
+"""The same in PostgreSQL, where one function notes the rows of all tables. `place` is where:
+number, schema and name of the table at that time."""
 
 POSTGRES_TRACES_BEFORE = """ALTER TABLE sharedlog_trace ADD COLUMN place TEXT,
     ALTER COLUMN was TYPE TEXT, ALTER COLUMN became TYPE TEXT"""

@@ -328,3 +328,49 @@ def test_a_table_in_parts_is_refused_where_triggers_record(
         Thing.create(key="a")
         assert names(signals) == [("create", "a")]
     signals.close()
+
+
+# -- where a table is --------------------------------------------------------------------
+
+PUT_ASIDE = (
+    "CREATE SCHEMA old_{schema}; ALTER TABLE thing SET SCHEMA old_{schema}; "
+    "CREATE TABLE thing (LIKE old_{schema}.thing INCLUDING ALL); "
+    "INSERT INTO thing SELECT * FROM old_{schema}.thing; DELETE FROM old_{schema}.thing"
+)
+
+
+def test_nothing_is_believed_of_a_schema_whose_name_ends_alike(device: Device) -> None:
+    with device:
+        Thing.create(key="a")
+        device.sync.status()
+        try:
+            run(device, PUT_ASIDE)
+            device.sync.status()
+            assert played(device) == ["a"]
+        finally:
+            run(device, "DROP SCHEMA old_{schema} CASCADE")
+
+
+def test_what_is_noted_while_a_table_has_another_name_is_the_tables(device: Device) -> None:
+    with device:
+        Thing.create(key="a", t="old")
+        device.sync.status()
+        with device.database.atomic():
+            run(device, "ALTER TABLE thing RENAME TO x; UPDATE x SET t = 'new'")
+            run(device, "ALTER TABLE x RENAME TO thing")
+        device.sync.status()
+        assert changes(device)[-1] == ("modify", "thing", "a", {"t": "new"})
+
+
+def test_a_name_that_postgresql_cuts_off(open_device: OpenDevice) -> None:
+    class Long(SyncModel):
+        key = peewee.CharField(primary_key=True)
+
+        class Meta:
+            table_name = "l" * 64
+
+    device = opened(open_device, [Long])
+    with device:
+        Long.create(key="a")
+        device.sync.status()
+        assert played(device) == ["a"]

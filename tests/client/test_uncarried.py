@@ -156,3 +156,67 @@ def test_what_the_application_asks_for_is_read_as_without_us(open_device: OpenDe
         assert [row.name for row in update.returning(Event.name).execute()] == ["new"]
         with pytest.raises(psycopg.DataError):
             list(update.returning(Event.day).execute())
+
+
+NUMBERS = {"numeric": "9" * 5_000, "json": "[" * 3_000 + "]" * 3_000, "jsonb": "9" * 5_000}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_a_value_that_python_does_not_read_is_in_nobodys_way(
+    kind: str, open_device: OpenDevice
+) -> None:
+    """Be it in a column that is not tracked."""
+    log = MemorySharedLog()
+    odd = open_device([Event], where="postgres", recorder="triggers", shared_log=log)
+    other = open_device([Event], shared_log=log)
+    odd.database.execute_sql(f"ALTER TABLE event ADD extra {kind}")
+    sql = f"INSERT INTO event (key, seats, extra) VALUES ('odd', 0, '{NUMBERS[kind]}')"
+    odd.database.execute_sql(sql)
+    refused: list[str] = []
+    odd.sync.on_event(lambda e: refused.append(e.reason) if isinstance(e, Refused) else None)
+    with odd:
+        Event.create(key="fine")
+        odd.sync.sync()
+    with other:
+        other.sync.sync()
+        assert {"fine"} <= names(other).keys() <= {"fine", "odd"}
+        assert ("odd" in names(other)) == (refused == [])
+
+
+class Address(peewee.Field):
+    field_type = "INET"
+
+
+class Host(SyncModel):
+    key = peewee.CharField(primary_key=True)
+    address: Any = Address(null=True)
+
+
+def test_what_the_driver_gives_otherwise_parks_its_row(
+    recorder: str, open_device: OpenDevice
+) -> None:
+    log = MemorySharedLog()
+    one = open_device([Host], shared_log=log)
+    two = open_device([Host], where="postgres", recorder=recorder, shared_log=log)
+    with one:
+        Host.create(key="h", address="10.0.0.1")
+        Host.create(key="fine")
+        one.sync.sync()
+    with two:
+        two.sync.sync()
+        assert [host.key for host in Host.select()] == ["fine"]
+        assert [(row.pk, row.code) for row in two.sync.parked()] == [("h", "VALUE_UNFIT")]
+
+
+class Day(SyncModel):
+    day = peewee.DateField(primary_key=True)
+
+
+def test_a_key_that_cannot_be_said_is_passed_over(open_device: OpenDevice) -> None:
+    device = open_device([Day], where="postgres", tracked=False, shared_log=MemorySharedLog())
+    device.database.execute_sql("INSERT INTO day VALUES ('infinity'), ('2020-01-01')")
+    with device:
+        device.sync.setup()
+        for created in (1, 0):
+            adopted = device.sync.adopt()
+            assert (adopted.created, len(adopted.refused)) == (created, 1)

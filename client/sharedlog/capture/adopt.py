@@ -24,6 +24,7 @@ from ..journal.journal import Journal, Record
 from ..merge.reconcile import RowState
 from ..models.registry import Registry
 from ..models.tracked import Tracked
+from ..raw import Uncarried
 from ..tables.digest import DIFFERS, Difference, text_of
 from ..tables.rows import as_wires, rows_after
 from ..tables.ruled import RuledWrites, restated
@@ -44,6 +45,11 @@ class Adopted:
     deleted: int = 0
     unchanged: int = 0
     refused: list[tuple[str, Wire, str]] = field(default_factory=list)
+
+
+def _has_odd_key(tracked: Tracked, row: Sequence[Any]) -> bool:
+    """Whether nothing can be looked for behind this row, because its key cannot be said."""
+    return any(isinstance(part, Uncarried) for part in row[: len(tracked.key)])
 
 
 def unsaid_of(tracked: Tracked, state: RowState, values: Mapping[str, Wire]) -> dict[str, Wire]:
@@ -99,9 +105,9 @@ class Adoption:
                 chunk = after(tracked, last)
                 if chunk:
                     adopt(tracked, chunk)
-            if not chunk:
+            if not (keyed := [row for row in chunk if not _has_odd_key(tracked, row)]):
                 return
-            last = chunk[-1]
+            last = keyed[-1]
             self._progress(self.adopted)
 
     # -- rows that the log does not know -------------------------------------------------
@@ -135,7 +141,9 @@ class Adoption:
                 pk = tracked.pk_of_stored(row)
                 yield from as_wires(tracked, [row]).items()
             except ValueRefused as error:
-                self.adopted.refused.append((tracked.collection, pk, error.message))
+                told = (tracked.collection, pk, error.message)
+                if told not in self.adopted.refused:  # the next chunk may begin with it
+                    self.adopted.refused.append(told)
 
     def _recorded(
         self, tracked: Tracked, operation: str, pk: str, values: dict[str, Wire]

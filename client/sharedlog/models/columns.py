@@ -205,6 +205,8 @@ class TypedColumn(TrackedColumn):
         return False
 
     def same(self, wire: Wire, other: Wire) -> bool:
+        if isinstance(wire, Uncarried):
+            return False
         return dumps(wire) == dumps(other) or (self.codec.loose and same_json(wire, other))
 
     def _db_value(self, value: Any) -> Any:

@@ -9,10 +9,12 @@ from typing import Any
 import peewee
 
 from ..changes import Wire, dumps, loads
+from ..errors import ValueRefused
 from ..journal.journal import chunks
 from ..merge.reconcile import BIRTH, RowState
 from ..models.columns import TrackedColumn
 from ..models.tracked import Tracked
+from ..raw import Uncarried
 from .stored import stored_rows
 
 UNFIT = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
@@ -191,16 +193,18 @@ def check_written(
 ) -> None:
     """Raise `ValueAltered` unless these rows, which were just written, are as they should be:
     a column with a type may round a number or cut off a text, and say nothing."""
-    found = read_rows(database, tracked, keys)
+    try:
+        found = read_rows(database, tracked, keys)
+    except ValueRefused as error:
+        raise ValueAltered(error.message) from None
     for pk, values in expected.items():
         if pk not in found:
             raise ValueAltered(f"the table of {tracked.collection} makes another key of {pk:.100}")
         for name, value in values.items():
             column, made = tracked.by_name[name], found[pk][name]
             if not column.same(made, value):
-                raise ValueAltered(
-                    f"the column of {name} makes {dumps(made):.100} of {dumps(value):.100}"
-                )
+                said = str(made) if isinstance(made, Uncarried) else dumps(made)
+                raise ValueAltered(f"the column of {name} makes {said:.100} of {dumps(value):.100}")
 
 
 def rows_after(

@@ -7,8 +7,9 @@ ended before that one changed it. What one transaction noted stands between two 
 from __future__ import annotations
 
 import json
+import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -32,8 +33,9 @@ _TYPES = """WITH RECURSIVE kind AS (
 
 _SELECT = "SELECT number, shape, operation, at, tx, place, was, became FROM sharedlog_trace"
 
-_SCHEMA = """SELECT nspname FROM pg_class JOIN pg_namespace AS space ON space.oid = relnamespace
-    WHERE pg_class.oid = to_regclass(?)"""
+_PLACE = """SELECT CAST(made.oid AS text), nspname
+    FROM pg_class AS made JOIN pg_namespace AS space ON space.oid = relnamespace
+    WHERE made.oid = to_regclass(?)"""
 
 
 class Layout(NamedTuple):
@@ -105,17 +107,17 @@ class PostgresTraces(Traces):
                 for number, shape, operation, at, place, was, became in traces:
                     previous = number
                     self._read.append(number)
-                    if place is None or place.endswith(places[shape]):
+                    if place is None or not places[shape].isdisjoint(place.split(" ", 1)):
                         yield from _traces(known[shape], number, shape, operation, at, was, became)
                 yield Trace(previous, None, END, 0, None, ())
 
-    def _places(self, tracked: Tracked) -> tuple[str, ...]:
-        """Where a table is, by its names of today and before. A trigger goes with a table that is
-        renamed, and what it notes there is not of the table which took the name."""
-        found = self._run(_SCHEMA, (tracked.table,)).fetchone()
-        schema = found[0] if found else ""
+    def _places(self, tracked: Tracked) -> Set[str]:
+        """Where a table is: by its number, and by its names of today and before, since it may have
+        been made anew. A trigger goes with a table that is renamed, and what it notes there is not
+        of the table which took the name."""
+        number, schema = self._run(_PLACE, (tracked.table,)).fetchone() or ("", "")
         names = (tracked.collection, *self._registry.names.of_table(tracked.collection))
-        return tuple(f"{schema}.{name}" for name in names)
+        return {number, *(f"{schema}.{name}" for name in names)}
 
     def _of_transactions(
         self, transactions: Sequence[int], shapes: Sequence[int]
@@ -194,7 +196,10 @@ def _differ(one: Any, other: Any) -> bool:
 def _values(layout: Layout, text: str | None) -> list[Any]:
     if text is None:
         return []
-    row = json.loads(text, parse_float=Decimal)
+    try:
+        row = json.loads(text, parse_float=Decimal, parse_int=_whole)
+    except RecursionError:
+        return [Uncarried() for _ in layout.columns]
     return [
         _value(kind, row[name]) if name in row else _renamed(layout, now, kind, row)
         for name, now, kind in layout.columns
@@ -225,7 +230,20 @@ def _bytes(text: str) -> bytes:
     return bytes.fromhex(text.removeprefix("\\x"))
 
 
+def _whole(digits: str) -> Any:
+    """A number with more digits than Python makes one of is in no column of another database."""
+    return int(digits) if len(digits) < sys.int_info.default_max_str_digits else Uncarried()
+
+
+def _no_text(value: Any) -> Any:
+    """What the driver gives as something else than a text is refused when it is written by the
+    application, too."""
+    raise TypeError
+
+
 def _json(value: Any) -> Any:
+    if type(value) is Uncarried:
+        raise ValueError
     if type(value) is Decimal:
         return float(value)
     if type(value) is list:
@@ -246,4 +264,7 @@ _FROM_JSON: Mapping[str, Callable[[Any], Any]] = {
     "timetz": time.fromisoformat,
     "json": _json,
     "jsonb": _json,
+    **dict.fromkeys(("interval", "inet", "cidr"), _no_text),
+    **dict.fromkeys(("int4range", "int8range", "numrange"), _no_text),
+    **dict.fromkeys(("daterange", "tsrange", "tstzrange"), _no_text),
 }

@@ -81,7 +81,7 @@ $function$"""
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _TX = "pg_current_xact_id()::text::bigint"
-_PLACE = "TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME"
+_PLACE = "TG_RELID || ' ' || TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME"
 
 _SHAPE = re.compile(r"sharedlog_note\('(\d+)'\)")
 
