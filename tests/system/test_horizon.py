@@ -343,3 +343,46 @@ def test_after_a_reset_all_rows_go_to_another_log(world: World) -> None:
     with late:
         assert late.sync.verify().equal
     assert world.store.stats("bob").entries == 1
+
+
+def test_an_increment_of_a_former_life_of_a_row_is_forgotten(world: World) -> None:
+    models = (Tag, Score)
+    one, late = world.device("one", models), world.device("late", models)
+    score = done(one, lambda: Score.create(name="ada", points=10))
+    done(late, lambda: None)
+    done(late, lambda: Score.update(points=Score.points + 1).execute())
+
+    def again() -> None:
+        Score.delete().execute()
+        Score.create(id=score.id, name="ada", points=10)
+
+    done(one, lambda: None)
+    done(one, again)
+    forget(world, one)
+    world.store.renew_epochs()
+    for device in (late, one, late):
+        done(device, lambda: None)
+    for device in (late, one):
+        with device:
+            assert Score.get().points == 10
+            assert device.sync.verify().equal
+
+
+def test_what_a_copy_offers_again_in_vain_is_forgotten(world: World, tmp_path: Path) -> None:
+    """It offers it as another device, which the log never heard of."""
+    one, late = world.device("one"), world.device("late")
+    done(one, lambda: Tag.create(label="stays"))
+    done(late, lambda: None)
+    gone = done(late, lambda: Tag.create(label="gone"))
+    with late:
+        late.database.execute_sql("VACUUM INTO ?", [str(tmp_path / "copy.db")])
+    copy = world.device("copy")
+    done(one, lambda: None)
+    done(one, lambda: Tag.delete_by_id(gone.id))
+    forget(world, one)
+    world.store.renew_epochs()
+    done(copy, lambda: None)
+    done(copy, lambda: Tag.update(colour="red").where(Tag.label == "stays").execute())
+    done(late, lambda: None)
+    assert labels(late) == labels(copy) == {"stays", "later", "later still"}
+    assert_settled(world, late, one, copy)

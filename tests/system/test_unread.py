@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
+
 from sharedlog.events import BegunAnew, Event
+from sharedlog.journal.reset import KNOWN
 from tests.client.devices import Device
 from tests.system.test_compaction import MODELS, Shelf, Tag, World, done, world
-from tests.system.test_horizon import assert_settled, forget, labels
+from tests.system.test_horizon import Score, assert_settled, forget, labels
 
 __all__ = ["world"]
 
@@ -60,3 +63,43 @@ def test_a_reset(world: World) -> None:
     assert labels(late) == {"stays", "unseen"}
     done(one, lambda: None)
     assert_settled(world, late, one)
+
+
+@pytest.mark.parametrize("by_whom", ["part", "whole"])
+def test_a_reset_brings_nothing_back(world: World, by_whom: str) -> None:
+    one, late = world.device("one"), world.device("late")
+    gone = done(one, lambda: Tag.create(label="gone"))
+    done(late, lambda: None)
+    done(one, partial(Tag.delete_by_id, gone.id))
+    forget(world, one)
+    if by_whom == "whole":
+        with late:
+            late.sync.reset()
+    run_by_part(world, late, reset=by_whom == "part")
+    late = world.device("late", MODELS)
+    done(late, lambda: None)
+    assert labels(late) == {"later", "later still"}
+    assert_settled(world, late, one)
+    assert late.sync.versions.collections(f"collection LIKE '{KNOWN}%'") == []
+
+
+def test_increments_that_a_program_without_the_table_sends_too_late(world: World) -> None:
+    """They are dated anew, and count once."""
+    models = (*MODELS, Score)
+    one, late = world.device("one", models), world.device("late", models)
+    gone = done(one, lambda: Tag.create(label="gone"))
+    done(late, lambda: None)
+    with late:
+        Score.create(name="ada", points=10)
+        Score.update(points=Score.points + 1).execute()
+        late.sync.status()
+    done(one, partial(Tag.delete_by_id, gone.id))
+    forget(world, one)
+    run_by_part(world, late)
+    late = world.device("late", models)
+    for device in (late, one, late):
+        done(device, lambda: None)
+    for device in (late, one):
+        with device:
+            assert Score.get().points == 11
+            assert device.sync.verify().equal

@@ -240,6 +240,10 @@ class Care(ABC):
         known = {now: left[name] for name, now in today.items() if self.registry.collection(now)}
         if not known or is_read_anew(self.journal) or self.inbox.waiting(1):
             return False
+        with self._writing():
+            for name, now in today.items():
+                if now in known:
+                    self._horizon.end_known(name, now)
         self._clear({name for name, what in known.items() if what == CLEARED})
         self._adoption(
             lambda _: None, {name for name, what in known.items() if what == ADOPTED}

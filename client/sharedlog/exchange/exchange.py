@@ -272,7 +272,8 @@ class Exchange:
         ahead = [outgoing[r.index].ticks for r in receipt.rejected if r.code == "CLOCK_AHEAD"]
         old = [outgoing[r.index].ticks for r in receipt.rejected if r.code == "ENTRY_TOO_OLD"]
         if old:
-            self._lineage.lift(old, receipt.horizon_ticks)
+            done = self._lineage.lift(old, receipt.horizon_ticks)
+            self._horizon.settle(done, receipt.horizon_ticks)
         if ahead:
             self._restamp(min(ahead), receipt)
         return refused

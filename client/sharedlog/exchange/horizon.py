@@ -93,14 +93,15 @@ class Horizon:
         self._versions.fold_local()
         unsent = self._journal.each(f"status <> {SENT}")
         only_here = {(e.ticks, e.pk) for entries in unsent for e in entries}
-        for tracked in self._forgettable():
-            for states in self._versions.each(tracked.collection, "born > 0 AND parked IS NULL"):
+        names = [tracked.collection for tracked in self._forgettable()]
+        for name in (*names, *sorted(self._replica.applier.given_up)):
+            for states in self._versions.each(name, "born > 0 AND parked IS NULL"):
                 known = (
                     (pk, RowState(state.born, frozenset(state.written_fields())))
                     for pk, state in states.items()
                     if state.born and (state.born.ticks, pk) not in only_here
                 )
-                self._versions.store(KNOWN + tracked.collection, known)
+                self._versions.store(KNOWN + name, known)
         self._journal.set_state(came_from=checkpoint)
 
     def _ask_after_reset(self, came_from: str) -> None:
@@ -124,10 +125,23 @@ class Horizon:
                 if passed:
                     self._recall()
                     self._journal.set_state(horizon=str(FADED))
-                for tracked in self._registry:
-                    name = KNOWN + tracked.collection
-                    self._journal.run("DELETE FROM sharedlog_row WHERE collection = ?", (name,))
+                waiting = self._replica.applier.given_up if passed else ()
+                for name in self._versions.collections(f"collection LIKE '{KNOWN}%'"):
+                    if name.removeprefix(KNOWN) not in waiting:
+                        self._forget_known(name)
                 self._journal.set_state(came_from=None)
+
+    def end_known(self, former: str, collection: str) -> None:
+        """Of a table that was not known then, by the name that it had, of which all that there is
+        was merged: take out what had been in the log before the reset, and is not any more."""
+        for known in self._versions.each(KNOWN + former):
+            there = self._versions.load(collection, list(known))
+            ended = {pk: [_ending(collection, pk)] for pk in known.keys() - there.keys()}
+            self._replica.applier.merge(collection, ended)
+        self._forget_known(KNOWN + former)
+
+    def _forget_known(self, name: str) -> None:
+        self._journal.run("DELETE FROM sharedlog_row WHERE collection = ?", (name,))
 
     def _recall(self) -> None:
         """What had been in the log and is in its table has faded, until the log says it again."""
@@ -200,8 +214,7 @@ class Horizon:
                 state.died = None  # nothing that is older can come any more
             self._versions.store(name, left.items())
             if left:
-                ended = {pk: [(END, Change(DELETE, name, loads(pk), None))] for pk in left}
-                self._replica.applier.merge(name, ended)
+                self._replica.applier.merge(name, {pk: [_ending(name, pk)] for pk in left})
 
     def _fade(self, until: int) -> None:
         self._versions.fold_local()
@@ -243,8 +256,13 @@ class Horizon:
         return {self._identity.device, *self._identity.former()}
 
 
+def _ending(collection: str, pk: str) -> tuple[Version, Change]:
+    return END, Change(DELETE, collection, loads(pk), None)
+
+
 def _is_faded(state: RowState) -> bool:
-    return any(v.ticks == FADED for v in (state.born, *state.fields.values()) if v)
+    listed = (version for _, writes in state.writes.values() for version, _ in writes)
+    return any(v.ticks == FADED for v in (state.born, *state.fields.values(), *listed) if v)
 
 
 def _fade(state: RowState, tracked: Tracked, faded: Callable[[Version], Version]) -> None:

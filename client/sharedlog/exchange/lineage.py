@@ -260,18 +260,21 @@ class Lineage:
             for entries in self._journal.each(which):
                 self._replica.merge_own(entries)
 
-    def lift(self, ticks: Sequence[int], horizon: int) -> None:
+    def lift(self, ticks: Sequence[int], horizon: int) -> list[int]:
         """Date entries anew that are too old for the log, inside the open transaction. What was
-        overwritten meanwhile, or was in the log before, is done with: it must not count again."""
+        overwritten meanwhile, or was in the log before, is done with: it must not count again.
+        Return the timestamps of that."""
         versions = self._replica.versions
         versions.fold_local()
         old = self._journal.entries_at(ticks)
         left = [e for e in old.values() if e.author is None and self._counts(e)]
         renamed = lift(self._journal, [entry.ticks for entry in left], horizon)
-        self._journal.mark_sent(old.keys() - renamed.keys())
+        done = sorted(old.keys() - renamed.keys())
+        self._journal.mark_sent(done)
         versions.rename_local(renamed, {(entry.collection, entry.pk) for entry in left})
         # Those that were overwritten in part win over what is older than they are now.
         self._replica.merge_own(list(self._journal.entries_at(list(renamed.values())).values()))
+        return done
 
     def list_named(self, first: int) -> None:
         """What was dated anew, to this timestamp or a later one, may lie before this device knew

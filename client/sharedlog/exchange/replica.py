@@ -36,8 +36,12 @@ class Replica:
     def merge_own(self, entries: Sequence[LocalEntry]) -> None:
         """Merge local entries once more, inside the open transaction. At once, also where what was
         read waits: they may get other timestamps yet, or become another device's, and what is in
-        the inbox would not hear of it."""
-        batch, _ = self.pipeline.outgoing(entries)
+        the inbox would not hear of it. (Of tables that this program has not, they are known by
+        the folding of the client log alone.)"""
+        given_up, today = self.applier.given_up, self.versions.names.table
+        batch, _ = self.pipeline.outgoing(
+            [entry for entry in entries if today(entry.collection) not in given_up]
+        )
         authors = {entry.ticks: entry.author or self.identity.device for entry in entries}
         self.applier.apply([Entry(authors[entry.ticks], *entry) for entry in batch])
 
