@@ -20,7 +20,7 @@ from sharedlog.changes import CREATE, DELETE, MODIFY, Change, encode
 from sharedlog.remote.sharedlog import Outgoing
 from tests.volume import times
 
-SETS = times(60)
+SETS = times(40)
 PARTS = 2
 
 ACTIONS = ("CASCADE", "RESTRICT", "SET NULL")

@@ -160,7 +160,7 @@ def rows(phone: Phone) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("recorder", ["signals", "triggers"])
-@pytest.mark.parametrize("seed", range(times(8)))
+@pytest.mark.parametrize("seed", range(times(5)))
 def test_all_end_equal_and_as_the_models_say(
     seed: int, recorder: str, open_device: OpenDevice
 ) -> None:
@@ -170,7 +170,7 @@ def test_all_end_equal_and_as_the_models_say(
 
 
 @pytest.mark.parametrize("recorder", ["signals", "triggers"])
-@pytest.mark.parametrize("seed", range(times(8)))
+@pytest.mark.parametrize("seed", range(times(4)))
 def test_all_end_equal_where_clocks_are_far_ahead(
     seed: int, recorder: str, open_device: OpenDevice
 ) -> None:
@@ -182,7 +182,7 @@ def test_all_end_equal_where_clocks_are_far_ahead(
 
 
 @pytest.mark.parametrize("recorder", ["signals", "triggers"])
-@pytest.mark.parametrize("seed", range(times(6)))
+@pytest.mark.parametrize("seed", range(times(4)))
 def test_all_end_equal_where_a_change_brings_a_row_back(
     seed: int, recorder: str, open_device: OpenDevice
 ) -> None:

@@ -33,7 +33,7 @@ from sharedlog_service.web.reporting import JsonLines
 from tests.service.drawn import DrawnDocuments
 from tests.service.support import CREATE_DEVICE, NOON, READ, WRITE, ManualClock
 
-REQUESTS = int(os.environ.get("SHAREDLOG_TEST_FUZZ", "8000"))
+REQUESTS = int(os.environ.get("SHAREDLOG_TEST_FUZZ", "6000"))
 
 SEED = int(os.environ.get("SHAREDLOG_TEST_FUZZ_SEED", "20261123"))
 

@@ -318,7 +318,7 @@ def fresh(world: World) -> Device:
     return device
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_devices_end_equal_whatever_is_compacted_meanwhile(world: World, seed: int) -> None:
     rng = random.Random(seed)
     devices = [world.device(name) for name in ("one", "two", "rare")]
