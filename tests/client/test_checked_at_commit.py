@@ -143,12 +143,18 @@ def test_what_a_merge_rule_makes_of_a_write_may_be_refused_in_the_end(
         assert parked(device) == [("bad", "CONSTRAINT")]
 
 
+@pytest.fixture
+def folders(log: MemorySharedLog, open_device: OpenDevice) -> tuple[Device, Device]:
+    """A device whose database is going to have constraints, and one that has none."""
+    strict = open_device([Folder], where="postgres", shared_log=log)
+    return strict, open_device([Folder], shared_log=log)
+
+
 @checked
 def test_rows_that_a_trigger_wants_together_arrive_together(
-    checked: str, log: MemorySharedLog, open_device: OpenDevice
+    checked: str, folders: tuple[Device, Device]
 ) -> None:
-    strict = open_device([Folder], where="postgres", shared_log=log)
-    other = open_device([Folder], shared_log=log)
+    strict, other = folders
     run(strict, TOGETHER.format(checked))
     with other:
         Folder.create(key="above")
@@ -158,10 +164,9 @@ def test_rows_that_a_trigger_wants_together_arrive_together(
 
 
 def test_rows_in_a_circle_stand_where_another_one_is_refused(
-    log: MemorySharedLog, open_device: OpenDevice
+    folders: tuple[Device, Device],
 ) -> None:
-    strict = open_device([Folder], where="postgres", shared_log=log)
-    other = open_device([Folder], shared_log=log)
+    strict, other = folders
     run(strict, HELD.format("INSERT OR UPDATE", "folder", IN_THE_END))
     run(strict, 'ALTER TABLE folder RENAME CONSTRAINT folder_above_id_fkey TO "%s, ""a"" ?"')
     with other:
@@ -175,10 +180,9 @@ def test_rows_in_a_circle_stand_where_another_one_is_refused(
 
 
 def test_another_constraint_of_a_foreign_keys_name_stops_nothing(
-    log: MemorySharedLog, open_device: OpenDevice
+    folders: tuple[Device, Device],
 ) -> None:
-    strict = open_device([Folder], where="postgres", shared_log=log)
-    other = open_device([Folder], shared_log=log)
+    strict, other = folders
     run(strict, HELD.format("INSERT OR UPDATE", "folder", IN_THE_END))
     run(strict, "CREATE TABLE outside (o text CONSTRAINT folder_above_id_fkey CHECK (o <> ''))")
     with other:

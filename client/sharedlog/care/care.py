@@ -7,7 +7,7 @@ caller's transactions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 
 import peewee
@@ -219,18 +219,17 @@ class Care(ABC):
         if not is_relearning(self.journal) or self.inbox.waiting(1):
             return False
         self._clear()
-        self._leave_unread(CLEARED)
+        self._leave_unread(dict.fromkeys(self._replica.applier.given_up, CLEARED))
         return True
 
     def _clear(self, only: Container[str] | None = None) -> None:
         parts = self.registry, self.journal, self.versions, self._writing, lambda _: None
         Clearance(*parts, only).clear(self._replica.applier)
 
-    def _leave_unread(self, what: str) -> None:
+    def _leave_unread(self, left: Mapping[str, str]) -> None:
         """What was done with all tables is to be done with those that this program has not, too."""
-        left = dict.fromkeys(sorted(self._replica.applier.given_up), what)
         with self._writing():
-            self.journal.set_state(**{UNREAD: dumps(left) if left else None})
+            self.journal.set_state(**{UNREAD: dumps(dict(left)) if left else None})
 
     def _finish_unread(self) -> bool:
         """Do so when they are known again, and what had been set aside of them is merged; return
@@ -248,9 +247,7 @@ class Care(ABC):
         self._adoption(
             lambda _: None, {name for name, what in known.items() if what == ADOPTED}
         ).adopt_rows()
-        left = {name: what for name, what in left.items() if today[name] not in known}
-        with self._writing():
-            self.journal.set_state(**{UNREAD: dumps(left) if left else None})
+        self._leave_unread({name: left[name] for name in left if today[name] not in known})
         return True
 
     def _finish_rereading(self) -> None:
@@ -266,5 +263,5 @@ class Care(ABC):
         self._adoption(lambda _: None).adopt_rows()
         with self._writing():
             finish(self.journal)
-        self._leave_unread(ADOPTED)
+        self._leave_unread(dict.fromkeys(self._replica.applier.given_up, ADOPTED))
         return True

@@ -190,10 +190,7 @@ class Carryover:
                 pk: list(self._fitting(changes_of(collection, loads(pk), state)))
                 for pk, state in states.items()
             }
-            self._journal.run_many(
-                "DELETE FROM sharedlog_row WHERE collection = ? AND pk = ?",
-                [(aside, pk) for pk in states],
-            )
+            self._versions.forget([(aside, pk) for pk in states])
             self._applier.merge(collection, {pk: some for pk, some in rows.items() if some})
 
     def _fitting(

@@ -263,11 +263,10 @@ class Exchange:
             for r in receipt.rejected
             if r.code not in KEPT_UNSENT
         ]
+        taken = [entry.ticks for index, entry in enumerate(outgoing) if index not in rejected]
         self._journal.mark_sent(
-            [entry.ticks for index, entry in enumerate(outgoing) if index not in rejected],
-            [RefusedEntry(entry.ticks, f"{entry.code}: {entry.reason}") for entry in refused],
+            taken, [RefusedEntry(entry.ticks, f"{entry.code}: {entry.reason}") for entry in refused]
         )
-        taken = (entry.ticks for i, entry in enumerate(outgoing) if i not in rejected)
         self._horizon.settle(taken, receipt.horizon_ticks)
         ahead = [outgoing[r.index].ticks for r in receipt.rejected if r.code == "CLOCK_AHEAD"]
         old = [outgoing[r.index].ticks for r in receipt.rejected if r.code == "ENTRY_TOO_OLD"]

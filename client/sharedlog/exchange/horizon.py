@@ -184,6 +184,8 @@ class Horizon:
         """The log takes these entries, inside the open transaction. Those from before the horizon
         it has had, and has ended or overwritten since: it would refuse what it did not know."""
         until = min(self._ticks, horizon)
+        if not until:  # as usual
+            return
         if old := [each for each in ticks if each <= until]:
             self._versions.fold_local()
             rows = {(e.collection, e.pk) for e in self._journal.entries_at(old).values()}

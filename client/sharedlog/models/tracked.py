@@ -70,7 +70,7 @@ class Tracked:
         """Those of them that the database keeps, too."""
         self.doubted = [c for c in self.own if c in self.key or c in self.references]
         """What names rows and is of an application's own class: a column may turn what that gives
-        into another type, and one row would have two keys. The table tells, unless it `keeps`."""
+        into another type, and one row would have two keys (see `is_told_by_table`)."""
 
     def _column(self, field: peewee.Field) -> TrackedColumn:
         if self.dialect.typed:
@@ -79,6 +79,10 @@ class Tracked:
 
     def __repr__(self) -> str:
         return f"<Tracked {self.collection}>"
+
+    def is_told_by_table(self, column: TrackedColumn, wire: Wire) -> bool:
+        """Whether only the table tells how this stands."""
+        return column in self.doubted and not column.keeps(wire)
 
     def pk_wire(self, values: Sequence[Any]) -> Wire:
         """The pk of a row, from the Python values of its key."""

@@ -67,7 +67,7 @@ def updated(tracked: Tracked, query: Any) -> Said | None:
             value = column.converted(value)
         sets[key] = value
         values[column.name] = wire = column.exact_wire(value)
-        if column in tracked.doubted and not column.keeps(wire):
+        if tracked.is_told_by_table(column, wire):
             return None
     if tracked.own:
         query = query.clone()
@@ -111,7 +111,7 @@ def _one_row(tracked: Tracked, query: Any) -> Wire | None:
     pk = []
     for column in tracked.key:
         wire = column.exact_wire(found.get(column.field))
-        if wire is None or (column in tracked.doubted and not column.keeps(wire)):
+        if wire is None or tracked.is_told_by_table(column, wire):
             return None
         pk.append(wire)
     return pk[0] if len(pk) == 1 else pk
